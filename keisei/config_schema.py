@@ -1,0 +1,115 @@
+"""AppConfig and its sections: what a run can be told, with a default for everything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+LogLevel = Literal["debug", "info", "warning", "error", "critical"]
+IfExists = Literal["resume", "refuse", "number"]
+WandbMode = Literal["online", "offline", "disabled"]
+
+
+def _lowered(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _absent_if_empty(value: Any) -> Any:
+    return None if value == "" else value
+
+
+OptionalPath = Annotated[Path | None, BeforeValidator(_absent_if_empty)]
+OptionalText = Annotated[str | None, BeforeValidator(_absent_if_empty)]
+
+
+class Section(BaseModel):
+    """A part of a config: unknown keys are errors, and a docstring under a field describes it."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+        validate_assignment=True,
+    )
+
+
+class EnvConfig(Section):
+    """The environment that the run trains in."""
+
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
+    """Seed of every random generator that the program has imported; unset, none is seeded.
+    At most 2**32 - 1, the largest that `numpy.random.seed` takes."""
+    device: Annotated[str, Field(min_length=1)] = "cpu"
+    """The device to compute on, as the training code names it (`cpu`, `cuda`, `cuda:1`, `mps`)."""
+
+
+class TrainingConfig(Section):
+    """How long the run trains."""
+
+    total_timesteps: Annotated[int, Field(ge=1)] = 1_000_000
+    """Environment steps in the whole run."""
+    steps_per_epoch: Annotated[int, Field(ge=1)] = 2048
+    """Environment steps between two updates of the policy."""
+
+
+class LoggingConfig(Section):
+    """What the run is called, where it lives, and what keisei says of it."""
+
+    run_name: OptionalText = None
+    """The run's name; unset, one is generated that sorts by time."""
+    wandb_enabled: bool = False
+    """Track the run with Weights & Biases."""
+    log_level: Annotated[LogLevel, BeforeValidator(_lowered)] = "info"
+    """The level of the standard library's logger `keisei`; no other logger is touched."""
+    log_dir: OptionalPath = None
+    """The root under which every run has its directory; unset, `runs`.
+    The environment variable KEISEI_LOG_DIR comes before it."""
+    model_dir: OptionalPath = None
+    """Where the models live, as `{model_dir}/{run_name}`; unset, `models` in the run's directory.
+    The environment variable KEISEI_MODEL_DIR comes before it."""
+    fallback_dir: OptionalPath = None
+    """The root to use where the first one cannot be made or written; unset, that is an error."""
+    if_exists: IfExists = "resume"
+    """What to do where the run exists and nobody owns it: `resume` it as its next attempt,
+    `refuse`, or `number` the new one (`name-2`)."""
+
+
+class WandbConfig(Section):
+    """How Weights & Biases tracks the run, where `logging.wandb_enabled` is true."""
+
+    project: Annotated[str, Field(pattern=r"^[^/\\#?%:]{1,128}$")] | None = None
+    """The project; unset, WANDB_PROJECT, else `keisei`."""
+    entity: OptionalText = None
+    """The user or team; unset, the login's own."""
+    group: OptionalText = None
+    """The group that this run belongs to."""
+    job_type: OptionalText = None
+    """The kind of job in its group, such as `train` or `eval`."""
+    tags: list[Annotated[str, Field(min_length=1, max_length=64)]] = []
+    """Tags, of 1 to 64 characters each."""
+    notes: OptionalText = None
+    """Free text about the run."""
+    mode: WandbMode | None = None
+    """`online`, `offline` or `disabled`; unset, WANDB_MODE, else online where there is a key or
+    a login, and offline where there is none."""
+    init_timeout: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 30.0
+    """The longest that a session waits for W&B to start, in seconds."""
+    finish_timeout: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 10.0
+    """The longest that the end of a session takes, in seconds."""
+    offline_fallback: bool = True
+    """Where W&B cannot be reached, track the run offline, to be uploaded later."""
+
+
+class AppConfig(Section):
+    """The whole configuration of a run. Derive from it to add sections of your own."""
+
+    env: EnvConfig = EnvConfig()
+    """The environment that the run trains in."""
+    training: TrainingConfig = TrainingConfig()
+    """How long the run trains."""
+    logging: LoggingConfig = LoggingConfig()
+    """What the run is called, where it lives, and what keisei says of it."""
+    wandb: WandbConfig = WandbConfig()
+    """How Weights & Biases tracks the run."""

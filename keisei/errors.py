@@ -1,0 +1,105 @@
+"""Every failure keisei raises. Each is a ``KeiseiError`` and also a builtin's kind.
+
+KeiseiError
+├── ConfigError             ValueError    a config cannot be read, or does not fit the schema
+├── ConfigSaveError         RuntimeError  effective_config.json cannot be written
+├── DirectorySetupError     RuntimeError  the run's directories cannot be made or claimed
+│   └── SessionInUseError                 the run's name is taken
+├── InvalidRunNameError     ValueError    the run's name is not a safe one
+├── InvalidStatusError      ValueError    a run cannot end with that status
+├── MissingExtraError       ImportError   an optional package is not installed
+├── NotReadyError           RuntimeError  a step is missing that has to come first
+├── SessionEndedError       RuntimeError  a step came after the end
+└── TrackerError            RuntimeError  a tracker cannot start (logged, never raised by a session)
+
+A new error gets its line above, one message argument (so that it pickles), and attributes with
+defaults for what a program may want to act on.
+"""
+
+from __future__ import annotations
+
+
+def quoted(value: object, limit: int = 80) -> str:
+    """Give a value for a message: in quotes, control characters escaped, at most ``limit`` long.
+
+    Args:
+        value: anything a user passed in.
+        limit: the longest text to show, in characters; what is longer is cut and said to be.
+    """
+    text = value if isinstance(value, str) else repr(value)
+    shown = ascii(text[:limit])
+    return shown if len(text) <= limit else f"{shown}... ({len(text)} characters)"
+
+
+class KeiseiError(Exception):
+    """The base of every error that keisei raises."""
+
+
+class ConfigError(KeiseiError, ValueError):
+    """A config cannot be read, or does not fit the schema."""
+
+
+class ConfigSaveError(KeiseiError, RuntimeError):
+    """The effective config cannot be written."""
+
+
+class DirectorySetupError(KeiseiError, RuntimeError):
+    """The run's directories cannot be made or claimed.
+
+    Attributes:
+        path: what could not be made, where known.
+    """
+
+    path: str | None = None
+
+    def __init__(self, message: str, *, path: str | None = None) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class SessionInUseError(DirectorySetupError):
+    """The run's name is taken: by an owner that lives, or because ``if_exists`` is ``refuse``.
+
+    Attributes:
+        host: the owner's host, where known.
+        pid: the owner's process id, where known.
+    """
+
+    host: str | None = None
+    pid: int | None = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str | None = None,
+        host: str | None = None,
+        pid: int | None = None,
+    ) -> None:
+        super().__init__(message, path=path)
+        self.host = host
+        self.pid = pid
+
+
+class InvalidRunNameError(KeiseiError, ValueError):
+    """The run's name could not safely name a directory on every system."""
+
+
+class InvalidStatusError(KeiseiError, ValueError):
+    """A run cannot end with that status."""
+
+
+class MissingExtraError(KeiseiError, ImportError):
+    """An optional package is not installed; the message names the extra that brings it."""
+
+
+class NotReadyError(KeiseiError, RuntimeError):
+    """A step is missing that has to come first; the message names it."""
+
+
+class SessionEndedError(KeiseiError, RuntimeError):
+    """The session has ended, and what was asked for belongs before its end."""
+
+
+class TrackerError(KeiseiError, RuntimeError):
+    """A tracker cannot start; a session logs this and goes on without the tracker."""

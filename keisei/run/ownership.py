@@ -1,0 +1,108 @@
+"""Who owns a run: the record in `session.json`, and what a new start may do with it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from keisei.config_schema import IfExists
+from keisei.errors import SessionInUseError, quoted
+from keisei.run.state import Status
+
+
+class Owner(BaseModel):
+    """The process that runs an attempt."""
+
+    model_config = ConfigDict(frozen=True)
+
+    host: str
+    pid: int
+    process_start: str
+    """When the process started, in a form that two processes of one id never share."""
+
+
+class TrackerRecord(BaseModel):
+    """What one tracker knows of the run."""
+
+    model_config = ConfigDict(frozen=True)
+
+    run_id: str
+    url: str | None = None
+    mode: str = "online"
+    state: Literal["live", "finished", "abandoned"] = "live"
+    """`abandoned`: the tracker did not end in time; what it has not sent is in `directory`."""
+    directory: str | None = None
+
+
+class SessionRecord(BaseModel):
+    """The run's own record: the truth from which anything else can be rebuilt."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+    format: int = 1
+    session_id: str
+    run_name: str
+    attempt: int
+    status: Status
+    owner: Owner
+    started_at: str
+    ended_at: str | None = None
+    duration_s: float | None = None
+    paths: dict[str, str]
+    trackers: dict[str, TrackerRecord] = {}
+
+    def text(self) -> bytes:
+        """Give the record as it stands in its file."""
+        return self.model_dump_json(indent=2).encode() + b"\n"
+
+    @staticmethod
+    def parsed(text: bytes) -> SessionRecord | None:
+        """Read a record back; ``None`` where the text is not one."""
+        try:
+            return SessionRecord.model_validate_json(text)
+        except ValidationError:
+            return None
+
+
+def may_take(
+    record: SessionRecord | None, *, made: bool, alive: bool, if_exists: IfExists, path: str
+) -> bool:
+    """Decide whether a new start may take a run's directory.
+
+    Args:
+        record: the record that stands in the directory.
+        made: whether this start has made the directory itself.
+        alive: whether the owner in the record lives, as far as can be told.
+        if_exists: what the config says of runs that exist.
+        path: the directory, for the message.
+
+    Returns:
+        ``True`` to take it (as the next attempt where there is a record), ``False`` to try the
+        next number.
+
+    Raises:
+        SessionInUseError: neither is allowed.
+    """
+    if record is not None and record.status == "running" and alive:
+        if if_exists == "number":
+            return False
+        owner = record.owner
+        raise SessionInUseError(
+            f"run {quoted(record.run_name)} belongs to process {owner.pid} on host "
+            f"{quoted(owner.host)}, attempt {record.attempt}, since {record.started_at}. Wait for "
+            "it or end it, use another run name, or set logging.if_exists to 'number'. If that "
+            f"process is gone from another host, move {quoted(path, 300)} away.",
+            path=path,
+            host=owner.host,
+            pid=owner.pid,
+        )
+    if made or if_exists == "resume":
+        return True
+    if if_exists == "number":
+        return False
+    raise SessionInUseError(
+        f"{quoted(path, 300)} exists, and logging.if_exists is 'refuse'. Use another run name, or "
+        "set logging.if_exists to 'resume' or 'number'.",
+        path=path,
+    )

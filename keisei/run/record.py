@@ -1,0 +1,109 @@
+"""What is said of a run: its config as text with secrets out, its log lines, its summary."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import pydantic_core
+
+from keisei.config_schema import AppConfig
+from keisei.run.paths import RunPaths
+from keisei.run.redaction import redact, secret_values
+from keisei.run.state import FinalStatus
+
+
+def serialize_config(config: AppConfig, environ: Mapping[str, str] | None = None) -> str:
+    """Give the effective config as JSON text: nulls kept, secrets hidden, ending in a newline.
+
+    Non-finite numbers become strings (`"NaN"`), which pydantic reads back as numbers.
+
+    Args:
+        config: the config.
+        environ: where known secret values are found; ``None`` takes the process's environment.
+
+    Raises:
+        ValueError: the config holds what JSON cannot say (a cycle, a lone surrogate, an object).
+    """
+    known = secret_values(os.environ if environ is None else environ)
+    data = redact(config.model_dump(mode="json"), known)
+    return pydantic_core.to_json(data, indent=2, inf_nan_mode="strings").decode() + "\n"
+
+
+def one_line(value: object) -> str:
+    """Give a value as part of a log line: control characters and newlines are escaped."""
+    text = str(value)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def info_lines(
+    config: AppConfig,
+    run_name: str,
+    url: str | None,
+    paths: RunPaths,
+    agent_info: Mapping[str, Any] | None,
+    resumed_from_checkpoint: str | None,
+    global_timestep: int,
+    total_episodes_completed: int,
+) -> list[str]:
+    """Give the lines that introduce a session, one for each subject.
+
+    Args:
+        config: the run's config.
+        run_name: the run's name.
+        url: where its tracker shows it, if anywhere.
+        paths: the run's paths.
+        agent_info: the agent's ``type`` and ``name``, if known.
+        resumed_from_checkpoint: the checkpoint's path, or ``None`` at a fresh start.
+        global_timestep: the environment steps taken so far.
+        total_episodes_completed: the episodes completed so far.
+    """
+    lines = [
+        f"Run: {run_name}" + (f" ({url})" if url else ""),
+        f"Run directory: {paths.run_artifact_dir}, effective config: {paths.config_path}",
+        (f"Seed: {config.env.seed}, " if config.env.seed is not None else "")
+        + f"Device: {config.env.device}",
+    ]
+    if agent_info:
+        kind, name = agent_info.get("type", "unknown"), agent_info.get("name", "unnamed")
+        lines.append(f"Agent: {kind} ({name})")
+    lines.append(
+        f"Total timesteps: {config.training.total_timesteps}, "
+        f"steps per epoch: {config.training.steps_per_epoch}"
+    )
+    if resumed_from_checkpoint:
+        lines.append(
+            f"Resuming from checkpoint: {resumed_from_checkpoint}, timestep {global_timestep}, "
+            f"{total_episodes_completed} episodes completed"
+        )
+    else:
+        lines.append("Starting fresh")
+    known = secret_values(os.environ)
+    return [one_line(redact(line, known)) for line in lines]
+
+
+def start_line(now: str, run_name: str, session_id: str, attempt: int) -> str:
+    """Give the line that starts an attempt in the training log.
+
+    Args:
+        now: the time, ISO 8601 with offset.
+        run_name: the run's name.
+        session_id: its id.
+        attempt: which attempt this is.
+    """
+    return one_line(f"[{now}] session started: run {run_name}, id {session_id}, attempt {attempt}")
+
+
+def end_line(now: str, run_name: str, status: FinalStatus, duration_s: float) -> str:
+    """Give the line that ends an attempt in the training log.
+
+    Args:
+        now: the time, ISO 8601 with offset.
+        run_name: the run's name.
+        status: how it ended.
+        duration_s: how long it took, in seconds.
+    """
+    return one_line(f"[{now}] session ended: run {run_name}, {status} after {duration_s:.3f} s")

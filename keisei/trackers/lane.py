@@ -1,0 +1,150 @@
+"""Start and finish trackers at arm's length: on daemon threads, under deadlines."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, TypeVar, cast
+
+import anyio
+
+from keisei._io.offload import offload
+from keisei.errors import TrackerError, quoted
+from keisei.run.ownership import TrackerRecord
+from keisei.run.redaction import redact_text
+from keisei.run.state import FinalStatus
+from keisei.trackers.base import Tracker, TrackerFactory, TrackerRun
+
+RunT = TypeVar("RunT", bound=TrackerRun)
+
+logger = logging.getLogger("keisei")
+
+
+class Trackers:
+    """The trackers of one session: each one's run, and what is recorded of it.
+
+    Args:
+        run_name: the run's name, for messages.
+    """
+
+    def __init__(self, run_name: str) -> None:
+        self.run_name = run_name
+        self.runs: dict[str, TrackerRun] = {}
+        self.records: dict[str, TrackerRecord] = {}
+        self._starting: anyio.CancelScope | None = None
+
+    async def start(self, name: str, start: Callable[[], Awaitable[TrackerRun | None]]) -> bool:
+        """Start a tracker; its failure is one warning, and never raises.
+
+        Args:
+            name: the tracker's name.
+            start: starts it within a deadline of its own; gives ``None`` where it is disabled.
+
+        Returns:
+            Whether the tracker tracks the run.
+        """
+        run = None
+        try:
+            with anyio.CancelScope() as self._starting:
+                run = await start()
+        except TimeoutError:
+            logger.warning(
+                "%s did not start in time: run %s goes on without it. Its server may be slow or "
+                "away; give it longer, or use an offline mode.",
+                name,
+                self.run_name,
+            )
+        except Exception as exc:  # noqa: BLE001 - foreign code: no tracker may stop the training
+            problem = describe(exc)
+            logger.warning(
+                "%s did not start (%s): run %s goes on without it.", name, problem, self.run_name
+            )
+        if run is None:
+            return False
+        self.runs[name] = run
+        self.records[name] = TrackerRecord(
+            run_id=run.run_id, url=run.url, mode=run.mode, directory=run.directory
+        )
+        return True
+
+    def stop_starting(self) -> None:
+        """Let nobody wait any longer for a tracker that is still starting."""
+        if self._starting is not None:
+            self._starting.cancel()
+
+    async def finish(self, status: FinalStatus, timeout: float) -> None:
+        """End the runs of all trackers at the same time; what does not end is abandoned.
+
+        Args:
+            status: how the run ended.
+            timeout: the longest that all of it takes, in seconds.
+        """
+
+        async def finish(name: str, run: TrackerRun) -> None:
+            ended = await _finish(name, run, status, timeout)
+            state = "finished" if ended else "abandoned"
+            self.records[name] = self.records[name].model_copy(update={"state": state})
+
+        async with anyio.create_task_group() as group:
+            for name, run in self.runs.items():
+                group.start_soon(finish, name, run)
+
+
+async def start_within(timeout: float, start: Callable[[], RunT], name: str) -> RunT:
+    """Start a tracker's run within a deadline; one that comes alive later is closed at once.
+
+    Args:
+        timeout: the longest wait, in seconds.
+        start: the blocking call that gives the run.
+        name: the tracker's name, for its thread.
+
+    Raises:
+        TimeoutError: the deadline passed. What the tracker raises is raised as it is.
+    """
+    return await offload(start, timeout=timeout, on_late=_close, name=f"keisei-{name}-start")
+
+
+def _close(late: TrackerRun) -> None:
+    """Close a run that came alive when nobody waited for it any more: it never tracked a thing."""
+    with suppress(Exception):
+        late.finish("failed")
+
+
+async def _finish(name: str, run: TrackerRun, status: FinalStatus, timeout: float) -> bool:
+    try:
+        await offload(lambda: run.finish(status), timeout=timeout, name=f"keisei-{name}-finish")
+    except TimeoutError:
+        problem = f"did not finish within {timeout:.1f} s"
+    except Exception as exc:  # noqa: BLE001 - foreign code: no tracker may harm the end
+        problem = f"failed to finish ({describe(exc)})"
+    else:
+        return True
+    kept = f"; its local files are in {quoted(run.directory, 300)}" if run.directory else ""
+    logger.warning("%s %s: the run is abandoned there%s", name, problem, kept)
+    return False
+
+
+def describe(exc: BaseException) -> str:
+    """Describe an error in one line, secrets hidden."""
+    text = redact_text(str(exc))
+    return f"{type(exc).__name__}: {quoted(text, 300)[1:-1]}" if text else type(exc).__name__
+
+
+def load_tracker(name: str, options: dict[str, Any]) -> Tracker:
+    """Make the tracker that an entry point of the group `keisei.trackers` names.
+
+    Args:
+        name: the entry point's name, such as ``"wandb"``.
+        options: what its factory is called with.
+
+    Raises:
+        TrackerError: no installed package offers it.
+    """
+    found = importlib.metadata.entry_points(group="keisei.trackers")
+    for entry_point in found:
+        if entry_point.name == name:
+            return cast(TrackerFactory, entry_point.load())(**options)
+    known = ", ".join(sorted({entry_point.name for entry_point in found})) or "none"
+    raise TrackerError(f"no tracker is called {quoted(name)}; installed: {known}")

@@ -1,0 +1,279 @@
+"""Weights & Biases. The only home of its SDK; how that behaves was measured with wandb 0.31."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import os
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from keisei.config_schema import AppConfig, WandbConfig, WandbMode
+from keisei.errors import TrackerError, quoted
+from keisei.run.state import FinalStatus
+from keisei.trackers import lane
+from keisei.trackers.base import RunInfo
+
+if TYPE_CHECKING:
+    import wandb
+
+logger = logging.getLogger("keisei")
+
+DEFAULT_PROJECT = "keisei"
+
+# W&B shows 255 as `killed`, any other non-zero code as `failed`.
+_EXIT_CODES: dict[FinalStatus, int] = {
+    "completed": 0,
+    "failed": 1,
+    "cancelled": 255,
+    "preempted": 255,
+}
+_MODES: dict[str, WandbMode] = {
+    "online": "online",
+    "run": "online",
+    "offline": "offline",
+    "dryrun": "offline",
+    "disabled": "disabled",
+}
+
+
+@dataclass(frozen=True)
+class WandbRun:
+    """A run of the SDK's."""
+
+    run_id: str
+    url: str | None
+    mode: Literal["online", "offline"]
+    directory: str | None
+    native: wandb.Run
+
+    def finish(self, status: FinalStatus) -> None:
+        """End the run; blocks until the SDK has sent what it holds, or gives up."""
+        if status == "preempted":
+            self.native.mark_preempting()
+        self.native.finish(exit_code=_EXIT_CODES[status])
+
+
+class WandbTracker:
+    """Starts runs with the W&B SDK.
+
+    Args:
+        config: how W&B tracks the run; ``None`` takes the defaults.
+        options: the fields of `WandbConfig`, in place of a config.
+    """
+
+    name = "wandb"
+
+    def __init__(self, config: WandbConfig | None = None, **options: object) -> None:
+        self.config = config if config is not None else WandbConfig.model_validate(options)
+
+    @property
+    def start_timeout(self) -> float:
+        """The longest that a session waits for `start`, in seconds."""
+        return self.config.init_timeout
+
+    def start(self, run: RunInfo) -> WandbRun:
+        """Start a run in the mode that config, environment and login ask for; blocks."""
+        config = self.config
+        sdk = _sdk()
+        mode = requested_mode(config, os.environ)
+        if mode == "disabled":
+            raise TrackerError("W&B is disabled by WANDB_MODE")
+        if mode != "offline" and not _logged_in(sdk):
+            if mode == "online":
+                logger.warning(
+                    "W&B has no key and no login: run %s is tracked offline. Log in with "
+                    "`wandb login` or set WANDB_API_KEY; set wandb.mode to offline to say that "
+                    "this is meant.",
+                    run.run_name,
+                )
+            mode = "offline"
+        if mode == "offline":
+            return _init(sdk, config, run, "offline", run.session_id)
+        return self._start_online(sdk, run)
+
+    def _start_online(self, sdk: Any, run: RunInfo) -> WandbRun:
+        config = self.config
+        try:
+            _ask_server(_base_url(), timeout=config.init_timeout / 2)
+            return _init(sdk, config, run, "online", run.session_id)
+        except Exception as exc:
+            if not config.offline_fallback:
+                raise
+            _free_id(run.session_id)
+            offline = _init(sdk, config, run, "offline", run.session_id)
+            logger.warning(
+                "W&B cannot be reached (%s): run %s is tracked offline, in %s. Upload it with "
+                "`wandb sync` once W&B is back.",
+                lane.describe(exc),
+                run.run_name,
+                quoted(offline.directory, 300),
+            )
+            return offline
+
+
+async def setup_wandb(config: AppConfig, run: RunInfo) -> WandbRun | None:
+    """Start tracking a run with W&B, within ``wandb.init_timeout`` seconds.
+
+    Args:
+        config: the run's config.
+        run: what W&B is told of the run.
+
+    Returns:
+        The run, or ``None`` where W&B is disabled; then its SDK is not even imported.
+
+    Raises:
+        TimeoutError: W&B did not start in time. What its SDK raises is raised as it is.
+    """
+    if not config.logging.wandb_enabled:
+        return None
+    if requested_mode(config.wandb, os.environ) == "disabled":
+        return None
+    tracker = WandbTracker(config.wandb)
+    return await lane.start_within(tracker.start_timeout, lambda: tracker.start(run), tracker.name)
+
+
+def requested_mode(config: WandbConfig, environ: Mapping[str, str]) -> WandbMode | None:
+    """Tell the mode that the config or ``WANDB_MODE`` asks for; ``None`` leaves it to the login."""
+    if config.mode is not None:
+        return config.mode
+    return _MODES.get(environ.get("WANDB_MODE", "").lower())
+
+
+_import_lock = threading.Lock()
+
+
+def _sdk() -> Any:
+    """Import the SDK. A collection in the middle would double the loop's longest stall."""
+    # Without network the SDK's own error reports would hold the process's exit for 10 s, and it
+    # reads how long to wait for its service only when it starts that.
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    os.environ.setdefault("WANDB__SERVICE_WAIT", "5")
+    with _import_lock:
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            import wandb
+        finally:
+            if collecting:
+                gc.enable()
+    return wandb
+
+
+def _init(
+    sdk: Any, config: WandbConfig, run: RunInfo, mode: Literal["online", "offline"], run_id: str
+) -> WandbRun:
+    native = sdk.init(
+        id=run_id,
+        name=run.run_name,
+        project=config.project or os.environ.get("WANDB_PROJECT") or DEFAULT_PROJECT,
+        entity=config.entity,
+        group=config.group,
+        job_type=config.job_type,
+        tags=config.tags or None,
+        notes=config.notes,
+        dir=run.directory,
+        config=json.loads(run.config_text),
+        mode=mode,
+        resume="allow" if mode == "online" else None,
+        reinit="create_new",
+        settings=_settings(sdk, config),
+    )
+    url = getattr(native, "url", None) if mode == "online" else None
+    directory = getattr(getattr(native, "settings", None), "sync_dir", None)
+    return WandbRun(
+        run_id=run_id,
+        url=url if isinstance(url, str) else None,
+        mode=mode,
+        directory=directory if isinstance(directory, str) else None,
+        native=native,
+    )
+
+
+def _settings(sdk: Any, config: WandbConfig) -> Any:
+    wanted: dict[str, object] = {
+        "silent": True,  # or a start that fails goes on for 10 s
+        "console": "off",  # or stdout stays patched after the end
+        # Above our own deadline, so that a run that comes alive late is given to us to be closed;
+        # below it the SDK would give up, and what the server made would stay open there.
+        "init_timeout": config.init_timeout + 60.0,
+        "finish_timeout": max(0.05, config.finish_timeout - 0.3),
+        "finish_timeout_raises": True,
+        "x_transaction_log_flush_interval": 0.2,  # the default loses 15 s to a kill
+        "x_disable_meta": True,  # it holds sys.argv, and with it secrets
+        "x_save_requirements": False,  # 70 ms of every start
+        "save_code": False,
+    }
+    known = getattr(sdk.Settings, "model_fields", wanted)
+    return sdk.Settings(**{name: value for name, value in wanted.items() if name in known})
+
+
+def _logged_in(sdk: Any) -> bool:
+    """Tell whether the SDK has a key or a login, without a prompt."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    try:
+        from wandb.sdk import wandb_setup
+        from wandb.sdk.lib import wbauth
+
+        settings = wandb_setup.singleton().settings
+        return (
+            bool(settings.api_key)
+            or wbauth.session_credentials(host=settings.base_url) is not None
+            or wbauth.read_netrc_auth(host=settings.base_url) is not None
+        )
+    except Exception:  # noqa: BLE001 - private names of the SDK
+        return bool(getattr(getattr(sdk, "api", None), "api_key", None))
+
+
+def _base_url() -> str:
+    from wandb.sdk import wandb_setup
+
+    return str(wandb_setup.singleton().settings.base_url)
+
+
+def _ask_server(base_url: str, timeout: float) -> None:
+    """Ask whether a W&B server answers at all, without a key.
+
+    The SDK goes on trying until its own deadline, and holds the run's id meanwhile; asked first,
+    a server that is away is known soon, and the id is free for an offline run.
+
+    Raises:
+        OSError: it does not answer, or only with an error of its own (5xx).
+    """
+    request = urllib.request.Request(
+        f"{base_url.rstrip('/')}/graphql",
+        data=b'{"query":"{ __typename }"}',
+        headers={"Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=timeout):
+            pass
+    except urllib.error.HTTPError as exc:
+        if exc.code >= 500:
+            raise
+    except urllib.error.URLError as exc:
+        import ssl
+
+        if not isinstance(exc.reason, ssl.SSLError):  # the SDK has certificates of its own
+            raise
+
+
+def _free_id(run_id: str) -> None:
+    """Make the SDK's service forget an id whose start has failed (not one that is pending)."""
+    try:
+        from wandb.sdk import wandb_setup
+        from wandb.sdk.interface.interface_sock import InterfaceSock
+
+        setup: Any = wandb_setup.singleton()
+        service = setup.ensure_service()
+        interface = InterfaceSock(setup._asyncer, service._client, stream_id=run_id)
+        interface.deliver_exit(1).wait_or(timeout=1)
+        service.inform_finish(run_id)
+    except Exception:
+        logger.debug("W&B's service did not free id %s", run_id, exc_info=True)
