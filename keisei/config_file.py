@@ -7,7 +7,7 @@ import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from os import PathLike, fspath
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, overload
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -20,12 +20,27 @@ ConfigT = TypeVar("ConfigT", bound=AppConfig)
 Overrides = Mapping[str, Any] | Iterable[str] | str
 
 
+@overload
+def load_config(
+    path: str | PathLike[str] | None = None, overrides: Overrides | None = None
+) -> AppConfig: ...
+
+
+@overload
 def load_config(
     path: str | PathLike[str] | None = None,
     overrides: Overrides | None = None,
     *,
-    model: type[ConfigT] = AppConfig,  # type: ignore[assignment]
-) -> ConfigT:
+    model: type[ConfigT],
+) -> ConfigT: ...
+
+
+def load_config(
+    path: str | PathLike[str] | None = None,
+    overrides: Overrides | None = None,
+    *,
+    model: type[AppConfig] = AppConfig,
+) -> AppConfig:
     """Read a YAML, JSON or TOML file, apply overrides and validate the result.
 
     Args:

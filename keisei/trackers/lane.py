@@ -21,6 +21,8 @@ RunT = TypeVar("RunT", bound=TrackerRun)
 
 logger = logging.getLogger("keisei")
 
+LOAD_TIMEOUT = 30.0
+
 
 class Trackers:
     """The trackers of one session: each one's run, and what is recorded of it.
@@ -132,8 +134,10 @@ def describe(exc: BaseException) -> str:
     return f"{type(exc).__name__}: {quoted(text, 300)[1:-1]}" if text else type(exc).__name__
 
 
-def load_tracker(name: str, options: dict[str, Any]) -> Tracker:
+async def load_tracker(name: str, options: dict[str, Any]) -> Tracker:
     """Make the tracker that an entry point of the group `keisei.trackers` names.
+
+    Finding and importing it blocks, and so is done at arm's length, too.
 
     Args:
         name: the entry point's name, such as ``"wandb"``.
@@ -141,7 +145,12 @@ def load_tracker(name: str, options: dict[str, Any]) -> Tracker:
 
     Raises:
         TrackerError: no installed package offers it.
+        TimeoutError: it did not load within 30 s.
     """
+    return await offload(lambda: _load(name, options), timeout=LOAD_TIMEOUT, name="keisei-load")
+
+
+def _load(name: str, options: dict[str, Any]) -> Tracker:
     found = importlib.metadata.entry_points(group="keisei.trackers")
     for entry_point in found:
         if entry_point.name == name:

@@ -7,9 +7,11 @@ import json
 import logging
 import os
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -54,9 +56,10 @@ class WandbRun:
 
     def finish(self, status: FinalStatus) -> None:
         """End the run; blocks until the SDK has sent what it holds, or gives up."""
-        if status == "preempted":
-            self.native.mark_preempting()
-        self.native.finish(exit_code=_EXIT_CODES[status])
+        with _exit_guard:
+            if status == "preempted":
+                self.native.mark_preempting()
+            self.native.finish(exit_code=_EXIT_CODES[status])
 
 
 class WandbTracker:
@@ -79,19 +82,21 @@ class WandbTracker:
 
     def start(self, run: RunInfo) -> WandbRun:
         """Start a run in the mode that config, environment and login ask for; blocks."""
+        with _exit_guard:
+            return self._start(run)
+
+    def _start(self, run: RunInfo) -> WandbRun:
         config = self.config
         sdk = _sdk()
         mode = requested_mode(config, os.environ)
         if mode == "disabled":
             raise TrackerError("W&B is disabled by WANDB_MODE")
         if mode != "offline" and not _logged_in(sdk):
-            if mode == "online":
-                logger.warning(
-                    "W&B has no key and no login: run %s is tracked offline. Log in with "
-                    "`wandb login` or set WANDB_API_KEY; set wandb.mode to offline to say that "
-                    "this is meant.",
-                    run.run_name,
-                )
+            logger.warning(
+                "W&B has no key and no login: run %s is tracked offline. Log in with `wandb login` "
+                "or set WANDB_API_KEY; set wandb.mode to offline to say that this is meant.",
+                run.run_name,
+            )
             mode = "offline"
         if mode == "offline":
             return _init(sdk, config, run, "offline", run.session_id)
@@ -115,6 +120,53 @@ class WandbTracker:
                 quoted(offline.directory, 300),
             )
             return offline
+
+
+class _ExitGuard:
+    """Lets the process end although a call of the SDK's hangs.
+
+    The SDK's own atexit hook waits for its service process, and that for a server that may never
+    answer. So a daemon thread waits for the main thread, which ends before the atexit hooks run,
+    and where a call of ours is still under way a moment later, it ends the service: whatever was
+    logged is in the local run files by then. A call that is under way when the main thread has
+    ended is one that nobody waits for any more.
+    """
+
+    MOMENT = 0.8  # seconds; the files are flushed every 0.2 s
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._under_way = 0
+        self._watched_by: int | None = None  # a forked child has no threads but its own
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._under_way += 1
+            if self._watched_by != os.getpid():
+                self._watched_by = os.getpid()
+                threading.Thread(target=self._watch, name="keisei-exit", daemon=True).start()
+
+    def __exit__(self, *exc: object) -> None:
+        with self._lock:
+            self._under_way -= 1
+
+    def _watch(self) -> None:
+        threading.main_thread().join()
+        time.sleep(self.MOMENT)
+        if self._under_way:
+            _kill_service()
+
+
+_exit_guard = _ExitGuard()
+
+
+def _kill_service() -> None:
+    """Kill the SDK's service process; SIGTERM would not end it once it waits for a server."""
+    with suppress(Exception):  # private names of the SDK
+        from wandb.sdk import wandb_setup
+
+        setup: Any = wandb_setup.singleton()
+        setup._connection._proc._process.kill()
 
 
 async def setup_wandb(config: AppConfig, run: RunInfo) -> WandbRun | None:

@@ -176,7 +176,10 @@ class AsyncSessionManager(SessionView[ConfigT]):
         name = backend if isinstance(backend, str) else backend.name
 
         async def start() -> TrackerRun:
-            tracker = lane.load_tracker(backend, options) if isinstance(backend, str) else backend
+            if isinstance(backend, str):
+                tracker = await lane.load_tracker(backend, options)
+            else:
+                tracker = backend
             info = self._run_info()
             start = partial(tracker.start, info)
             return await lane.start_within(tracker.start_timeout, start, name)

@@ -1,0 +1,89 @@
+"""Every async test runs on asyncio, uvloop and trio, and no blocking call of keisei's on the loop
+goes unseen."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from blockbuster import blockbuster_ctx
+
+from keisei import AppConfig
+
+BACKENDS = [
+    pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
+    pytest.param(
+        ("asyncio", {"use_uvloop": True}),
+        id="uvloop",
+        marks=pytest.mark.skipif(
+            importlib.util.find_spec("uvloop") is None, reason="uvloop has no Windows build"
+        ),
+    ),
+    pytest.param(("trio", {}), id="trio"),
+]
+
+MakeConfig = Callable[..., AppConfig]
+
+
+@pytest.fixture(params=BACKENDS)
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """The backend, and its options, of one run of an async test."""
+    backend: tuple[str, dict[str, Any]] = request.param
+    return backend
+
+
+@pytest.fixture(autouse=True)
+def _no_blocking_calls() -> Iterator[None]:
+    with blockbuster_ctx(scanned_modules=["keisei"]):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _own_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Keep every test's files, and the user's own settings and login, apart."""
+    for name in list(os.environ):
+        if name.startswith(("KEISEI_", "WANDB_")) and name not in ("WANDB_SERVICE",):
+            monkeypatch.delenv(name)
+    home = tmp_path / "home"
+    home.mkdir()
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(home))
+    for name in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
+        monkeypatch.setenv(name, str(home))
+    monkeypatch.setenv("NETRC", str(home / "netrc"))
+    monkeypatch.chdir(tmp_path)
+    keisei_logger = logging.getLogger("keisei")
+    level = keisei_logger.level
+    yield
+    keisei_logger.setLevel(level)
+
+
+@pytest.fixture
+def make_config(tmp_path: Path) -> MakeConfig:
+    """Make a config whose runs live in the test's own directory, from dotted overrides."""
+    from keisei import load_config
+
+    def make(**sections: dict[str, Any]) -> AppConfig:
+        logging_section = {"log_dir": str(tmp_path / "runs")} | sections.pop("logging", {})
+        return load_config(overrides={"logging": logging_section, **sections})
+
+    return make
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB; the test is skipped where this user may not mount one."""
+    import subprocess
+
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=256k,mode=0700", "keisei", str(place)]
+    if subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("this user may not mount a small file system")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)

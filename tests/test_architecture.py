@@ -1,0 +1,142 @@
+"""The drawing of the house: rows import only downward, and foreign things have one home each."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import keisei
+
+PACKAGE = Path(keisei.__file__).parent
+
+# Rooms, the highest row first. A room is a module or a package below `keisei`; `""` is the front
+# door. Rooms of one row do not see each other.
+ROWS: list[list[str]] = [
+    [""],
+    ["testing", "training.session_manager"],
+    ["training.utils", "utils.utils"],
+    ["training.directories", "trackers"],
+    ["run", "_io", "config_file"],
+    ["config_schema"],
+    ["errors"],
+]
+ONE_HOME = {"aiofiles": "_io.files", "wandb": "trackers.wandb", "yaml": "config_file"}
+PURE = {"run"}
+EFFECTS = {"aiofiles", "anyio", "socket", "subprocess", "shutil", "tempfile", "pathlib"}
+
+
+def modules() -> dict[str, Path]:
+    """Give every module of the package by its name below `keisei`."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = list(path.relative_to(PACKAGE).with_suffix("").parts)
+        if parts[-1] == "__init__":
+            parts.pop()
+        found[".".join(parts)] = path
+    return found
+
+
+def imports(path: Path, *, typing_only: bool = True) -> set[str]:
+    """Give every module that a file imports, function-local imports included."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    skipped: set[int] = set()
+    if not typing_only:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+                skipped.update(id(inner) for inner in ast.walk(node))
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            module = node.module or ""
+            names.update({module} | {f"{module}.{alias.name}" for alias in node.names})
+    return names
+
+
+def room(module: str) -> str:
+    """Give the room that a module belongs to: the longest name in the table that begins it."""
+    fitting = [r for row in ROWS for r in row if module == r or (r and module.startswith(f"{r}."))]
+    assert fitting, f"keisei.{module} has no row: give it one in ROWS first"
+    return max(fitting, key=len)
+
+
+def row_of(name: str) -> int:
+    """Give a room's row, 0 being the highest."""
+    return next(i for i, row in enumerate(ROWS) if name in row)
+
+
+def internal_imports(path: Path) -> set[str]:
+    """Give the modules of the package that a file imports, by their names below `keisei`."""
+    known = modules()
+    found = {name.removeprefix("keisei.") for name in imports(path) if name.startswith("keisei.")}
+    return {name for name in found if name in known}
+
+
+EMPTY = {"training", "utils"}
+
+
+@pytest.mark.parametrize("module", sorted(set(modules()) - EMPTY))
+def test_imports_point_down(module: str) -> None:
+    """A module imports rooms of lower rows only, and its own room."""
+    own = room(module)
+    for target in internal_imports(modules()[module]) - EMPTY:
+        other = room(target)
+        assert other == own or row_of(other) > row_of(own), f"{module} imports {target}"
+
+
+def test_there_are_no_circles() -> None:
+    """No module reaches itself through what it imports."""
+    graph = {name: internal_imports(path) - {name} for name, path in modules().items() if name}
+
+    def reaches(start: str, goal: str, seen: set[str]) -> bool:
+        for nearer in graph.get(start, set()) - seen:
+            seen.add(nearer)
+            if nearer == goal or reaches(nearer, goal, seen):
+                return True
+        return False
+
+    assert [name for name in graph if reaches(name, name, set())] == []
+
+
+@pytest.mark.parametrize(("library", "home"), sorted(ONE_HOME.items()))
+def test_foreign_libraries_have_one_home(library: str, home: str) -> None:
+    """Only one module imports a library that the rest must not know."""
+    homes = {
+        name
+        for name, path in modules().items()
+        if any(i.split(".")[0] == library for i in imports(path, typing_only=False))
+    }
+    assert homes == {home}
+
+
+def test_decisions_are_pure() -> None:
+    """What a run is gets decided without a loop, a disk or another process."""
+    for name, path in modules().items():
+        if name and name not in EMPTY and room(name) in PURE:
+            assert not {i.split(".")[0] for i in imports(path)} & EFFECTS, name
+            source = path.read_text(encoding="utf-8")
+            assert "open(" not in source, name
+            assert "await " not in source, name
+
+
+def test_the_documented_import_paths_define_nothing() -> None:
+    """`training/utils.py` and `utils/utils.py` only pass names on."""
+    for module in ("training.utils", "utils.utils"):
+        tree = ast.parse(modules()[module].read_text(encoding="utf-8"))
+        kinds = {type(node) for node in tree.body[1:]}  # after the docstring
+        assert kinds <= {ast.ImportFrom, ast.Assign}, module
+    for package in EMPTY:
+        assert (PACKAGE / package / "__init__.py").read_text(encoding="utf-8") == ""
+
+
+def test_files_stay_small() -> None:
+    """A file near 400 lines is asking to be two; the two faces of the lifecycle share one."""
+    for name, path in modules().items():
+        limit = 500 if name == "training.session_manager" else 400
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= limit, name

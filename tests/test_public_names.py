@@ -1,0 +1,147 @@
+"""The public shape: what is importable, from where, at what cost, and that the faces agree."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import pickle
+import subprocess
+import sys
+from typing import get_type_hints
+
+import pytest
+
+import keisei
+from keisei import AppConfig, AsyncSessionManager, SessionManager, errors
+
+ASYNC_STEPS = [
+    "setup_directories",
+    "setup_wandb",
+    "save_effective_config",
+    "setup_seeding",
+    "log_session_info",
+    "log_session_start",
+    "finalize_session",
+]
+PROPERTIES = [
+    "config",
+    "args",
+    "run_name",
+    "session_id",
+    "status",
+    "run_artifact_dir",
+    "model_dir",
+    "log_file_path",
+    "eval_log_file_path",
+    "is_wandb_active",
+    "wandb_run",
+    "state",
+]
+
+
+def public(face: type) -> dict[str, object]:
+    """Give a face's public members, the context managers' own aside."""
+    return {name: getattr(face, name) for name in dir(face) if not name.startswith("_")}
+
+
+@pytest.mark.requirement("FACE-1")
+def test_both_faces_are_importable_from_both_places() -> None:
+    """The front door and the documented module give the same two classes."""
+    module = importlib.import_module("keisei.training.session_manager")
+    assert module.AsyncSessionManager is AsyncSessionManager
+    assert module.SessionManager is SessionManager
+    parameters = ["config", "args", "run_name"]
+    for face in (AsyncSessionManager, SessionManager):
+        signature = inspect.signature(face)
+        assert list(signature.parameters) == parameters
+        assert signature.parameters["args"].default is None
+        assert signature.parameters["run_name"].default is None
+
+
+@pytest.mark.requirement("FACE-1", "FACE-2")
+def test_the_faces_have_the_same_members_arguments_and_results() -> None:
+    """The blocking face has every public member of the async one, and no other."""
+    asynchronous, blocking = public(AsyncSessionManager), public(SessionManager)
+    assert asynchronous.keys() == blocking.keys()
+    for name, member in asynchronous.items():
+        twin = blocking[name]
+        assert type(member) is type(twin), name
+        assert inspect.getdoc(twin), name
+        if inspect.isfunction(member) and inspect.isfunction(twin):
+            assert inspect.signature(member) == inspect.signature(twin), name
+            assert not inspect.iscoroutinefunction(twin), name
+            assert get_type_hints(member) == get_type_hints(twin), name
+
+
+@pytest.mark.requirement("FACE-2")
+def test_the_documented_members_are_of_their_kind() -> None:
+    """The steps are awaitable on the async face; what only reads is plain on both."""
+    for name in ASYNC_STEPS:
+        assert inspect.iscoroutinefunction(getattr(AsyncSessionManager, name)), name
+    for face in (AsyncSessionManager, SessionManager):
+        for name in PROPERTIES:
+            assert isinstance(inspect.getattr_static(face, name), property), name
+        assert not inspect.iscoroutinefunction(face.get_session_summary)
+
+
+@pytest.mark.requirement("FACE-5")
+def test_importing_keisei_imports_no_heavy_library() -> None:
+    """Neither the front door nor the managers bring wandb, numpy or torch."""
+    code = (
+        "import sys, keisei\n"
+        "from keisei import *\n"
+        "import keisei.testing, keisei.trackers.wandb, keisei.utils.utils\n"
+        "print([m for m in ('wandb', 'numpy', 'torch') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_exported_name_is_there() -> None:
+    """The list of public names, the lazy table and the type checker's imports agree."""
+    for name in keisei.__all__:
+        assert getattr(keisei, name) is not None
+    assert sorted(keisei._HOME_OF) == sorted(keisei.__all__)
+    assert set(keisei.__all__) <= set(dir(keisei))
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = keisei.no_such_name
+
+
+def test_every_error_is_of_the_tree_a_builtin_and_pickles() -> None:
+    """Each error is a KeiseiError, a builtin's kind, survives pickling, and is in the drawing."""
+    classes = [c for c in vars(errors).values() if isinstance(c, type)]
+    assert len(classes) >= 10
+    for kind in classes:
+        assert issubclass(kind, errors.KeiseiError)
+        assert kind.__name__ in str(errors.__doc__)
+        if kind is not errors.KeiseiError:
+            assert issubclass(kind, (ValueError, RuntimeError, ImportError))
+            assert getattr(keisei, kind.__name__) is kind
+        again = pickle.loads(pickle.dumps(kind("what is wrong")))
+        assert type(again) is kind
+        assert str(again) == "what is wrong"
+    taken = errors.SessionInUseError("taken", path="/p", host="h", pid=7)
+    again = pickle.loads(pickle.dumps(taken))
+    assert (again.path, again.host, again.pid) == ("/p", "h", 7)
+
+
+@pytest.mark.requirement("FACE-6")
+def test_a_derived_config_is_typed() -> None:
+    """A manager is generic over its config: a type checker knows the user's own sections."""
+
+    class MyConfig(AppConfig):
+        """A config with a section of the user's own."""
+
+        my_section: dict[str, int] = {"width": 3}
+
+    session = AsyncSessionManager(MyConfig())
+    config: MyConfig = session.config  # checked by mypy
+    assert config.my_section["width"] == 3
+    blocking: SessionManager[MyConfig] = SessionManager(MyConfig())
+    assert blocking.config.my_section == {"width": 3}
+
+
+def test_the_package_is_typed() -> None:
+    """`py.typed` is shipped, so that a type checker believes the annotations."""
+    assert os.path.exists(os.path.join(os.path.dirname(keisei.__file__), "py.typed"))
