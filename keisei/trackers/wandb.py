@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import json
 import logging
@@ -105,7 +106,7 @@ class WandbTracker:
     def _start_online(self, sdk: Any, run: RunInfo) -> WandbRun:
         config = self.config
         try:
-            _ask_server(_base_url(), timeout=config.init_timeout / 2)
+            _ask_server(_base_url(), timeout=config.init_timeout / 3)
             return _init(sdk, config, run, "online", run.session_id)
         except Exception as exc:
             if not config.offline_fallback:
@@ -126,47 +127,65 @@ class _ExitGuard:
     """Lets the process end although a call of the SDK's hangs.
 
     The SDK's own atexit hook waits for its service process, and that for a server that may never
-    answer. So a daemon thread waits for the main thread, which ends before the atexit hooks run,
-    and where a call of ours is still under way a moment later, it ends the service: whatever was
-    logged is in the local run files by then. A call that is under way when the main thread has
-    ended is one that nobody waits for any more.
+    answer. A call of ours that is under way when the main thread has ended is one that nobody
+    waits for any more. It gets a moment to come to its end (a late run to be closed, the local
+    files to be flushed, which happens every 0.2 s); then the service is killed, and the SDK's
+    hook finds nothing to wait for.
     """
 
-    MOMENT = 0.8  # seconds; the files are flushed every 0.2 s
+    MOMENT = 0.6
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._under_way = 0
-        self._watched_by: int | None = None  # a forked child has no threads but its own
+        self._process: int | None = None
+        self._kill = threading.Event()
 
     def __enter__(self) -> None:
-        with self._lock:
+        with self._changed:
+            if self._process != os.getpid():  # the first call, or the first in a forked child
+                self._process = os.getpid()
+                self._under_way = 0
+                # Runs before the hooks of `atexit`, whatever the order they were registered in.
+                getattr(threading, "_register_atexit", atexit.register)(self._at_exit)
+                threading.Thread(target=self._killer, name="keisei-exit", daemon=True).start()
             self._under_way += 1
-            if self._watched_by != os.getpid():
-                self._watched_by = os.getpid()
-                threading.Thread(target=self._watch, name="keisei-exit", daemon=True).start()
 
     def __exit__(self, *exc: object) -> None:
-        with self._lock:
+        with self._changed:
             self._under_way -= 1
+            self._changed.notify_all()
 
-    def _watch(self) -> None:
-        threading.main_thread().join()
-        time.sleep(self.MOMENT)
-        if self._under_way:
+    def _at_exit(self) -> None:
+        if not self._all_ended(self.MOMENT):
+            self._kill.set()
+            # Now each call fails; a thread that still wrote its failure to stderr while the
+            # interpreter goes down would make that abort.
+            self._all_ended(self.MOMENT / 2)
+
+    def _all_ended(self, timeout: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._under_way, timeout)
+
+    def _killer(self) -> None:
+        self._kill.wait()
+        while True:  # a start that is under way may bring a service up only now
             _kill_service()
+            time.sleep(0.02)
 
 
 _exit_guard = _ExitGuard()
 
 
 def _kill_service() -> None:
-    """Kill the SDK's service process; SIGTERM would not end it once it waits for a server."""
+    """Kill the SDK's service process; SIGTERM would not end it while it waits for a server."""
     with suppress(Exception):  # private names of the SDK
         from wandb.sdk import wandb_setup
 
         setup: Any = wandb_setup.singleton()
-        setup._connection._proc._process.kill()
+        connection = setup._connection
+        connection._cleanup()  # takes back its atexit hook, which would only fail now
+        connection._proc._process.kill()
 
 
 async def setup_wandb(config: AppConfig, run: RunInfo) -> WandbRun | None:
@@ -317,15 +336,16 @@ def _ask_server(base_url: str, timeout: float) -> None:
 
 
 def _free_id(run_id: str) -> None:
-    """Make the SDK's service forget an id whose start has failed (not one that is pending)."""
-    try:
+    """Make the SDK's service forget an id whose start has failed (not one that is pending).
+
+    Without waiting for the answer to the exit record, the next start of the id would hang.
+    """
+    with suppress(Exception):  # private names of the SDK; the id may never have been held
         from wandb.sdk import wandb_setup
         from wandb.sdk.interface.interface_sock import InterfaceSock
 
         setup: Any = wandb_setup.singleton()
         service = setup.ensure_service()
-        interface = InterfaceSock(setup._asyncer, service._client, stream_id=run_id)
-        interface.deliver_exit(1).wait_or(timeout=1)
+        interface = InterfaceSock(service._asyncer, service._client, stream_id=run_id)
+        interface.deliver_exit(1).wait_or(timeout=2)
         service.inform_finish(run_id)
-    except Exception:
-        logger.debug("W&B's service did not free id %s", run_id, exc_info=True)

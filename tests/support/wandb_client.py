@@ -1,6 +1,6 @@
 """A process that tracks one run with the real SDK, and tells how long that took.
 
-    python -m tests.support.wandb_client '{"id": "a", "rows": 3, "init_timeout": 2}'
+python -m tests.support.wandb_client '{"id": "a", "rows": 3, "init_timeout": 2}'
 """
 
 from __future__ import annotations
@@ -46,19 +46,19 @@ class ClientRun:
 
 @dataclass(frozen=True)
 class ClientReport:
-    """How a client process fared; a duration is None where the step was not reached.
+    """How a client process fared.
 
     Args:
         init_s: How long `init` took, in seconds.
-        init_error: The type and message of its exception, or None.
-        finish_s: How long `finish` took, in seconds.
-        finish_error: The type and message of its exception, or None.
+        init_error: The type and message of its exception, or an empty string.
+        finish_s: How long `finish` took, in seconds; 0 if it was not reached.
+        finish_error: The type and message of its exception, or an empty string.
     """
 
-    init_s: float | None = None
-    init_error: str | None = None
-    finish_s: float | None = None
-    finish_error: str | None = None
+    init_s: float
+    init_error: str
+    finish_s: float = 0.0
+    finish_error: str = ""
 
 
 def start_client(
@@ -81,7 +81,7 @@ def start_client(
         env=client_environ(directory, environ),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=subprocess.PIPE,
         text=True,
     )
 
@@ -98,15 +98,45 @@ def client_report(process: subprocess.Popen[str], timeout: float = 30.0) -> Clie
 
     Raises:
         subprocess.TimeoutExpired: It did not end in time, and was killed.
-        AssertionError: It ended without a report.
+        AssertionError: It failed; the message is what it wrote to its standard error.
     """
-    try:
-        output, _ = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        raise
-    assert process.returncode == 0, output
+    with process:
+        try:
+            output, errors = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    assert process.returncode == 0, errors
     return ClientReport(**json.loads(output.splitlines()[-1]))
+
+
+def sync(directory: Path, environ: Mapping[str, str], *options: str, timeout: float = 60.0) -> str:
+    """Run `wandb sync` on all runs of a client's directory.
+
+    Args:
+        directory: The directory that the client had.
+        environ: The variables that bring it to a server.
+        options: The command's options, such as `--include-online`.
+        timeout: How long it may take at most, in seconds.
+
+    Returns:
+        What it printed: it ends with status 0 also where nothing could be uploaded.
+
+    Raises:
+        subprocess.TimeoutExpired: It did not end in time, and was killed; W&B's service, which
+            it had started, ends some seconds later.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "wandb", "sync", *options, str(directory / "wandb")],
+        cwd=directory,
+        env=client_environ(directory, environ),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+    )
+    return done.stdout
 
 
 def client_environ(directory: Path, environ: Mapping[str, str]) -> dict[str, str]:
@@ -117,7 +147,8 @@ def client_environ(directory: Path, environ: Mapping[str, str]) -> dict[str, str
         environ: The variables that bring it to a server.
     """
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
-    homes = ("WANDB_DIR", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "HOME")
+    homes = ["HOME", "USERPROFILE"]
+    homes += ["WANDB_DIR", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"]
     return inherited | dict.fromkeys(homes, str(directory)) | dict(environ)
 
 
@@ -154,7 +185,7 @@ def _track(run: ClientRun) -> ClientReport:
         )
 
     init_s, init_error = _timed(init)
-    if init_error is not None:
+    if init_error:
         return ClientReport(init_s, init_error)
     for x in range(run.first, run.first + run.rows):
         made[0].log({"x": x})
@@ -162,10 +193,10 @@ def _track(run: ClientRun) -> ClientReport:
     return ClientReport(init_s, init_error, finish_s, finish_error)
 
 
-def _timed(step: Callable[[], object]) -> tuple[float, str | None]:
+def _timed(step: Callable[[], object]) -> tuple[float, str]:
     """Take a step; return its duration in seconds, and its exception as text."""
     begun = time.monotonic()
-    error = None
+    error = ""
     try:
         step()
     except Exception as e:

@@ -76,6 +76,13 @@ class RecordedRun:
         return self.ended_at is not None
 
     @property
+    def state(self) -> str:
+        """What W&B would show: `running`, `finished` or `failed`."""
+        if not self.complete:
+            return "running"
+        return "finished" if self.exit_code == 0 else "failed"
+
+    @property
     def history(self) -> list[dict[str, Any]]:
         """The rows, each at the place that its offset gives it."""
         return [json.loads(line) for line in self.lines(_HISTORY)]
@@ -118,7 +125,10 @@ class Cloud:
             "UpsertBucket": self._upsert,
             "CreateRunFiles": self._create_files,
             "MarkRunFilesUploaded": lambda _: {"markRunFilesUploaded": {"success": True}},
-            "RunState": self._run_state,
+            "GetDefaultEntity": self._viewer,
+            "Run": self._project_run,
+            "RunState": self._project_run,
+            "RunHistoryKeys": self._project_run,
         }
 
     def graphql(self, request: Mapping[str, Any]) -> Answer:
@@ -131,12 +141,12 @@ class Cloud:
             The answer's body, with `data` or `errors`.
         """
         name = operation_name(request)
-        operation = self._operations.get(name)
-        if operation is None:
-            return {"data": None, "errors": [{"message": f"unknown operation: {name}"}]}
-        with self.changed:
-            data = operation(request.get("variables") or {})
-            self.changed.notify_all()
+        try:
+            with self.changed:
+                data = self._operations[name](request.get("variables") or {})
+                self.changed.notify_all()
+        except KeyError as missing:
+            return {"data": None, "errors": [{"message": f"{name}: there is no {missing}"}]}
         return {"data": data}
 
     def file_stream(self, run_id: str, request: Mapping[str, Any]) -> Answer | None:
@@ -155,10 +165,9 @@ class Cloud:
                 return None
             for file, piece in (request.get("files") or {}).items():
                 lines = piece.get("content") or []
-                place = run._streams.setdefault(file, {})
-                if file == _SUMMARY:
-                    place.clear()
+                place = {} if file == _SUMMARY else run._streams.setdefault(file, {})
                 place.update(enumerate(lines, start=piece.get("offset", 0)))
+                run._streams[file] = place
                 run.rows_received += len(lines) if file == _HISTORY else 0
             if request.get("complete"):
                 run.exit_code = request.get("exitcode")
@@ -189,8 +198,8 @@ class Cloud:
         entity = variables.get("entity") or self._entity
         if run is not None and (run.project, run.entity) != (project, entity):
             run = None
-        model = {"id": f"project-{project}", "name": project, "bucket": run and _resume_bucket(run)}
-        return {"model": model | {"entity": {"id": f"entity-{entity}", "name": entity}}}
+        model = _project(project, entity) | {"bucket": run and _describe(run)}
+        return {"model": model}
 
     def _upsert(self, variables: Mapping[str, Any]) -> Answer:
         run = self._find(variables)
@@ -220,7 +229,7 @@ class Cloud:
             }
         if variables.get("summaryMetrics"):
             run._streams[_SUMMARY] = {0: variables["summaryMetrics"]}
-        return {"upsertBucket": {"bucket": _bucket(run), "inserted": inserted}}
+        return {"upsertBucket": {"bucket": _describe(run), "inserted": inserted}}
 
     def _find(self, variables: Mapping[str, Any]) -> RecordedRun | None:
         if storage_id := variables.get("id"):
@@ -230,17 +239,15 @@ class Cloud:
     def _create_files(self, variables: Mapping[str, Any]) -> Answer:
         run = self.runs[variables["run"]]
         base = f"{self._base_url()}/storage/{quote(run.id, safe='')}"
-        files = [{"name": file, "uploadUrl": f"{base}/{quote(file)}"} for file in variables["files"]]
+        files = [
+            {"name": name, "uploadUrl": f"{base}/{quote(name)}"} for name in variables["files"]
+        ]
         answer = {"runID": run.storage_id, "uploadHeaders": [], "files": files}
         return {"createRunFiles": answer}
 
-    def _run_state(self, variables: Mapping[str, Any]) -> Answer:
-        run = self.runs.get(variables["run"])
-        if run is None:
-            return {"project": {"run": None}}
-        ended = "finished" if run.exit_code == 0 else "failed"
-        state = ended if run.complete else "running"
-        return {"project": {"run": {"id": run.storage_id, "state": state}}}
+    def _project_run(self, variables: Mapping[str, Any]) -> Answer:
+        run = self.runs.get(variables.get("name") or variables["run"])
+        return {"project": {"run": run and _describe(run)}}
 
 
 _UPSERTED = {
@@ -261,42 +268,39 @@ def operation_name(request: Mapping[str, Any]) -> str:
     return match[1] if match else ""
 
 
-def _project(run: RecordedRun) -> Answer:
-    entity = {"id": f"entity-{run.entity}", "name": run.entity}
-    return {"id": f"project-{run.project}", "name": run.project, "entity": entity}
+def _project(name: str, entity: str) -> Answer:
+    owner = {"id": f"entity-{entity}", "name": entity}
+    return {"id": f"project-{name}", "name": name, "entity": owner}
 
 
-def _bucket(run: RecordedRun) -> Answer:
-    """Describe a run as `UpsertBucket` answers it."""
+def _describe(run: RecordedRun) -> Answer:
+    """Describe a run with all that the SDK may ask of one; it takes what it needs."""
+    history, events = run.lines(_HISTORY), run.lines(_EVENTS)
+    own = run._sent_config.get("_wandb", {}).get("value", {})
     return {
         "id": run.storage_id,
         "name": run.id,
         "displayName": run.display_name,
         "description": None,
         "config": json.dumps(run._sent_config),
-        "sweepName": None,
-        "project": _project(run),
-        "historyLineCount": len(run.lines(_HISTORY)),
-    }
-
-
-def _resume_bucket(run: RecordedRun) -> Answer:
-    """Describe a run as `RunResumeStatus` answers it."""
-    own = run._sent_config.get("_wandb", {}).get("value", {})
-    counts = {
-        "logLineCount": len(run.lines(_CONSOLE)),
-        "historyLineCount": len(run.lines(_HISTORY)),
-        "eventsLineCount": len(run.lines(_EVENTS)),
-    }
-    return counts | {
-        "id": run.storage_id,
-        "name": run.id,
-        "displayName": run.display_name,
+        "wandbConfig": json.dumps({"t": own.get("t", {})}),
         "summaryMetrics": json.dumps(run.summary),
-        "historyTail": json.dumps(run.lines(_HISTORY)[-1:]),
-        "eventsTail": json.dumps(run.lines(_EVENTS)[-1:]),
-        "config": json.dumps(run._sent_config),
+        "sweepName": None,
+        "group": run.group,
+        "jobType": run.job_type,
         "tags": run.tags,
         "notes": run.notes,
-        "wandbConfig": json.dumps({"t": own.get("t", {})}),
+        "state": run.state,
+        "createdAt": "2000-01-01T00:00:00Z",
+        "heartbeatAt": None,
+        "commit": None,
+        "readOnly": False,
+        "user": {"name": run.entity, "username": run.entity},
+        "project": _project(run.project, run.entity),
+        "logLineCount": len(run.console),
+        "historyLineCount": len(history),
+        "historyTail": json.dumps(history[-1:]),
+        "historyKeys": {"lastStep": json.loads(history[-1])["_step"] if history else -1},
+        "eventsLineCount": len(events),
+        "eventsTail": json.dumps(events[-1:]),
     }

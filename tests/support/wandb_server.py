@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
@@ -83,6 +83,8 @@ class Request:
 class FakeWandb:
     """A W&B server on the loopback, in threads of its own; it runs until `close()`.
 
+    It takes any API key; `api_key` is one of the form that the SDK wants.
+
     Args:
         entity: The entity to which runs belong where a client names none.
         port: The port to listen on; 0 for any that is free.
@@ -138,7 +140,8 @@ class FakeWandb:
     ) -> None:
         """Choose how requests are treated from now on; see `Mode`.
 
-        Of the requests that a replaced mode held back, those under `silent` are dropped (the
+        A request stays in the mode in which it arrived until that setting is replaced. Of the
+        requests that a replaced mode held back, those under `silent` are dropped (the
         connection is closed), those under `slow` are answered at once.
 
         Args:
@@ -211,7 +214,7 @@ class FakeWandb:
         seen = Request(time.monotonic(), method, path, body)
         with self._changed:
             fault = self._faults.governing(seen.operation, seen.endpoint)
-            seen = Request(seen.at, method, path, body, fault.next_mode(seen.ends_run))
+            seen = replace(seen, mode=fault.next_mode(seen.ends_run))
             self._requests.append(seen)
             self._changed.notify_all()
         return seen, fault
@@ -243,7 +246,7 @@ class _Listener(ThreadingHTTPServer):
     def __init__(self, owner: FakeWandb, bound: socket.socket) -> None:
         super().__init__(bound.getsockname(), _Handler, bind_and_activate=False)
         self.owner = owner
-        self._open: dict[socket.socket, threading.Thread] = {}
+        self._connections: list[tuple[socket.socket, threading.Thread]] = []
         self.socket.close()
         self.socket = bound
         self.server_activate()
@@ -253,15 +256,13 @@ class _Listener(ThreadingHTTPServer):
         self._accepting.start()
 
     def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection on a thread of its own."""
         thread = threading.Thread(
             target=self.process_request_thread, args=(request, client_address), daemon=True
         )
-        self._open[request] = thread
+        self._connections = [open_ for open_ in self._connections if open_[1].is_alive()]
+        self._connections.append((request, thread))
         thread.start()
-
-    def shutdown_request(self, request: Any) -> None:
-        super().shutdown_request(request)
-        self._open.pop(request, None)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Report what went wrong in a handler, unless a client went away."""
@@ -273,7 +274,7 @@ class _Listener(ThreadingHTTPServer):
         self.shutdown()
         self._accepting.join()
         self.server_close()
-        for connection, thread in list(self._open.items()):
+        for connection, thread in self._connections:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
             thread.join(timeout=2.0)
@@ -299,7 +300,8 @@ class _Handler(BaseHTTPRequestHandler):
             message = f"the server is told to answer {request.mode}"
             self._send(int(request.mode), {"error": message, "errors": [{"message": message}]})
         elif request.mode in ("silent", "refuses"):
-            owner._hold(fault, None)
+            if request.mode == "silent":
+                owner._hold(fault, None)
             self.close_connection = True
         else:
             status, answer = owner._answer(request)
@@ -317,7 +319,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content[: len(content) // 2] if cut else content)
         self.close_connection = self.close_connection or cut
 
-    do_GET = do_POST = do_PUT = do_HEAD = _treat
+    do_GET = do_POST = do_PUT = _treat
 
     def log_message(self, format: str, *args: object) -> None:
         """Write no access log."""

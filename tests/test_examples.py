@@ -1,0 +1,96 @@
+"""The examples do what they say, and are ended by Ctrl-C as a user would."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.wandb_file import find_run_files, wait_for_exit_record
+
+ROOT = Path(__file__).parent.parent
+
+
+def start(module: str, runs: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start an example in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-u", "-m", f"examples.{module}", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "KEISEI_LOG_DIR": str(runs)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def statuses(runs: Path) -> list[str]:
+    """Give how the runs under a root have ended."""
+    records = [json.loads(p.read_text(encoding="utf-8")) for p in runs.glob("*/session.json")]
+    return sorted(record["status"] for record in records)
+
+
+def test_the_blocking_example(tmp_path: Path) -> None:
+    """It completes, and prints where its run is."""
+    out, errors = start("blocking", tmp_path).communicate(timeout=60)
+    assert errors == ""
+    assert "completed: ended at " in out
+    assert statuses(tmp_path) == ["completed"]
+
+
+def test_twenty_sessions_one_of_which_fails(tmp_path: Path) -> None:
+    """The failure is its own session's, the other nineteen complete."""
+    out, errors = start("many_sessions", tmp_path).communicate(timeout=60)
+    assert errors == ""
+    assert out.splitlines()[-2:] == ["19 completed", "1 failed"]
+    assert statuses(tmp_path) == ["completed"] * 19 + ["failed"]
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "uvloop", "trio"])
+def test_cartpole_learns_and_leaves_everything_behind(tmp_path: Path, backend: str) -> None:
+    """A short training already plays better, and its model, log and W&B rows are there."""
+    arguments = ["--backend", backend, "--run-name", "r", "training.total_timesteps=60000"]
+    process = start("cartpole", tmp_path, *arguments)
+    out, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    before, after = (float(part.split()[0]) for part in out.split("mean return: ")[-1].split("->"))
+    assert before < 50 < after
+    assert "heartbeat: " in out
+    run = tmp_path / "r"
+    assert (run / "models" / "final_model.npz").exists()
+    assert "epoch" in (run / "training.log").read_text(encoding="utf-8")
+    (path,) = find_run_files(run)
+    file = wait_for_exit_record(path, timeout=20)
+    assert file.exit_code == 0
+    assert file.history
+    assert file.config["training"]["total_timesteps"] == 60000
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_ctrl_c_ends_cartpole_as_cancelled(tmp_path: Path, backend: str) -> None:
+    """In the middle of the training: exit status 130, no traceback, the run says `cancelled`."""
+    process = start("cartpole", tmp_path, "--backend", backend)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch 2"):
+            break
+    process.send_signal(signal.SIGINT)
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert out.splitlines()[-1].startswith("cancelled: ")
+    assert statuses(tmp_path) == ["cancelled"]
+
+
+def test_a_wrong_override_is_explained(tmp_path: Path) -> None:
+    """A user's typing error is two lines, and no traceback."""
+    process = start("cartpole", tmp_path, "training.total_timestep=5")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "did you mean `total_timesteps`?" in errors
+    assert "Traceback" not in errors
