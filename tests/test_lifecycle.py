@@ -365,7 +365,9 @@ async def test_sessions_of_one_task_group_do_not_touch_each_other(make_config: M
     assert ends.pop("r7") == "failed"
     assert set(ends.values()) == {"completed"}
     assert len({session.session_id for session in sessions}) == 20
-    assert not [t for t in threading.enumerate() if t.name.startswith("keisei")]
+    # Where W&B has run before, one thread waits for the process's exit.
+    left = {thread.name for thread in threading.enumerate() if thread.name.startswith("keisei")}
+    assert left <= {"keisei-exit"}
 
 
 @pytest.mark.requirement("FIN-4")

@@ -47,10 +47,14 @@ class Trackers:
         Returns:
             Whether the tracker tracks the run.
         """
-        run = None
         try:
             with anyio.CancelScope() as self._starting:
                 run = await start()
+                if run is not None:
+                    self.records[name] = TrackerRecord(
+                        run_id=run.run_id, url=run.url, mode=run.mode, directory=run.directory
+                    )
+                    self.runs[name] = run
         except TimeoutError:
             logger.warning(
                 "%s did not start in time: run %s goes on without it. Its server may be slow or "
@@ -63,13 +67,7 @@ class Trackers:
             logger.warning(
                 "%s did not start (%s): run %s goes on without it.", name, problem, self.run_name
             )
-        if run is None:
-            return False
-        self.runs[name] = run
-        self.records[name] = TrackerRecord(
-            run_id=run.run_id, url=run.url, mode=run.mode, directory=run.directory
-        )
-        return True
+        return name in self.runs
 
     def stop_starting(self) -> None:
         """Let nobody wait any longer for a tracker that is still starting."""

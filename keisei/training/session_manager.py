@@ -15,7 +15,7 @@ import anyio
 
 from keisei._io import portal
 from keisei._io.offload import whole
-from keisei.errors import ConfigSaveError, quoted
+from keisei.errors import ConfigSaveError, DirectorySetupError, KeiseiError, quoted
 from keisei.run import identity
 from keisei.run.ownership import SessionRecord
 from keisei.run.record import end_line, info_lines, start_line
@@ -118,7 +118,13 @@ class AsyncSessionManager(SessionView[ConfigT]):
         async with self._one_step():
             if facts.paths is None:
                 require(Step.DIRECTORIES, facts.done, facts.status)
-                await whole(self._claim, timeout=FILE_TIMEOUT)
+                try:
+                    await whole(self._claim, timeout=FILE_TIMEOUT)
+                except KeiseiError:
+                    raise
+                except (OSError, RuntimeError) as exc:  # no thread left, or a disk that hangs
+                    problem = f"cannot set up the directories of run {facts.run_name}: {exc}"
+                    raise DirectorySetupError(problem) from exc
             assert facts.paths is not None
             return facts.paths.as_dict()
 
@@ -133,7 +139,8 @@ class AsyncSessionManager(SessionView[ConfigT]):
         facts.fallback_reason = claim.fallback_reason
         facts.started_at = claim.record.started_at
         facts.started = time.monotonic()
-        facts.status = "running"
+        if facts.status == "created":  # or another task has ended the session meanwhile
+            facts.status = "running"
         facts.done.add(Step.DIRECTORIES)
 
     async def setup_wandb(self) -> bool:
@@ -207,7 +214,7 @@ class AsyncSessionManager(SessionView[ConfigT]):
         if started:
             try:
                 await whole(self._write_record, timeout=FILE_TIMEOUT)
-            except OSError as exc:
+            except (OSError, RuntimeError) as exc:
                 logger.warning("the record of run %s cannot be written: %s", self.run_name, exc)
         return started
 
@@ -231,9 +238,10 @@ class AsyncSessionManager(SessionView[ConfigT]):
             save = partial(directories.save_config, facts.paths, text, facts.attempt)
             try:
                 await whole(save, timeout=FILE_TIMEOUT)
-            except OSError as exc:
+            except (OSError, RuntimeError) as exc:
+                reason = getattr(exc, "strerror", None) or exc
                 raise ConfigSaveError(
-                    f"cannot write {path}: {exc.strerror or exc}. The old file, if any, is as it "
+                    f"cannot write {path}: {reason}. The old file, if any, is as it "
                     "was; free or fix that place and call save_effective_config() again."
                 ) from exc
             facts.done.add(Step.CONFIG)
@@ -313,7 +321,7 @@ class AsyncSessionManager(SessionView[ConfigT]):
             log = partial(directories.log_line, facts.paths, line)
             try:
                 await whole(log, timeout=FILE_TIMEOUT)
-            except OSError as exc:
+            except (OSError, RuntimeError) as exc:
                 logger.warning("the start of run %s cannot be logged: %s", facts.run_name, exc)
             facts.done.add(Step.START)
 
@@ -385,7 +393,7 @@ class AsyncSessionManager(SessionView[ConfigT]):
     async def _write_end(self, line: str | None) -> None:
         try:
             await self._write_record(line)
-        except OSError as exc:
+        except (OSError, RuntimeError) as exc:
             logger.error("the end of run %s cannot be recorded: %s", self.run_name, exc)
 
     async def _write_record(self, line: str | None = None) -> None:
