@@ -42,7 +42,7 @@ def table(rows: Sequence[Row]) -> str:
 
 def main() -> None:
     """Run the benchmarks that the command line asks for."""
-    description, _, usage = (__doc__ or "").partition("\n\n")
+    description = (__doc__ or "").partition("\n\n")[0]
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=description)
     parser.add_argument("--quick", action="store_true", help="take fewer repeats")
     parser.add_argument("--only", choices=BENCHMARKS, metavar="NAME", help=", ".join(BENCHMARKS))

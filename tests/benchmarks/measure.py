@@ -82,12 +82,6 @@ def _met(met: bool) -> str:
     return "yes" if met else "NO"
 
 
-def percentile(samples: Sequence[float], percent: float) -> float:
-    """Give the smallest sample that at least so many percent of them do not exceed."""
-    ordered = sorted(samples)
-    return ordered[max(0, -(-len(ordered) * percent // 100).__trunc__() - 1)]
-
-
 def progress(text: str) -> None:
     """Say on stderr what is being measured."""
     print(text, file=sys.stderr, flush=True)
