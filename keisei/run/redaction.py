@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -51,6 +52,7 @@ _PLACES = ("_DIR", "_DIRECTORY", "_FILE", "_HOME", "_PATH", "_SOCK")
 _SHORTEST_KNOWN_VALUE = 8
 
 
+@lru_cache(maxsize=4096)
 def is_secret_key(key: str) -> bool:
     """Tell whether a key's name says that its value is a secret.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from contextlib import suppress
@@ -208,7 +209,7 @@ def _take(
             run_name=name,
             attempt=earlier.attempt + 1 if earlier is not None else 1,
             status="running",
-            owner=_this_process(),
+            owner=_owner(os.getpid()),
             started_at=now(),
             paths=paths.as_dict(),
         )
@@ -247,8 +248,8 @@ def _unmake(paths: RunPaths) -> None:
             os.rmdir(path)
 
 
-def _this_process() -> Owner:
-    pid = os.getpid()
+@functools.lru_cache(maxsize=1)
+def _owner(pid: int) -> Owner:
     return Owner(
         host=process.host_name(), pid=pid, process_start=process.process_start(pid) or "unknown"
     )

@@ -12,8 +12,9 @@ from types import TracebackType
 from typing import Any, Self
 
 import anyio
+from anyio.lowlevel import checkpoint
 
-from keisei._io import portal
+from keisei._io import files, portal
 from keisei._io.offload import whole
 from keisei.errors import ConfigSaveError, DirectorySetupError, KeiseiError, quoted
 from keisei.run import identity
@@ -65,10 +66,13 @@ class AsyncSessionManager(SessionView[ConfigT]):
         self._config_text: str | None = None
         # An error that was already being handled here is no news of how the body ends.
         self._handled_before = sys.exc_info()[1]
-        logging.getLogger("keisei").setLevel(config.logging.log_level.upper())
+        level = logging.getLevelNamesMapping()[config.logging.log_level.upper()]
+        if logger.level != level:  # setting it costs, and sweeps, were it the same
+            logger.setLevel(level)
 
     async def __aenter__(self) -> Self:
         """Take the set-up steps in their order; a failed one ends the session before it raises."""
+        await checkpoint()  # a thousand sessions made at once give the loop back before they start
         try:
             await self.setup_directories()
             await self.setup_wandb()
@@ -100,8 +104,13 @@ class AsyncSessionManager(SessionView[ConfigT]):
     def _one_step(self) -> anyio.Lock:
         """Let one step at a time work. Made in the loop: a lock belongs to the loop's backend."""
         if self._lock is None:
-            self._lock = anyio.Lock()
+            self._lock = anyio.Lock(fast_acquire=True)
         return self._lock
+
+    async def _on_disk(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Wait for a turn at the disk, then do the work whole, whoever is cancelled meanwhile."""
+        async with files.turn():
+            await whole(work, timeout=FILE_TIMEOUT)
 
     async def setup_directories(self) -> dict[str, str]:
         """Make the run's directories and own them; a second call changes nothing.
@@ -119,7 +128,7 @@ class AsyncSessionManager(SessionView[ConfigT]):
             if facts.paths is None:
                 require(Step.DIRECTORIES, facts.done, facts.status)
                 try:
-                    await whole(self._claim, timeout=FILE_TIMEOUT)
+                    await self._on_disk(self._claim)
                 except KeiseiError:
                     raise
                 except (OSError, RuntimeError) as exc:  # no thread left, or a disk that hangs
@@ -213,7 +222,7 @@ class AsyncSessionManager(SessionView[ConfigT]):
         started = await self._trackers.start(name, start)
         if started:
             try:
-                await whole(self._write_record, timeout=FILE_TIMEOUT)
+                await self._on_disk(self._write_record)
             except (OSError, RuntimeError) as exc:
                 logger.warning("the record of run %s cannot be written: %s", self.run_name, exc)
         return started
@@ -237,7 +246,7 @@ class AsyncSessionManager(SessionView[ConfigT]):
                 raise ConfigSaveError(problem) from None
             save = partial(directories.save_config, facts.paths, text, facts.attempt)
             try:
-                await whole(save, timeout=FILE_TIMEOUT)
+                await self._on_disk(save)
             except (OSError, RuntimeError) as exc:
                 reason = getattr(exc, "strerror", None) or exc
                 raise ConfigSaveError(
@@ -320,7 +329,7 @@ class AsyncSessionManager(SessionView[ConfigT]):
             line = start_line(directories.now(), facts.run_name, facts.session_id, facts.attempt)
             log = partial(directories.log_line, facts.paths, line)
             try:
-                await whole(log, timeout=FILE_TIMEOUT)
+                await self._on_disk(log)
             except (OSError, RuntimeError) as exc:
                 logger.warning("the start of run %s cannot be logged: %s", facts.run_name, exc)
             facts.done.add(Step.START)
@@ -349,16 +358,7 @@ class AsyncSessionManager(SessionView[ConfigT]):
             self._ended = anyio.Event()
             facts.status = final
             self._trackers.stop_starting()
-            end = partial(self._end, final, self._ended, anyio.current_time() + timeout)
-            try:
-                await whole(end, timeout=timeout)
-            except TimeoutError:
-                logger.error(
-                    "the end of run %s (%s) was not recorded within %.1f s",
-                    facts.run_name,
-                    final,
-                    timeout,
-                )
+            await self._end(final, self._ended, anyio.current_time() + timeout)
         else:
             with anyio.move_on_after(timeout):
                 await self._ended.wait()
@@ -370,29 +370,57 @@ class AsyncSessionManager(SessionView[ConfigT]):
         return status_after(None if handled is self._handled_before else handled)
 
     async def _end(self, final: FinalStatus, ended: anyio.Event, deadline: float) -> None:
-        facts = self._facts
+        """Record the end here, then tell the trackers; a cancellation waits for both."""
         self._handled_before = None
+        begun = False
+
+        async def record() -> None:
+            nonlocal begun
+            begun = True
+            await self._by(deadline, partial(self._record_end, final))
+
         try:
-            async with self._one_step():
-                facts.duration_s = facts.elapsed()
-                if self._record is not None:
-                    now = directories.now()
-                    self._record = self._record.model_copy(
-                        update={"status": final, "ended_at": now, "duration_s": facts.duration_s}
-                    )
-                    line = end_line(now, facts.run_name, final, facts.duration_s or 0.0)
-                    await self._write_end(line)
-                if self._trackers.runs:
-                    # A little before the deadline, so that what came of it can be recorded.
-                    left = deadline - anyio.current_time()
-                    await self._trackers.finish(final, max(0.0, left - min(0.1, left / 10)))
-                    await self._write_end(None)
+            try:
+                async with files.ending():
+                    await record()
+            finally:
+                if not begun:  # cancelled in the crowd: the end does not wait for its turn
+                    await record()
         finally:
-            ended.set()
+            try:
+                if self._trackers.runs:
+                    await self._by(deadline, partial(self._end_trackers, final, deadline))
+            finally:
+                ended.set()
+
+    async def _by(self, deadline: float, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await whole(work, timeout=max(0.0, deadline - anyio.current_time()))
+        except TimeoutError:
+            logger.error("the end of run %s was not recorded in time", self.run_name)
+
+    async def _record_end(self, final: FinalStatus) -> None:
+        facts = self._facts
+        async with self._one_step():
+            facts.duration_s = facts.elapsed()
+            if self._record is not None:
+                now = directories.now()
+                self._record = self._record.model_copy(
+                    update={"status": final, "ended_at": now, "duration_s": facts.duration_s}
+                )
+                line = end_line(now, facts.run_name, final, facts.duration_s or 0.0)
+                await self._write_end(line)
+
+    async def _end_trackers(self, final: FinalStatus, deadline: float) -> None:
+        # A little before the deadline, so that what came of it can be recorded.
+        left = deadline - anyio.current_time()
+        await self._trackers.finish(final, max(0.0, left - min(0.1, left / 10)))
+        await self._write_end(None)
 
     async def _write_end(self, line: str | None) -> None:
         try:
-            await self._write_record(line)
+            async with files.turn():
+                await self._write_record(line)
         except (OSError, RuntimeError) as exc:
             logger.error("the end of run %s cannot be recorded: %s", self.run_name, exc)
 
