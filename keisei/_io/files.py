@@ -15,7 +15,7 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import ParamSpec, TypeVar
 
@@ -23,6 +23,8 @@ import aiofiles.os
 import anyio
 import anyio.to_thread
 from anyio.lowlevel import RunVar, current_token
+
+from keisei._io.offload import whole
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -38,6 +40,8 @@ _O_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _O_BINARY = getattr(os, "O_BINARY", 0)
 _NO_LOCKS_HERE = frozenset([errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK])
 _LOCK_TIMEOUT = 10.0
+
+FILE_TIMEOUT = 60.0
 
 
 def turn() -> anyio.CapacityLimiter:
@@ -61,6 +65,19 @@ def _gate(variable: RunVar[anyio.CapacityLimiter]) -> anyio.CapacityLimiter:
         limiter = anyio.CapacityLimiter(THREADS)
         variable.set(limiter)
         return limiter
+
+
+async def in_turn(work: Callable[[], Awaitable[T]]) -> T:
+    """Wait for a turn, then do work on files to its end, whoever is cancelled meanwhile.
+
+    Args:
+        work: what has to be whole; see `whole`.
+
+    Raises:
+        TimeoutError: the file system has hung for 60 seconds.
+    """
+    async with turn():
+        return await whole(work, timeout=FILE_TIMEOUT)
 
 
 async def in_thread(func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:

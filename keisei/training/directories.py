@@ -8,6 +8,7 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 
 from keisei._io import files, process
 from keisei.config_schema import AppConfig
@@ -28,13 +29,15 @@ logger = logging.getLogger("keisei")
 DEFAULT_ROOT = "runs"
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A run's directories, owned by this process.
+@dataclass
+class OwnedRun:
+    """A run's directories, owned by this process: the one place that writes to them.
+
+    What is written is whole even where the caller is cancelled, and costs one hop to a thread.
 
     Attributes:
         paths: where they are.
-        record: the run's record as it stands in `session.json`.
+        record: the run's record, as it stands in `session.json`.
         fallback_reason: why the fallback root is used, or ``None`` where it is not.
     """
 
@@ -42,8 +45,45 @@ class Claim:
     record: SessionRecord
     fallback_reason: str | None = None
 
+    async def save_config(self, text: str) -> None:
+        """Write the effective config, keeping an earlier attempt's beside it.
 
-async def setup_directories(config: AppConfig, run_name: str, session_id: str) -> Claim:
+        The directory is made again if it has gone.
+
+        Args:
+            text: the config's text.
+
+        Raises:
+            OSError: it cannot be written; the old one is as it was.
+        """
+        attempt = self.record.attempt
+        save = partial(files.in_thread, _save_config, self.paths, text.encode(), attempt)
+        await files.in_turn(save)
+
+    async def log(self, line: str) -> None:
+        """Append a line to the training log.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        await files.in_turn(partial(files.in_thread, _log, self.paths, line))
+
+    async def update(self, *, line: str | None = None, **changes: object) -> None:
+        """Change the run's record, then append a line to its training log.
+
+        Args:
+            line: the log line, if any; it is tried although the record failed.
+            changes: the fields of `SessionRecord` that change.
+
+        Raises:
+            OSError: one of them cannot be written.
+        """
+        self.record = self.record.model_copy(update=changes)
+        update = partial(files.in_thread, _update, self.paths, self.record.text(), line)
+        await files.in_turn(update)
+
+
+async def setup_directories(config: AppConfig, run_name: str, session_id: str) -> OwnedRun:
     """Make and claim the run's directories, in one hop.
 
     Args:
@@ -58,43 +98,6 @@ async def setup_directories(config: AppConfig, run_name: str, session_id: str) -
     return await files.in_thread(_claim_or_fall_back, config, run_name, session_id)
 
 
-async def save_config(paths: RunPaths, text: str, attempt: int) -> None:
-    """Write the effective config, keeping an earlier attempt's beside it, in one hop.
-
-    Args:
-        paths: the run's paths; its directory is made again if it has gone.
-        text: the config's text.
-        attempt: the attempt that this config is of.
-
-    Raises:
-        OSError: it cannot be written; the old one is as it was.
-    """
-    await files.in_thread(_save_config, paths, text.encode(), attempt)
-
-
-async def log_line(paths: RunPaths, line: str) -> None:
-    """Append a line to the training log, in one hop.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    await files.in_thread(_log_line, paths, line)
-
-
-async def write_record(paths: RunPaths, record: SessionRecord, line: str | None = None) -> None:
-    """Write the run's record, then a line to its training log, in one hop.
-
-    Args:
-        paths: the run's paths.
-        record: what `session.json` shall hold.
-        line: the log line, if any; it is tried although the record failed.
-
-    Raises:
-        OSError: one of them cannot be written.
-    """
-    await files.in_thread(_write_record, paths, record, line)
-
-
 def _save_config(paths: RunPaths, text: bytes, attempt: int) -> None:
     files.make_directory(paths.run_artifact_dir)
     with files.OpenDirectory(paths.run_artifact_dir) as directory:
@@ -106,22 +109,22 @@ def _save_config(paths: RunPaths, text: bytes, attempt: int) -> None:
         files.write_atomic(directory, CONFIG_FILE, text)
 
 
-def _log_line(paths: RunPaths, line: str) -> None:
+def _log(paths: RunPaths, line: str) -> None:
     with files.OpenDirectory(paths.run_artifact_dir) as directory:
         files.append(directory, TRAINING_LOG, f"{line}\n".encode())
 
 
-def _write_record(paths: RunPaths, record: SessionRecord, line: str | None) -> None:
+def _update(paths: RunPaths, record: bytes, line: str | None) -> None:
     try:
         files.make_directory(paths.run_artifact_dir)
         with files.OpenDirectory(paths.run_artifact_dir) as directory:
-            files.write_atomic(directory, RECORD_FILE, record.text())
+            files.write_atomic(directory, RECORD_FILE, record)
     finally:
         if line is not None:
-            _log_line(paths, line)
+            _log(paths, line)
 
 
-def _claim_or_fall_back(config: AppConfig, run_name: str, session_id: str) -> Claim:
+def _claim_or_fall_back(config: AppConfig, run_name: str, session_id: str) -> OwnedRun:
     logging_config = config.logging
     root = _absolute(os.environ.get("KEISEI_LOG_DIR") or logging_config.log_dir or DEFAULT_ROOT)
     models = os.environ.get("KEISEI_MODEL_DIR") or logging_config.model_dir
@@ -147,14 +150,14 @@ def _claim_or_fall_back(config: AppConfig, run_name: str, session_id: str) -> Cl
         quoted(fallback, 300),
     )
     try:
-        claim = _claim(config, fallback, None, run_name, session_id)
+        owned = _claim(config, fallback, None, run_name, session_id)
     except OSError as exc:
         raise DirectorySetupError(
             f"cannot set up the directories of run {run_name}: {quoted(failed, 300)}: {reason}; "
             f"nor in logging.fallback_dir {quoted(fallback, 300)}: {exc.strerror or exc}",
             path=fallback,
         ) from exc
-    return replace(claim, fallback_reason=f"{failed}: {reason}")
+    return replace(owned, fallback_reason=f"{failed}: {reason}")
 
 
 def _absolute(path: str | os.PathLike[str]) -> str:
@@ -163,7 +166,7 @@ def _absolute(path: str | os.PathLike[str]) -> str:
 
 def _claim(
     config: AppConfig, root: str, model_root: str | None, run_name: str, session_id: str
-) -> Claim:
+) -> OwnedRun:
     """Make and claim the first directory that may be taken: the name's, or a numbered one."""
     files.make_directory(root)
     name, number = run_name, 1
@@ -179,7 +182,7 @@ def _claim(
             place = os.path.join(paths.run_artifact_dir, exc.filename or "")
             raise OSError(exc.errno, exc.strerror or str(exc), place) from exc
         if record is not None:
-            return Claim(paths, record)
+            return OwnedRun(paths, record)
         number += 1
         name = identity.numbered(run_name, number)
 

@@ -18,18 +18,16 @@ from keisei._io import files, portal
 from keisei._io.offload import whole
 from keisei.errors import ConfigSaveError, DirectorySetupError, KeiseiError, quoted
 from keisei.run import identity
-from keisei.run.ownership import SessionRecord
 from keisei.run.record import end_line, info_lines, start_line
 from keisei.run.state import FinalStatus, Step, check_final, require, status_after
 from keisei.run.view import ConfigT, SessionFacts, SessionView
 from keisei.trackers import lane
 from keisei.trackers.base import RunInfo, Tracker, TrackerRun
 from keisei.training import directories, utils
+from keisei.training.directories import OwnedRun
 
 logger = logging.getLogger("keisei")
 
-# A file system that hangs longer than this is an error and no longer a wait.
-FILE_TIMEOUT = 60.0
 LOGGER_TIMEOUT = 10.0
 
 LoggerFunc = Callable[[str], object]
@@ -62,7 +60,7 @@ class AsyncSessionManager(SessionView[ConfigT]):
         self._trackers = lane.Trackers(self._facts.run_name)
         self._facts.trackers = self._trackers.records
         self._ended: anyio.Event | None = None
-        self._record: SessionRecord | None = None
+        self._owned: OwnedRun | None = None
         self._config_text: str | None = None
         # An error that was already being handled here is no news of how the body ends.
         self._handled_before = sys.exc_info()[1]
@@ -107,11 +105,6 @@ class AsyncSessionManager(SessionView[ConfigT]):
             self._lock = anyio.Lock(fast_acquire=True)
         return self._lock
 
-    async def _on_disk(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Wait for a turn at the disk, then do the work whole, whoever is cancelled meanwhile."""
-        async with files.turn():
-            await whole(work, timeout=FILE_TIMEOUT)
-
     async def setup_directories(self) -> dict[str, str]:
         """Make the run's directories and own them; a second call changes nothing.
 
@@ -128,7 +121,7 @@ class AsyncSessionManager(SessionView[ConfigT]):
             if facts.paths is None:
                 require(Step.DIRECTORIES, facts.done, facts.status)
                 try:
-                    await self._on_disk(self._claim)
+                    await files.in_turn(self._claim)
                 except KeiseiError:
                     raise
                 except (OSError, RuntimeError) as exc:  # no thread left, or a disk that hangs
@@ -139,14 +132,14 @@ class AsyncSessionManager(SessionView[ConfigT]):
 
     async def _claim(self) -> None:
         facts = self._facts
-        claim = await utils.setup_directories(facts.config, facts.run_name, facts.session_id)
-        self._record = claim.record
-        facts.run_name = self._trackers.run_name = claim.record.run_name
-        facts.session_id = claim.record.session_id
-        facts.attempt = claim.record.attempt
-        facts.paths = claim.paths
-        facts.fallback_reason = claim.fallback_reason
-        facts.started_at = claim.record.started_at
+        owned = await utils.setup_directories(facts.config, facts.run_name, facts.session_id)
+        self._owned = owned
+        facts.run_name = self._trackers.run_name = owned.record.run_name
+        facts.session_id = owned.record.session_id
+        facts.attempt = owned.record.attempt
+        facts.paths = owned.paths
+        facts.fallback_reason = owned.fallback_reason
+        facts.started_at = owned.record.started_at
         facts.started = time.monotonic()
         if facts.status == "created":  # or another task has ended the session meanwhile
             facts.status = "running"
@@ -222,7 +215,8 @@ class AsyncSessionManager(SessionView[ConfigT]):
         started = await self._trackers.start(name, start)
         if started:
             try:
-                await self._on_disk(self._write_record)
+                assert self._owned is not None
+                await self._owned.update(trackers=dict(self._trackers.records))
             except (OSError, RuntimeError) as exc:
                 logger.warning("the record of run %s cannot be written: %s", self.run_name, exc)
         return started
@@ -237,16 +231,15 @@ class AsyncSessionManager(SessionView[ConfigT]):
         facts = self._facts
         async with self._one_step():
             require(Step.CONFIG, facts.done, facts.status)
-            assert facts.paths is not None
-            path = quoted(facts.paths.config_path, 300)
+            assert self._owned is not None
+            path = quoted(self._owned.paths.config_path, 300)
             try:
                 text = self._serialized()
             except Exception as exc:  # noqa: BLE001 - the user's own serializers
                 problem = f"{path}: the config has no JSON form ({lane.describe(exc)})"
                 raise ConfigSaveError(problem) from None
-            save = partial(directories.save_config, facts.paths, text, facts.attempt)
             try:
-                await self._on_disk(save)
+                await self._owned.save_config(text)
             except (OSError, RuntimeError) as exc:
                 reason = getattr(exc, "strerror", None) or exc
                 raise ConfigSaveError(
@@ -325,11 +318,10 @@ class AsyncSessionManager(SessionView[ConfigT]):
             require(Step.START, facts.done, facts.status)
             if Step.START in facts.done:
                 return
-            assert facts.paths is not None
+            assert self._owned is not None
             line = start_line(directories.now(), facts.run_name, facts.session_id, facts.attempt)
-            log = partial(directories.log_line, facts.paths, line)
             try:
-                await self._on_disk(log)
+                await self._owned.log(line)
             except (OSError, RuntimeError) as exc:
                 logger.warning("the start of run %s cannot be logged: %s", facts.run_name, exc)
             facts.done.add(Step.START)
@@ -403,33 +395,24 @@ class AsyncSessionManager(SessionView[ConfigT]):
         facts = self._facts
         async with self._one_step():
             facts.duration_s = facts.elapsed()
-            if self._record is not None:
-                now = directories.now()
-                self._record = self._record.model_copy(
-                    update={"status": final, "ended_at": now, "duration_s": facts.duration_s}
-                )
-                line = end_line(now, facts.run_name, final, facts.duration_s or 0.0)
-                await self._write_end(line)
+            now = directories.now()
+            line = end_line(now, facts.run_name, final, facts.duration_s or 0.0)
+            await self._update_at_end(
+                line=line, status=final, ended_at=now, duration_s=facts.duration_s
+            )
 
     async def _end_trackers(self, final: FinalStatus, deadline: float) -> None:
         # A little before the deadline, so that what came of it can be recorded.
         left = deadline - anyio.current_time()
         await self._trackers.finish(final, max(0.0, left - min(0.1, left / 10)))
-        await self._write_end(None)
+        await self._update_at_end(trackers=dict(self._trackers.records))
 
-    async def _write_end(self, line: str | None) -> None:
-        try:
-            async with files.turn():
-                await self._write_record(line)
-        except (OSError, RuntimeError) as exc:
-            logger.error("the end of run %s cannot be recorded: %s", self.run_name, exc)
-
-    async def _write_record(self, line: str | None = None) -> None:
-        """Write `session.json` as the facts stand now."""
-        assert self._record is not None
-        assert self._facts.paths is not None
-        self._record = self._record.model_copy(update={"trackers": dict(self._facts.trackers)})
-        await directories.write_record(self._facts.paths, self._record, line)
+    async def _update_at_end(self, *, line: str | None = None, **changes: object) -> None:
+        if self._owned is not None:
+            try:
+                await self._owned.update(line=line, **changes)
+            except (OSError, RuntimeError) as exc:
+                logger.error("the end of run %s cannot be recorded: %s", self.run_name, exc)
 
 
 class SessionManager(SessionView[ConfigT]):
