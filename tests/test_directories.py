@@ -311,6 +311,34 @@ async def test_a_place_that_is_taken_is_a_typed_error(
 
 
 @pytest.mark.requirement("DIR-4")
+@pytest.mark.parametrize(
+    "root",
+    [
+        "a\0b",
+        "a\ud800b",
+        "x" * 300,
+        "/".join(["x" * 200] * 30),
+        pytest.param(
+            "/proc/no/such",
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="only Linux has this /proc"),
+        ),
+        "/dev/null/runs",
+    ],
+    ids=lambda root: ascii(root)[:20],
+)
+async def test_a_root_that_no_system_can_make_is_a_typed_error(
+    make_config: MakeConfig, root: str
+) -> None:
+    """Characters, lengths and places that cannot be: one error, in which the path is escaped."""
+    session = AsyncSessionManager(make_config(logging={"log_dir": root}))
+    with pytest.raises(DirectorySetupError) as caught:
+        await session.setup_directories()
+    assert str(caught.value).isascii()
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.requirement("DIR-4")
 async def test_a_root_that_cannot_be_made_is_replaced_by_the_fallback(
     make_config: MakeConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

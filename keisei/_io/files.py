@@ -178,7 +178,7 @@ def make_directory(path: str) -> bool:
         if parent == path:
             raise
         make_directory(parent)
-        return make_directory(path)
+        os.mkdir(path, 0o700)  # once: there are places, as in /proc, where it never succeeds
     with suppress(PermissionError), OpenDirectory(os.path.realpath(parent)) as above:
         above.sync()
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import logging
 import os
@@ -126,11 +127,11 @@ def _update(paths: RunPaths, record: bytes, line: str | None) -> None:
 
 def _claim_or_fall_back(config: AppConfig, run_name: str, session_id: str) -> OwnedRun:
     logging_config = config.logging
-    root = _absolute(os.environ.get("KEISEI_LOG_DIR") or logging_config.log_dir or DEFAULT_ROOT)
+    root = os.environ.get("KEISEI_LOG_DIR") or logging_config.log_dir or DEFAULT_ROOT
     models = os.environ.get("KEISEI_MODEL_DIR") or logging_config.model_dir
-    model_root = _absolute(models) if models else None
     try:
-        return _claim(config, root, model_root, run_name, session_id)
+        model_root = _absolute(models) if models else None
+        return _claim(config, _absolute(root), model_root, run_name, session_id)
     except OSError as exc:
         reason = exc.strerror or str(exc)
         failed = str(exc.filename or root)
@@ -141,27 +142,34 @@ def _claim_or_fall_back(config: AppConfig, run_name: str, session_id: str) -> Ow
                 "KEISEI_LOG_DIR, or name a logging.fallback_dir.",
                 path=failed,
             ) from exc
-    fallback = _absolute(logging_config.fallback_dir)
+    fallback = logging_config.fallback_dir
     logger.warning(
         "%s cannot be used (%s): run %s lives under the fallback %s",
         quoted(failed, 300),
         reason,
         run_name,
-        quoted(fallback, 300),
+        quoted(str(fallback), 300),
     )
     try:
-        owned = _claim(config, fallback, None, run_name, session_id)
+        owned = _claim(config, _absolute(fallback), None, run_name, session_id)
     except OSError as exc:
         raise DirectorySetupError(
             f"cannot set up the directories of run {run_name}: {quoted(failed, 300)}: {reason}; "
-            f"nor in logging.fallback_dir {quoted(fallback, 300)}: {exc.strerror or exc}",
-            path=fallback,
+            f"nor in logging.fallback_dir {quoted(str(fallback), 300)}: {exc.strerror or exc}",
+            path=str(fallback),
         ) from exc
     return replace(owned, fallback_reason=f"{failed}: {reason}")
 
 
 def _absolute(path: str | os.PathLike[str]) -> str:
-    return os.path.abspath(os.path.expanduser(path))
+    text = os.fspath(path)
+    try:
+        legal = b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        legal = False
+    if not legal:
+        raise OSError(errno.EINVAL, "no path can hold one of its characters", text)
+    return os.path.abspath(os.path.expanduser(text))
 
 
 def _claim(

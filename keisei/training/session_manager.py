@@ -70,8 +70,8 @@ class AsyncSessionManager(SessionView[ConfigT]):
 
     async def __aenter__(self) -> Self:
         """Take the set-up steps in their order; a failed one ends the session before it raises."""
-        await checkpoint()  # a thousand sessions made at once give the loop back before they start
         try:
+            await checkpoint()  # a thousand that are made at once give the loop back first
             await self.setup_directories()
             await self.setup_wandb()
             await self.save_effective_config()
