@@ -23,6 +23,7 @@ class MemoryRun:
     url: str | None = None
     mode: Literal["online", "offline"] = "offline"
     directory: str | None = None
+    upload_as: str | None = None
 
     @property
     def run_id(self) -> str:

@@ -28,6 +28,8 @@ class TrackerRecord(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     run_id: str
+    upload_as: str | None = None
+    """The id to upload the run under, where `run_id` is a substitute for it."""
     url: str | None = None
     mode: str = "online"
     state: Literal["live", "finished", "abandoned"] = "live"

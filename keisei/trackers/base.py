@@ -53,6 +53,10 @@ class TrackerRun(Protocol):
         """Where the tracker keeps the run's files, if anywhere."""
 
     @property
+    def upload_as(self) -> str | None:
+        """The id to upload the run under, where ``run_id`` is a substitute for it."""
+
+    @property
     def native(self) -> object:
         """The tracker's own object for the run, for what only it can do (media, tables)."""
 

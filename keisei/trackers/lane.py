@@ -52,7 +52,11 @@ class Trackers:
                 run = await start()
                 if run is not None:
                     self.records[name] = TrackerRecord(
-                        run_id=run.run_id, url=run.url, mode=run.mode, directory=run.directory
+                        run_id=run.run_id,
+                        upload_as=run.upload_as,
+                        url=run.url,
+                        mode=run.mode,
+                        directory=run.directory,
                     )
                     self.runs[name] = run
         except TimeoutError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import gc
 import importlib
 import json
@@ -10,7 +9,6 @@ import logging
 import os
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -18,11 +16,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from keisei._io import files
 from keisei.config_schema import AppConfig, WandbConfig, WandbMode
 from keisei.errors import TrackerError, quoted
 from keisei.run.state import FinalStatus
 from keisei.trackers import lane
 from keisei.trackers.base import RunInfo
+from keisei.trackers.wandb_exit import exit_guard
 
 if TYPE_CHECKING:
     import wandb
@@ -56,13 +56,23 @@ class WandbRun:
     mode: Literal["online", "offline"]
     directory: str | None
     native: wandb.Run
+    upload_as: str | None = None
 
     def finish(self, status: FinalStatus) -> None:
-        """End the run; blocks until the SDK has sent what it holds, or gives up."""
-        with _exit_guard:
+        """End the run; blocks until the SDK has sent what it holds, or gives up.
+
+        Raises:
+            TimeoutError: it gave up; what it has not sent is in the run's directory.
+        """
+        with exit_guard.call():
+            exit_guard.let_go(self.native)
             if status == "preempted":
                 self.native.mark_preempting()
             self.native.finish(exit_code=_EXIT_CODES[status])
+            if self.mode == "online" and self.directory is not None:
+                # The SDK's own mark for a run file that W&B has got in full.
+                with suppress(OSError), files.OpenDirectory(self.directory) as directory:
+                    files.append(directory, f"run-{self.run_id}.wandb.synced", b"")
 
 
 class WandbTracker:
@@ -85,12 +95,16 @@ class WandbTracker:
 
     def start(self, run: RunInfo) -> WandbRun:
         """Start a run in the mode that config, environment and login ask for; blocks."""
-        with _exit_guard:
-            return self._start(run)
+        with exit_guard.call():
+            return self._start(_sdk(), run)
 
-    def _start(self, run: RunInfo) -> WandbRun:
+    def start_substitute(self, run: RunInfo) -> WandbRun:
+        """Start an offline run under another id, while the SDK holds the run's own; blocks."""
+        with exit_guard.call():
+            return _init(_sdk(), self.config, run, "offline", f"{run.session_id}-{run.attempt}")
+
+    def _start(self, sdk: Any, run: RunInfo) -> WandbRun:
         config = self.config
-        sdk = _sdk()
         mode = requested_mode(config, os.environ)
         if mode == "disabled":
             raise TrackerError("W&B is disabled by WANDB_MODE")
@@ -115,83 +129,15 @@ class WandbTracker:
                 raise
             _free_id(run.session_id)
             offline = _init(sdk, config, run, "offline", run.session_id)
-            logger.warning(
-                "W&B cannot be reached (%s): run %s is tracked offline, in %s. Upload it with "
-                "`wandb sync` once W&B is back.",
-                lane.describe(exc),
-                run.run_name,
-                quoted(offline.directory, 300),
-            )
+            _say_offline(run, offline, lane.describe(exc))
             return offline
-
-
-class _ExitGuard:
-    """Lets the process end although a call of the SDK's hangs.
-
-    The SDK's own atexit hook waits for its service process, and that for a server that may never
-    answer. A call of ours that is under way when the main thread has ended is one that nobody
-    waits for any more. It gets a moment to come to its end (a late run to be closed, the local
-    files to be flushed, which happens every 0.2 s); then the service is killed, and the SDK's
-    hook finds nothing to wait for.
-    """
-
-    MOMENT = 0.6
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._under_way = 0
-        self._process: int | None = None
-        self._kill = threading.Event()
-
-    def __enter__(self) -> None:
-        with self._changed:
-            if self._process != os.getpid():  # the first call, or the first in a forked child
-                self._process = os.getpid()
-                self._under_way = 0
-                # Runs before the hooks of `atexit`, whatever the order they were registered in.
-                getattr(threading, "_register_atexit", atexit.register)(self._at_exit)
-                threading.Thread(target=self._killer, name="keisei-exit", daemon=True).start()
-            self._under_way += 1
-
-    def __exit__(self, *exc: object) -> None:
-        with self._changed:
-            self._under_way -= 1
-            self._changed.notify_all()
-
-    def _at_exit(self) -> None:
-        if not self._all_ended(self.MOMENT):
-            self._kill.set()
-            # Now each call fails; a thread that still wrote its failure to stderr while the
-            # interpreter goes down would make that abort.
-            self._all_ended(self.MOMENT / 2)
-
-    def _all_ended(self, timeout: float) -> bool:
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._under_way, timeout)
-
-    def _killer(self) -> None:
-        self._kill.wait()
-        while True:  # a start that is under way may bring a service up only now
-            _kill_service()
-            time.sleep(0.02)
-
-
-_exit_guard = _ExitGuard()
-
-
-def _kill_service() -> None:
-    """Kill the SDK's service process; SIGTERM would not end it while it waits for a server."""
-    with suppress(Exception):  # private names of the SDK
-        from wandb.sdk import wandb_setup
-
-        setup: Any = wandb_setup.singleton()
-        connection = setup._connection
-        connection._cleanup()  # takes back its atexit hook, which would only fail now
-        connection._proc._process.kill()
 
 
 async def setup_wandb(config: AppConfig, run: RunInfo) -> WandbRun | None:
     """Start tracking a run with W&B, within ``wandb.init_timeout`` seconds.
+
+    A start that is still pending near the deadline holds the run's id. Then an offline run under
+    a substitute id takes its place; the pending one, should it come alive, is closed.
 
     Args:
         config: the run's config.
@@ -205,10 +151,31 @@ async def setup_wandb(config: AppConfig, run: RunInfo) -> WandbRun | None:
     """
     if not config.logging.wandb_enabled:
         return None
-    if requested_mode(config.wandb, os.environ) == "disabled":
+    mode = requested_mode(config.wandb, os.environ)
+    if mode == "disabled":
         return None
     tracker = WandbTracker(config.wandb)
-    return await lane.start_within(tracker.start_timeout, lambda: tracker.start(run), tracker.name)
+    timeout = config.wandb.init_timeout
+    fall_back = config.wandb.offline_fallback and mode != "offline"
+    reserve = min(2.0, timeout / 4) if fall_back else 0.0
+    try:
+        return await lane.start_within(timeout - reserve, lambda: tracker.start(run), tracker.name)
+    except TimeoutError:
+        if not fall_back:
+            raise
+    offline = await lane.start_within(reserve, lambda: tracker.start_substitute(run), tracker.name)
+    _say_offline(run, offline, f"it did not answer within {timeout - reserve:g} s")
+    return offline
+
+
+def _say_offline(run: RunInfo, offline: WandbRun, problem: str) -> None:
+    logger.warning(
+        "W&B cannot be reached (%s): run %s is tracked offline, in %s. Upload it with "
+        "`keisei sync` once W&B is back.",
+        problem,
+        run.run_name,
+        quoted(offline.directory, 300),
+    )
 
 
 def requested_mode(config: WandbConfig, environ: Mapping[str, str]) -> WandbMode | None:
@@ -249,8 +216,8 @@ def _no_collection() -> Iterator[None]:
     try:
         yield
     finally:
-        gc.freeze()
         if frozen < 1000:  # the interpreter's own few; more are the program's, and stay frozen
+            gc.freeze()
             gc.unfreeze()
         if collecting:
             gc.enable()
@@ -288,12 +255,14 @@ def _init(
     )
     url = getattr(native, "url", None) if mode == "online" else None
     directory = getattr(getattr(native, "settings", None), "sync_dir", None)
+    exit_guard.hold(native, config.finish_timeout)
     return WandbRun(
         run_id=run_id,
         url=url if isinstance(url, str) else None,
         mode=mode,
         directory=directory if isinstance(directory, str) else None,
         native=native,
+        upload_as=None if run_id == run.session_id else run.session_id,
     )
 
 

@@ -350,9 +350,9 @@ class AsyncSessionManager(SessionView[ConfigT]):
             self._ended = anyio.Event()
             facts.status = final
             self._trackers.stop_starting()
-            await self._end(final, self._ended, anyio.current_time() + timeout)
+            await self._end(final, self._ended, timeout)
         else:
-            with anyio.move_on_after(timeout):
+            with anyio.move_on_after(files.FILE_TIMEOUT + timeout):
                 await self._ended.wait()
         return check_final(facts.status)
 
@@ -361,7 +361,7 @@ class AsyncSessionManager(SessionView[ConfigT]):
         handled = sys.exc_info()[1]
         return status_after(None if handled is self._handled_before else handled)
 
-    async def _end(self, final: FinalStatus, ended: anyio.Event, deadline: float) -> None:
+    async def _end(self, final: FinalStatus, ended: anyio.Event, timeout: float) -> None:
         """Record the end here, then tell the trackers; a cancellation waits for both."""
         self._handled_before = None
         begun = False
@@ -369,7 +369,7 @@ class AsyncSessionManager(SessionView[ConfigT]):
         async def record() -> None:
             nonlocal begun
             begun = True
-            await self._by(deadline, partial(self._record_end, final))
+            await self._whole(partial(self._record_end, final), files.FILE_TIMEOUT)
 
         try:
             try:
@@ -380,14 +380,15 @@ class AsyncSessionManager(SessionView[ConfigT]):
                     await record()
         finally:
             try:
+                # The clock starts here: a slow disk is no reason to leave a tracker that is well.
                 if self._trackers.runs:
-                    await self._by(deadline, partial(self._end_trackers, final, deadline))
+                    await self._whole(partial(self._end_trackers, final, timeout), timeout)
             finally:
                 ended.set()
 
-    async def _by(self, deadline: float, work: Callable[[], Awaitable[None]]) -> None:
+    async def _whole(self, work: Callable[[], Awaitable[None]], timeout: float) -> None:
         try:
-            await whole(work, timeout=max(0.0, deadline - anyio.current_time()))
+            await whole(work, timeout=timeout)
         except TimeoutError:
             logger.error("the end of run %s was not recorded in time", self.run_name)
 
@@ -401,10 +402,9 @@ class AsyncSessionManager(SessionView[ConfigT]):
                 line=line, status=final, ended_at=now, duration_s=facts.duration_s
             )
 
-    async def _end_trackers(self, final: FinalStatus, deadline: float) -> None:
+    async def _end_trackers(self, final: FinalStatus, timeout: float) -> None:
         # A little before the deadline, so that what came of it can be recorded.
-        left = deadline - anyio.current_time()
-        await self._trackers.finish(final, max(0.0, left - min(0.1, left / 10)))
+        await self._trackers.finish(final, timeout - min(0.1, timeout / 10))
         await self._update_at_end(trackers=dict(self._trackers.records))
 
     async def _update_at_end(self, *, line: str | None = None, **changes: object) -> None:

@@ -1,0 +1,96 @@
+"""W&B at the end of the process: its SDK may wait for a server for ever, the process may not."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+
+class ExitGuard:
+    """Lets the process end although the SDK waits for a server that does not answer.
+
+    The SDK's own atexit hook waits for its service process, and that for the server. When the
+    main thread has ended, nobody waits any more for a call of ours that is still under way. It
+    gets a moment to come to its end (a late run to be closed, the local files to be flushed, which
+    happens every 0.2 s); then the service is killed, and the SDK's hook finds nothing to wait for.
+    A run that the program forgot to end is left to the SDK's hook, until its own deadline.
+    """
+
+    MOMENT = 0.6
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._process: int | None = None
+        self._under_way = 0
+        self._live: dict[int, float] = {}
+        self._kill = threading.Event()
+        self._grace = 0.0
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """Count a call of the SDK's as under way."""
+        with self._changed:
+            if self._process != os.getpid():  # the first call, or the first in a forked child
+                self._process = os.getpid()
+                self._under_way = 0
+                self._live.clear()
+                # Runs before the hooks of `atexit`, whatever the order they were registered in.
+                getattr(threading, "_register_atexit", atexit.register)(self._at_exit)
+                threading.Thread(target=self._killer, name="keisei-exit", daemon=True).start()
+            self._under_way += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._under_way -= 1
+                self._changed.notify_all()
+
+    def hold(self, native: object, finish_timeout: float) -> None:
+        """Note a run that has to end within so many seconds."""
+        with self._changed:
+            self._live[id(native)] = finish_timeout
+
+    def let_go(self, native: object) -> None:
+        """Forget a run that is being ended."""
+        with self._changed:
+            self._live.pop(id(native), None)
+
+    def _at_exit(self) -> None:
+        if not self._all_ended(self.MOMENT):
+            self._kill.set()
+            # Now each call fails; a thread that still wrote its failure to stderr while the
+            # interpreter goes down would make that abort.
+            self._all_ended(self.MOMENT / 2)
+        elif self._live:
+            self._grace = max(self._live.values())
+            self._kill.set()
+
+    def _all_ended(self, timeout: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._under_way, timeout)
+
+    def _killer(self) -> None:
+        self._kill.wait()
+        time.sleep(self._grace)
+        while True:  # a start that is under way may bring a service up only now
+            _kill_service()
+            time.sleep(0.02)
+
+
+exit_guard = ExitGuard()
+
+
+def _kill_service() -> None:
+    """Kill the SDK's service process; SIGTERM would not end it while it waits for a server."""
+    with suppress(Exception):  # private names of the SDK
+        from wandb.sdk import wandb_setup
+
+        setup: Any = wandb_setup.singleton()
+        connection = setup._connection
+        connection._cleanup()  # takes back its atexit hook, which would only fail now
+        connection._proc._process.kill()
