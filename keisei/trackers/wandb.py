@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import gc
+import http.client
 import importlib
 import json
 import logging
 import os
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from keisei._io import files
@@ -57,6 +60,7 @@ class WandbRun:
     directory: str | None
     native: wandb.Run
     upload_as: str | None = None
+    fallback_reason: str | None = None
 
     def finish(self, status: FinalStatus) -> None:
         """End the run; blocks until the SDK has sent what it holds, or gives up.
@@ -101,7 +105,9 @@ class WandbTracker:
     def start_substitute(self, run: RunInfo) -> WandbRun:
         """Start an offline run under another id, while the SDK holds the run's own; blocks."""
         with exit_guard.call():
-            return _init(_sdk(), self.config, run, "offline", f"{run.session_id}-{run.attempt}")
+            substitute = f"{run.session_id}-{run.attempt}"
+            offline = _init(_sdk(), self.config, run, "offline", substitute)
+            return replace(offline, fallback_reason="it did not answer in time")
 
     def _start(self, sdk: Any, run: RunInfo) -> WandbRun:
         config = self.config
@@ -122,15 +128,14 @@ class WandbTracker:
     def _start_online(self, sdk: Any, run: RunInfo) -> WandbRun:
         config = self.config
         try:
-            _ask_server(_base_url(), timeout=config.init_timeout / 3)
+            _ask_server(_base_url(), timeout=min(5.0, config.init_timeout / 4))
             return _init(sdk, config, run, "online", run.session_id)
         except Exception as exc:
             if not config.offline_fallback:
                 raise
             _free_id(run.session_id)
             offline = _init(sdk, config, run, "offline", run.session_id)
-            _say_offline(run, offline, lane.describe(exc))
-            return offline
+            return replace(offline, fallback_reason=lane.describe(exc))
 
 
 async def setup_wandb(config: AppConfig, run: RunInfo) -> WandbRun | None:
@@ -158,24 +163,22 @@ async def setup_wandb(config: AppConfig, run: RunInfo) -> WandbRun | None:
     timeout = config.wandb.init_timeout
     fall_back = config.wandb.offline_fallback and mode != "offline"
     reserve = min(2.0, timeout / 4) if fall_back else 0.0
+    start, substitute = partial(tracker.start, run), partial(tracker.start_substitute, run)
     try:
-        return await lane.start_within(timeout - reserve, lambda: tracker.start(run), tracker.name)
+        started = await lane.start_within(timeout - reserve, start, tracker.name)
     except TimeoutError:
         if not fall_back:
             raise
-    offline = await lane.start_within(reserve, lambda: tracker.start_substitute(run), tracker.name)
-    _say_offline(run, offline, f"it did not answer within {timeout - reserve:g} s")
-    return offline
-
-
-def _say_offline(run: RunInfo, offline: WandbRun, problem: str) -> None:
-    logger.warning(
-        "W&B cannot be reached (%s): run %s is tracked offline, in %s. Upload it with "
-        "`keisei sync` once W&B is back.",
-        problem,
-        run.run_name,
-        quoted(offline.directory, 300),
-    )
+        started = await lane.start_within(reserve, substitute, tracker.name)
+    if started.fallback_reason is not None:
+        logger.warning(
+            "W&B cannot be reached (%s): run %s is tracked offline, in %s. Upload it with "
+            "`keisei sync` once W&B is back.",
+            started.fallback_reason,
+            run.run_name,
+            quoted(started.directory, 300),
+        )
+    return started
 
 
 def requested_mode(config: WandbConfig, environ: Mapping[str, str]) -> WandbMode | None:
@@ -199,8 +202,9 @@ def _sdk() -> Any:
             return importlib.import_module("wandb")
         with _no_collection(), _quick_switches():
             sdk = importlib.import_module("wandb")
-            with suppress(ImportError):  # private: 115 ms that the first init would take
-                importlib.import_module("wandb.sdk.launch")
+            with suppress(Exception):  # private names of the SDK
+                importlib.import_module("wandb.sdk.launch")  # 115 ms of the first init
+                _base_url()  # loads its settings; threads that did so together saw the defaults
             return sdk
 
 
@@ -308,31 +312,53 @@ def _base_url() -> str:
     return str(wandb_setup.singleton().settings.base_url)
 
 
+_asking = threading.Lock()
+_answer_lasts = 5.0
+_answers: dict[str, tuple[float, Exception | None]] = {}
+
+
 def _ask_server(base_url: str, timeout: float) -> None:
-    """Ask whether a W&B server answers at all, without a key.
+    """Ask whether a W&B server answers at all, without a key; an answer lasts for 5 seconds.
 
     The SDK goes on trying until its own deadline, and holds the run's id meanwhile; asked first,
-    a server that is away is known soon, and the id is free for an offline run.
+    a server that is away is known soon, and the id is free for an offline run. Sessions that start
+    at the same time ask once.
+
+    Args:
+        base_url: the server's address.
+        timeout: the longest wait, in seconds.
 
     Raises:
         OSError: it does not answer, or only with an error of its own (5xx).
     """
+    with _asking:
+        asked, problem = _answers.get(base_url, (-_answer_lasts, None))
+        if time.monotonic() - asked > _answer_lasts:
+            problem = _server_problem(base_url, timeout)
+            _answers[base_url] = (time.monotonic(), problem)
+    if problem is not None:
+        raise problem
+
+
+def _server_problem(base_url: str, timeout: float) -> Exception | None:
     request = urllib.request.Request(
         f"{base_url.rstrip('/')}/graphql",
         data=b'{"query":"{ __typename }"}',
         headers={"Content-Type": "application/json"},
     )
     try:
-        with urllib.request.urlopen(request, timeout=timeout):
-            pass
+        urllib.request.urlopen(request, timeout=timeout).close()
     except urllib.error.HTTPError as exc:
-        if exc.code >= 500:
-            raise
+        exc.close()
+        return exc if exc.code >= 500 else None
     except urllib.error.URLError as exc:
         import ssl
 
-        if not isinstance(exc.reason, ssl.SSLError):  # the SDK has certificates of its own
-            raise
+        # The SDK has certificates of its own: what is wrong with ours says nothing.
+        return None if isinstance(exc.reason, ssl.SSLError) else exc
+    except (OSError, http.client.HTTPException) as exc:
+        return exc
+    return None
 
 
 def _free_id(run_id: str) -> None:

@@ -21,7 +21,7 @@ class ExitGuard:
     A run that the program forgot to end is left to the SDK's hook, until its own deadline.
     """
 
-    MOMENT = 0.6
+    MOMENT = 0.4
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -65,7 +65,7 @@ class ExitGuard:
             self._kill.set()
             # Now each call fails; a thread that still wrote its failure to stderr while the
             # interpreter goes down would make that abort.
-            self._all_ended(self.MOMENT / 2)
+            self._all_ended(self.MOMENT)
         elif self._live:
             self._grace = max(self._live.values())
             self._kill.set()

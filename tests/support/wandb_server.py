@@ -330,7 +330,14 @@ def _bound_socket(port: int) -> socket.socket:
     bound = socket.socket()
     if sys.platform != "win32":  # where it would let others take the port
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    bound.bind(("127.0.0.1", port))
+    for attempt in range(10):
+        try:
+            bound.bind(("127.0.0.1", port))
+            break
+        except OSError:  # another process's connection may have the port for a moment
+            if attempt == 9:
+                raise
+            time.sleep(0.05)
     return bound
 
 
