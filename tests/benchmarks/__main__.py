@@ -16,7 +16,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import astuple, fields
 
-from tests.benchmarks import imports, many, setup_cost, stall
+from tests.benchmarks import dark, imports, many, setup_cost, stall
 from tests.benchmarks.measure import Row
 
 BENCHMARKS = {
@@ -24,6 +24,7 @@ BENCHMARKS = {
     "imports": imports.run,
     "setup": setup_cost.run,
     "many": many.run,
+    "dark": dark.run,
 }
 
 
