@@ -304,6 +304,19 @@ def test_a_server_that_is_well_gets_the_whole_run(server: FakeWandb, tmp_path: P
     assert run.config["wandb"]["mode"] == "online"
 
 
+@pytest.mark.requirement("FIN-2")
+def test_a_backlog_does_not_lengthen_the_end(server: FakeWandb, tmp_path: Path) -> None:
+    """With 100,000 rows unsent and a silent server, deadline and rows hold all the same."""
+    limits = [f"wandb.finish_timeout={FINISH_TIMEOUT}"]
+    program = Program(server, tmp_path, "asyncio", *limits, rows=100_000)
+    program.started()
+    server.set_mode("silent")
+    told = program.end()
+    assert told.facts["finish"] < FINISH_TIMEOUT + LENIENCE
+    assert told.exit_s < 1.0 + LENIENCE
+    assert told.rows() == list(range(100_000))
+
+
 @pytest.mark.requirement("WB-8")
 def test_a_run_that_comes_alive_late_is_closed_on_the_server(
     server: FakeWandb, tmp_path: Path
