@@ -14,6 +14,7 @@ PACKAGE = Path(keisei.__file__).parent
 # Rooms, the highest row first. A room is a module or a package below `keisei`; `""` is the front
 # door. Rooms of one row do not see each other.
 ROWS: list[list[str]] = [
+    ["cli"],
     [""],
     ["testing", "training.session_manager"],
     ["training.utils", "utils.utils"],
@@ -106,13 +107,14 @@ def test_there_are_no_circles() -> None:
 
 @pytest.mark.parametrize(("library", "home"), sorted(ONE_HOME.items()))
 def test_foreign_libraries_have_one_home(library: str, home: str) -> None:
-    """Only one module imports a library that the rest must not know."""
+    """Only one module, or what it is split into, imports a library the rest must not know."""
     homes = {
         name
         for name, path in modules().items()
         if any(i.split(".")[0] == library for i in imports(path, typing_only=False))
     }
-    assert homes == {home}
+    assert home in homes
+    assert all(name == home or name.startswith(f"{home}_") for name in homes)
 
 
 def test_decisions_are_pure() -> None:

@@ -7,13 +7,18 @@ any number of MIDDLE, LAST. A record's payload is a protobuf `Record`.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
+import shutil
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
+
+from keisei.trackers import wandb as tracker
 
 _HEADER = b":W&B\xe1\xbe\x00"
 _BLOCK = 32 * 1024
@@ -26,12 +31,14 @@ class RunFile:
     """What a run file holds, as far as an upload needs it.
 
     Attributes:
+        holds_run: whether it says which run it is about.
         entity: whose run it is; empty for the login's own.
         project: the project it belongs to; empty for W&B's default.
         steps: the `_step` of each history row.
         torn: whether reading stopped at a record that is damaged or incomplete.
     """
 
+    holds_run: bool = False
     entity: str = ""
     project: str = ""
     steps: list[int] = field(default_factory=list)
@@ -47,17 +54,19 @@ def read(path: str) -> RunFile:
     Raises:
         OSError: it cannot be read.
     """
-    found = RunFile(torn=True)
-    end = 0
+    found = RunFile()
+    whole = 0
     for payload, end in _payloads(path):
+        whole = end
         record = _record(payload)
         kind = record.WhichOneof("record_type")
         if kind == "history":
             found.steps.append(record.history.step.num)
         elif kind == "run":
+            found.holds_run = True
             found.entity = record.run.entity or found.entity
             found.project = record.run.project or found.project
-    found.torn = os.path.getsize(path) > end
+    found.torn = os.path.getsize(path) > whole
     return found
 
 
@@ -91,8 +100,54 @@ def write_rest(path: str, original: str, skip: int, ending: str | None) -> None:
         _write(file, chosen())
 
 
+@dataclass
+class Rest:
+    """The file to upload in place of a run file; a copy lies beside it, where its media are.
+
+    Args:
+        original: the run file.
+        skip: how many of its first history rows to leave out.
+        ending: another run file, whose summary and exit take the place of the original's.
+        copy: whether a copy is needed; else it is the original itself.
+    """
+
+    original: str
+    skip: int
+    ending: str | None
+    copy: bool
+
+    def __enter__(self) -> str:
+        if not self.copy:
+            return self.original
+        write_rest(self._path, self.original, self.skip, self.ending)
+        # The SDK's note of the step at which the attempt stands on the server.
+        with suppress(FileNotFoundError):
+            shutil.copyfile(f"{self.original}.syncstate", f"{self._path}.syncstate")
+        with suppress(FileNotFoundError):
+            os.unlink(f"{self._path}.synced")
+        return self._path
+
+    def __exit__(self, kind: object, *exc: object) -> None:
+        if self.copy:
+            # After a failure the copy's state is what the next try has to begin with.
+            for end in ("", ".synced", *([".syncstate"] if kind is None else [])):
+                with suppress(FileNotFoundError):
+                    os.unlink(f"{self._path}{end}")
+
+    @property
+    def _path(self) -> str:
+        head, tail = os.path.split(self.original)
+        return os.path.join(head, f".rest-{tail}")
+
+
 def _record(payload: bytes) -> Any:
-    return importlib.import_module("wandb.proto.wandb_internal_pb2").Record.FromString(payload)
+    return _record_type().FromString(payload)
+
+
+@functools.cache
+def _record_type() -> Any:
+    tracker._sdk()
+    return importlib.import_module("wandb.proto.wandb_internal_pb2").Record
 
 
 def _payloads(path: str) -> Iterator[tuple[bytes, int]]:

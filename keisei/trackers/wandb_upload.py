@@ -112,8 +112,10 @@ def on_server(entity: str, project: str, run_id: str, timeout: float) -> OnServe
     with exit_guard.call():
         try:
             answer: Any = ServiceApi(settings).execute_graphql(_QUERY, variables, timeout)
-        except Exception as exc:
+        except BaseException as exc:
             exit_guard.hold(exc, 0.0)  # it may still be under way
+            if not isinstance(exc, Exception):
+                raise
             if "not found" in str(exc).lower():
                 return OnServer()
             raise OSError(f"W&B does not tell what it has of the run: {_clean(exc)}") from None
@@ -125,13 +127,15 @@ def on_server(entity: str, project: str, run_id: str, timeout: float) -> OnServe
     return OnServer(int(run.get("historyLineCount") or 0), int(last))
 
 
-def upload(path: str, run_id: str, timeout: float) -> None:
+def upload(path: str, run_id: str, timeout: float, *, renumber: bool) -> None:
     """Upload a run file with all its rows; the SDK marks it as uploaded (`.synced`).
 
     Args:
         path: the file.
         run_id: the run's true id.
         timeout: how long it may take, in seconds.
+        renumber: whether its steps are counted from the server's last one on; a later try keeps
+            to what the first one did (the SDK notes it, in `.syncstate`).
 
     Raises:
         OSError: it was not uploaded, or not in full.
@@ -142,11 +146,12 @@ def upload(path: str, run_id: str, timeout: float) -> None:
     with exit_guard.call():
         setup: Any = wandb_setup.singleton()
         connection: Any = setup.ensure_service()
+        settings = setup.settings.model_copy(update={"resume": "allow"} if renumber else {})
         try:
             begun = setup.asyncer.run(
                 lambda: connection.init_sync(
                     {Path(path)},
-                    setup.settings,
+                    settings,
                     cwd=None,
                     live=False,
                     entity="",
@@ -162,7 +167,7 @@ def upload(path: str, run_id: str, timeout: float) -> None:
         except BaseException as exc:
             exit_guard.hold(exc, 0.0)
             if isinstance(exc, TimeoutError):
-                raise TimeoutError(f"W&B did not take it within {timeout:g} s") from None
+                raise TimeoutError(f"W&B did not take it within {timeout:.0f} s") from None
             if isinstance(exc, Exception):
                 raise OSError(f"the upload failed: {_clean(exc)}") from None
             raise

@@ -1,0 +1,143 @@
+"""`keisei sync`: upload what W&B has not got."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import asdict
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from keisei.errors import TrackerError
+from keisei.trackers import wandb_runs, wandb_sync, wandb_upload
+from keisei.trackers.wandb_runs import LocalRun
+from keisei.trackers.wandb_sync import ASK_TIMEOUT, Outcome
+from keisei.training.directories import DEFAULT_ROOT
+
+app = typer.Typer(
+    name="keisei",
+    help="Owns the life of a training run.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+)
+
+
+@app.callback()
+def program() -> None:
+    """Owns the life of a training run."""
+
+
+@app.command()
+def sync(
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="Names or paths; all if none.")
+    ] = None,
+    root: Annotated[
+        str | None,
+        typer.Option("--root", "-r", help="Where runs live: KEISEI_LOG_DIR, this, or `runs`."),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=0.5, help="How long each file may take, in seconds.")
+    ] = 60.0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what would be uploaded; touch nothing.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Upload what W&B has not got of the runs, each row once.
+
+    Runs tracked offline, and online ones that were killed or left before all was sent. It may be
+    interrupted and started again. The exit status is 0 only if nothing remains.
+    """
+    place = os.environ.get("KEISEI_LOG_DIR") or root or DEFAULT_ROOT
+    try:
+        found = wandb_runs.find_runs(place, runs or [])
+    except FileNotFoundError as exc:
+        _stop(str(exc))
+    todo = [(run, left) for run in found if (left := wandb_sync.remaining(run))]
+    waiting = [run for run, _ in todo if not run.alive]
+    outcomes = [outcome for run, left in todo if run.alive or dry_run for outcome in left]
+    console = Console(stderr=as_json, highlight=False, soft_wrap=True)
+    if not as_json:
+        for outcome in outcomes:
+            console.print(_line(outcome))
+    try:
+        if waiting and not dry_run:
+            outcomes += _upload(waiting, timeout, console, quiet=as_json)
+    except TrackerError as exc:
+        _stop(str(exc))
+    except KeyboardInterrupt:
+        _stop("interrupted: start it again to go on", 130)
+    remaining = [outcome for outcome in outcomes if outcome.state in ("remaining", "would upload")]
+    if as_json:
+        sys.stdout.write(json.dumps([asdict(outcome) for outcome in outcomes], indent=2) + "\n")
+    else:
+        console.print(_summary(outcomes) if outcomes else "W&B has got everything.")
+    sys.stdout.flush()
+    raise typer.Exit(1 if remaining else 0)
+
+
+def _upload(
+    runs: list[LocalRun], timeout: float, console: Console, *, quiet: bool
+) -> list[Outcome]:
+    outcomes = []
+    wandb_upload.log_in()
+    with console.status("asking W&B") if console.is_terminal else nullcontext() as status:
+
+        def begin(run: LocalRun) -> None:
+            if status is not None:
+                status.update(escape(f"{run.name}: uploading"))
+
+        for outcome in _each(runs, timeout, begin):
+            outcomes.append(outcome)
+            if not quiet:
+                console.print(_line(outcome))
+    return outcomes
+
+
+def _each(
+    runs: list[LocalRun], timeout: float, begin: Callable[[LocalRun], None]
+) -> Iterator[Outcome]:
+    """Upload run by run; from the moment the server does not answer, nobody waits for it again."""
+    asked, away = False, None
+    for run in runs:
+        begin(run)
+        if not asked:
+            try:
+                wandb_upload.ask(min(ASK_TIMEOUT, timeout))
+            except OSError as exc:
+                away = f"W&B does not answer ({getattr(exc, 'reason', None) or exc})"
+            asked = True
+        if away is not None:
+            for left in wandb_sync.remaining(run):
+                yield Outcome(left.run, left.id, left.file, "remaining", away)
+            continue
+        for outcome in wandb_sync.sync_run(run, timeout):
+            asked = asked and outcome.state == "uploaded"
+            yield outcome
+
+
+def _line(outcome: Outcome) -> str:
+    rows = f", {outcome.rows} rows" if outcome.state in ("uploaded", "would upload") else ""
+    reason = f": {outcome.reason}" if outcome.reason else ""
+    text = f"{outcome.run}: {outcome.state}{rows}{reason} ({outcome.file})"
+    return escape("".join(c if c.isprintable() else "?" for c in text))
+
+
+def _summary(outcomes: list[Outcome]) -> str:
+    counts: dict[str, int] = {}
+    for outcome in outcomes:
+        counts[outcome.state] = counts.get(outcome.state, 0) + 1
+    return ", ".join(f"{number} {state}" for state, number in counts.items())
+
+
+def _stop(reason: str, status: int = 1) -> NoReturn:
+    typer.echo(f"keisei sync: {reason}", err=True)
+    raise typer.Exit(status)
