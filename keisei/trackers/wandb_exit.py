@@ -67,6 +67,9 @@ class ExitGuard:
             # interpreter goes down would make that abort.
             self._all_ended(self.MOMENT)
         elif self._live:
+            # Once its hook has begun to tear down, the service flushes no more until the server
+            # has answered: what was logged in the last 0.2 s would go with it.
+            time.sleep(self.MOMENT)
             self._grace = max(self._live.values())
             self._kill.set()
 
