@@ -177,14 +177,14 @@ class FailingTracker(MemoryTracker):
     def start(self, run: RunInfo) -> MemoryRun:
         """Start a run whose end raises."""
         if self.name == "fails at start":
-            raise OSError("https://user:canary@host is away")
+            raise OSError("https://user:canary@host is away; key is away-with-the-canary-key")
 
         class Failing(MemoryRun):
             """A run whose end raises."""
 
             def finish(self, status: FinalStatus) -> None:
                 """Raise."""
-                raise OSError("https://user:canary@host is away")
+                raise OSError("https://user:canary@host is away; key is away-with-the-canary-key")
 
         return Failing(run)
 
@@ -192,9 +192,13 @@ class FailingTracker(MemoryTracker):
 @pytest.mark.requirement("FIN-1")
 @pytest.mark.parametrize("name", ["fails at start", "fails at finish"])
 async def test_a_tracker_that_raises_is_one_warning_without_secrets(
-    make_config: MakeConfig, caplog: pytest.LogCaptureFixture, name: str
+    make_config: MakeConfig,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
 ) -> None:
-    """No failure of a tracker reaches the training."""
+    """No failure of a tracker reaches the training, and no key of the environment the log."""
+    monkeypatch.setenv("WANDB_API_KEY", "is away-with-the-canary-key")
     session = await started(make_config)
     answer = await session.setup_remote_logging(FailingTracker(name=name))
     assert answer is (name == "fails at finish")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, TypeVar, cast
@@ -13,7 +14,7 @@ import anyio
 from keisei._io.offload import offload
 from keisei.errors import TrackerError, quoted
 from keisei.run.ownership import TrackerRecord
-from keisei.run.redaction import redact_text
+from keisei.run.redaction import redact_text, secret_values
 from keisei.run.state import FinalStatus
 from keisei.trackers.base import Tracker, TrackerFactory, TrackerRun
 
@@ -132,7 +133,7 @@ async def _finish(name: str, run: TrackerRun, status: FinalStatus, timeout: floa
 
 def describe(exc: BaseException) -> str:
     """Describe an error in one line, secrets hidden."""
-    text = redact_text(str(exc))
+    text = redact_text(str(exc), secret_values(os.environ))
     return f"{type(exc).__name__}: {quoted(text, 300)[1:-1]}" if text else type(exc).__name__
 
 

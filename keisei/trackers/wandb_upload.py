@@ -15,6 +15,7 @@ from typing import Any
 
 from keisei._io import process
 from keisei.errors import TrackerError
+from keisei.run.redaction import redact_text, secret_values
 from keisei.trackers import wandb as tracker
 from keisei.trackers.wandb_exit import exit_guard
 
@@ -177,7 +178,6 @@ def upload(path: str, run_id: str, timeout: float, *, renumber: bool) -> None:
 
 
 def _clean(error: object) -> str:
-    """Give what an error says, in one line and without the key."""
+    """Give what an error says, in one line and without secrets."""
     text = " ".join(str(error).split()) or type(error).__name__
-    key = os.environ.get("WANDB_API_KEY")
-    return (text.replace(key, "***") if key else text)[:300]
+    return redact_text(text, secret_values(os.environ))[:300]
