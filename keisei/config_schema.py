@@ -102,6 +102,17 @@ class WandbConfig(Section):
     """Where W&B cannot be reached, track the run offline, to be uploaded later."""
 
 
+class SignalsConfig(Section):
+    """Which signals end the session, and how long that may take."""
+
+    handle: bool = False
+    """End the session gracefully at SIGINT, SIGTERM and the preemption signal."""
+    preemption: Annotated[str, Field(pattern=r"^SIG[A-Z0-9]+$")] | None = "SIGUSR1"
+    """The signal that ends the run as `preempted`; the others end it as `cancelled`."""
+    grace: Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)] = 30.0
+    """The longest that the graceful end takes, in seconds; then the process ends at once."""
+
+
 class AppConfig(Section):
     """The whole configuration of a run. Derive from it to add sections of your own."""
 
@@ -113,3 +124,5 @@ class AppConfig(Section):
     """What the run is called, where it lives, and what keisei says of it."""
     wandb: WandbConfig = WandbConfig()
     """How Weights & Biases tracks the run."""
+    signals: SignalsConfig = SignalsConfig()
+    """Which signals end the session, and how long that may take."""

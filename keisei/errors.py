@@ -5,11 +5,13 @@ KeiseiError
 ├── ConfigSaveError         RuntimeError  effective_config.json cannot be written
 ├── DirectorySetupError     RuntimeError  the run's directories cannot be made or claimed
 │   └── SessionInUseError                 the run's name is taken
+├── ForkedSessionError      RuntimeError  the session belongs to the process that forked this one
 ├── InvalidRunNameError     ValueError    the run's name is not a safe one
 ├── InvalidStatusError      ValueError    a run cannot end with that status
 ├── MissingExtraError       ImportError   an optional package is not installed
 ├── NotReadyError           RuntimeError  a step is missing that has to come first
 ├── SessionEndedError       RuntimeError  a step came after the end
+├── SignalError             RuntimeError  signals cannot be handled here
 └── TrackerError            RuntimeError  a tracker cannot start (logged, never raised by a session)
 
 A new error gets its line above, one message argument (so that it pickles), and attributes with
@@ -81,6 +83,10 @@ class SessionInUseError(DirectorySetupError):
         self.pid = pid
 
 
+class ForkedSessionError(KeiseiError, RuntimeError):
+    """The session belongs to the process that has forked this one."""
+
+
 class InvalidRunNameError(KeiseiError, ValueError):
     """The run's name could not safely name a directory on every system."""
 
@@ -99,6 +105,10 @@ class NotReadyError(KeiseiError, RuntimeError):
 
 class SessionEndedError(KeiseiError, RuntimeError):
     """The session has ended, and what was asked for belongs before its end."""
+
+
+class SignalError(KeiseiError, RuntimeError):
+    """Signals cannot be handled: off the main thread, or there is no such signal."""
 
 
 class TrackerError(KeiseiError, RuntimeError):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import stat
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -38,6 +39,7 @@ _endings: RunVar[anyio.CapacityLimiter] = RunVar("keisei_endings")
 _HAS_DIR_FD = os.open in os.supports_dir_fd and os.rename in os.supports_dir_fd
 _O_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _O_BINARY = getattr(os, "O_BINARY", 0)
+_O_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
 _NO_LOCKS_HERE = frozenset([errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK])
 _LOCK_TIMEOUT = 10.0
 
@@ -101,6 +103,8 @@ async def in_thread(func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) 
 class OpenDirectory:
     """A directory held open, in which files are named by a single component.
 
+    An error of the system names the whole path, although the file is opened relative to here.
+
     Args:
         path: an existing directory; its last component must not be a symlink.
 
@@ -123,35 +127,96 @@ class OpenDirectory:
         if self._fd is not None:
             os.close(self._fd)
 
+    def _at(self, name: str) -> str:
+        return name if self._fd is not None else os.path.join(self.path, name)
+
+    @contextmanager
+    def _naming(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as exc:
+            exc.filename, exc.filename2 = os.path.join(self.path, name), None
+            raise
+
     def open(self, name: str, flags: int) -> int:
-        """Open a file without following a symlink, and give its descriptor."""
-        flags |= _O_NOFOLLOW | _O_BINARY
-        if self._fd is None:
-            path = os.path.join(self.path, name)
-            if os.path.islink(path):
-                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
-            return os.open(path, flags, 0o600)
-        return os.open(name, flags, 0o600, dir_fd=self._fd)
+        """Open a regular file without following a symlink, and give its descriptor.
+
+        Nothing else can make it wait: a pipe or a device in the file's place is an error.
+        """
+        with self._naming(name):
+            if self._fd is None and os.path.islink(self._at(name)):
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+            flags |= _O_NOFOLLOW | _O_BINARY | _O_NONBLOCK
+            fd = os.open(self._at(name), flags, 0o600, dir_fd=self._fd)
+            try:
+                if not stat.S_ISREG(os.fstat(fd).st_mode):
+                    raise OSError(errno.EINVAL, "no regular file stands there")
+            except BaseException:
+                os.close(fd)
+                raise
+            return fd
+
+    def make(self, name: str) -> bool:
+        """Make a directory here that survives a power loss.
+
+        Returns:
+            Whether it was made; what stands there stays as it is.
+        """
+        with self._naming(name):
+            try:
+                os.mkdir(self._at(name), 0o700, dir_fd=self._fd)
+            except FileExistsError:
+                return False
+            try:
+                self.sync()
+            except OSError:
+                self.remove(name)
+                raise
+            return True
+
+    def remove(self, name: str) -> None:
+        """Remove an empty directory; one that cannot be removed stays."""
+        with suppress(OSError):
+            os.rmdir(self._at(name), dir_fd=self._fd)
 
     def replace(self, old: str, new: str) -> None:
         """Rename a file over another one, if there is one, in one step."""
-        if self._fd is None:
-            os.replace(os.path.join(self.path, old), os.path.join(self.path, new))
-        else:
-            os.rename(old, new, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+        with self._naming(new):
+            os.replace(self._at(old), self._at(new), src_dir_fd=self._fd, dst_dir_fd=self._fd)
+
+    def set_aside(self, name: str, suffix: str) -> str:
+        """Rename what stands there to a name that is free (`x.suffix`, `x.suffix-2`, ...).
+
+        Returns:
+            The new name.
+        """
+        number = 1
+        while True:
+            kept = f"{name}.{suffix}" + (f"-{number}" if number > 1 else "")
+            if not self.holds(kept):
+                self.replace(name, kept)
+                return kept
+            number += 1
+
+    def holds(self, name: str) -> bool:
+        """Tell whether anything stands under the name, a broken symlink included."""
+        try:
+            with self._naming(name):
+                os.stat(self._at(name), dir_fd=self._fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
 
     def unlink(self, name: str) -> None:
         """Remove a file; it is no error where there is none."""
-        with suppress(FileNotFoundError):
-            if self._fd is None:
-                os.unlink(os.path.join(self.path, name))
-            else:
-                os.unlink(name, dir_fd=self._fd)
+        with suppress(FileNotFoundError), self._naming(name):
+            os.unlink(self._at(name), dir_fd=self._fd)
 
     def sync(self) -> None:
         """Make the names in the directory survive a power loss."""
         if self._fd is not None:
-            os.fsync(self._fd)
+            with self._naming(""):
+                os.fsync(self._fd)
 
     def read(self, name: str) -> bytes | None:
         """Read a whole file; ``None`` where there is none."""
@@ -159,7 +224,7 @@ class OpenDirectory:
             fd = self.open(name, os.O_RDONLY)
         except FileNotFoundError:
             return None
-        with open(fd, "rb") as file:
+        with self._naming(name), open(fd, "rb") as file:
             return file.read()
 
 
@@ -169,26 +234,37 @@ def make_directory(path: str) -> bool:
     Returns:
         Whether the directory itself was made; it stays as it is where it exists.
     """
-    parent = os.path.dirname(path)
-    try:
-        os.mkdir(path, 0o700)
-    except FileExistsError:
+    parent, name = os.path.split(path)
+    if not name:
         return False
-    except FileNotFoundError:
-        if parent == path:
-            raise
-        make_directory(parent)
-        os.mkdir(path, 0o700)  # once: there are places, as in /proc, where it never succeeds
-    with suppress(PermissionError), OpenDirectory(os.path.realpath(parent)) as above:
-        above.sync()
-    return True
+    try:
+        try:
+            above = OpenDirectory(os.path.realpath(parent))
+        except FileNotFoundError:
+            make_directory(parent)
+            above = OpenDirectory(os.path.realpath(parent))
+    except PermissionError:  # one that may be passed through and not read cannot be synced
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            return False
+        return True
+    with above:
+        return above.make(name)
+
+
+def sync_directory(path: str) -> None:
+    """Make the names in a directory survive a power loss, where it may be read."""
+    with suppress(PermissionError), OpenDirectory(os.path.realpath(path)) as directory:
+        directory.sync()
 
 
 def write_atomic(directory: OpenDirectory, name: str, data: bytes) -> None:
     """Write a file so that after any crash it is whole: the old text, or the new one.
 
     A temporary file beside it, fsync, rename, fsync of the directory. A failed fsync is not tried
-    again: the kernel may have dropped the pages (https://lwn.net/Articles/752063/).
+    again: the kernel may have dropped the pages (https://lwn.net/Articles/752063/). Windows knows
+    no fsync of a directory; there the file system's own journal orders the rename.
 
     Args:
         directory: where the file lives.
@@ -196,7 +272,8 @@ def write_atomic(directory: OpenDirectory, name: str, data: bytes) -> None:
         data: all of its bytes.
 
     Raises:
-        OSError: the old file is as it was, and the temporary one is gone.
+        OSError: the old file is as it was and the temporary one is gone, unless the last fsync is
+            what failed: then the new file stands there, whole, and may not survive a power loss.
     """
     temporary = f".{name}.tmp"
     directory.unlink(temporary)
@@ -208,29 +285,45 @@ def write_atomic(directory: OpenDirectory, name: str, data: bytes) -> None:
         finally:
             os.close(fd)
         directory.replace(temporary, name)
-    except BaseException:
+    except BaseException as exc:
         with suppress(OSError):
             directory.unlink(temporary)
+        if isinstance(exc, OSError):
+            exc.filename = os.path.join(directory.path, name)
         raise
     directory.sync()
 
 
-def append(directory: OpenDirectory, name: str, data: bytes) -> None:
-    """Add whole lines to the end of a file, after closing a torn last line.
+def append(directory: OpenDirectory, name: str, data: bytes) -> bool:
+    """Add whole lines to the end of a file so that they survive a power loss.
+
+    A torn last line, which a crash can leave, is closed first: what follows stands on a line of
+    its own, and nothing before it is lost.
 
     Args:
         directory: where the file lives.
         name: its name there; it is made where it is missing.
-        data: the lines, each with its newline.
+        data: the lines, each with its newline; none to close a torn line only.
+
+    Returns:
+        Whether a torn line was closed.
     """
     fd = directory.open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND)
     try:
         size = os.fstat(fd).st_size
+        torn = False
         if size:
             os.lseek(fd, size - 1, os.SEEK_SET)
-            if os.read(fd, 1) != b"\n":
-                data = b"\n" + data
-        _write_all(fd, data)
+            torn = os.read(fd, 1) != b"\n"
+        if torn:
+            data = b"\n" + data
+        if data:
+            _write_all(fd, data)
+            os.fsync(fd)
+        return torn
+    except OSError as exc:
+        exc.filename = os.path.join(directory.path, name)
+        raise
     finally:
         os.close(fd)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, ParamSpec, TypeVar
@@ -14,6 +15,16 @@ T = TypeVar("T")
 # Leased, not held: a held portal leaves a thread behind that makes fork() warn on 3.12 and newer.
 # Calls that overlap share one loop, so that what they wait for together is on the same one.
 _provider = BlockingPortalProvider(backend="asyncio")
+
+
+def _after_fork() -> None:
+    """Forget, in a forked child, leases on threads that only its parent has."""
+    global _provider
+    _provider = BlockingPortalProvider(backend="asyncio")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def call(func: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> T:

@@ -25,6 +25,7 @@ _WINDOWS_DEVICES = frozenset(
     ["CON", "PRN", "AUX", "NUL"] + [f"{stem}{n}" for stem in ("COM", "LPT") for n in range(10)]
 )
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+SESSION_ID = rf"^[0-7][{_CROCKFORD}]{{25}}$"
 
 
 def check_run_name(name: object) -> str:

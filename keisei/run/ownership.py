@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from keisei.config_schema import IfExists
 from keisei.errors import SessionInUseError, quoted
+from keisei.run.identity import SESSION_ID
 from keisei.run.state import Status
 
 
@@ -17,7 +18,7 @@ class Owner(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     host: str
-    pid: int
+    pid: Annotated[int, Field(ge=0)]
     process_start: str
     """When the process started, in a form that two processes of one id never share."""
 
@@ -43,9 +44,9 @@ class SessionRecord(BaseModel):
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     format: int = 1
-    session_id: str
+    session_id: Annotated[str, Field(pattern=SESSION_ID)]
     run_name: str
-    attempt: int
+    attempt: Annotated[int, Field(ge=1)]
     status: Status
     owner: Owner
     started_at: str

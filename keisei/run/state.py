@@ -6,6 +6,7 @@
     config        directories   written again            config_saved
     seeding       -             seeded again             seeding_setup
     start         directories   nothing                  session_active
+    signals       -             nothing                  -
     (the end)     -             the same result          session_active is false again
 
 A session is `created`, then `running` from the moment it owns its directory, then has one of the
@@ -48,6 +49,7 @@ class Step(StrEnum):
     CONFIG = "save_effective_config"
     SEEDING = "setup_seeding"
     START = "log_session_start"
+    SIGNALS = "handle_signals"
 
 
 _NEEDS: dict[Step, Step | None] = {
@@ -56,6 +58,7 @@ _NEEDS: dict[Step, Step | None] = {
     Step.CONFIG: Step.DIRECTORIES,
     Step.SEEDING: None,
     Step.START: Step.DIRECTORIES,
+    Step.SIGNALS: None,
 }
 
 

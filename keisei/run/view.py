@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from keisei.config_schema import AppConfig
-from keisei.errors import NotReadyError
+from keisei.errors import ForkedSessionError, NotReadyError
 from keisei.run.ownership import TrackerRecord
 from keisei.run.paths import RunPaths
 from keisei.run.state import SessionState, Status, Step, session_state
@@ -40,6 +41,8 @@ class SessionFacts(Generic[ConfigT]):
         wandb_active: whether W&B tracks the run, once that is known.
         wandb_run: the SDK's run object.
         logger_errors: how often the user's logger has raised.
+        torn_lines: how many of the run's logs had a torn last line, which the claim has closed.
+        process: the process that the session belongs to.
     """
 
     config: ConfigT
@@ -59,6 +62,24 @@ class SessionFacts(Generic[ConfigT]):
     wandb_active: bool | None = None
     wandb_run: wandb.Run | None = None
     logger_errors: int = 0
+    torn_lines: int = 0
+    process: int = field(default_factory=os.getpid)
+
+    def forked(self) -> bool:
+        """Tell whether this process was forked from the session's own."""
+        return os.getpid() != self.process
+
+    def check_process(self, step: str) -> None:
+        """Check that this process is the session's own.
+
+        Raises:
+            ForkedSessionError: it was forked from it.
+        """
+        if self.forked():
+            raise ForkedSessionError(
+                f"{step}: run {self.run_name} belongs to process {self.process}, which has forked "
+                "this one. Call it there, or start a session of its own, with another name, here."
+            )
 
     def elapsed(self) -> float | None:
         """Give the time since the start, in seconds, by the monotonic clock."""
@@ -159,6 +180,7 @@ class SessionView(Generic[ConfigT]):
             "seeded": None if facts.seeded is None else list(facts.seeded),
             "device": facts.config.env.device,
             "logger_errors": facts.logger_errors,
+            "torn_lines": facts.torn_lines,
         }
 
     def _paths(self, asked: str) -> RunPaths:

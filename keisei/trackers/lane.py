@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import anyio
@@ -16,7 +17,7 @@ from keisei.errors import TrackerError, quoted
 from keisei.run.ownership import TrackerRecord
 from keisei.run.redaction import redact_text, secret_values
 from keisei.run.state import FinalStatus
-from keisei.trackers.base import Tracker, TrackerFactory, TrackerRun
+from keisei.trackers.base import RunInfo, Tracker, TrackerFactory, TrackerRun
 
 RunT = TypeVar("RunT", bound=TrackerRun)
 
@@ -95,6 +96,22 @@ class Trackers:
         async with anyio.create_task_group() as group:
             for name, run in self.runs.items():
                 group.start_soon(finish, name, run)
+
+
+async def start(backend: str | Tracker, options: dict[str, Any], run: RunInfo) -> TrackerRun:
+    """Start a tracker's run within the tracker's own deadline.
+
+    Args:
+        backend: the tracker, or the name of an installed one.
+        options: what a named one is made with.
+        run: what it is told of the run.
+
+    Raises:
+        TrackerError: no installed package offers it.
+        TimeoutError: it did not start in time. What it raises is raised as it is.
+    """
+    tracker = await load_tracker(backend, options) if isinstance(backend, str) else backend
+    return await start_within(tracker.start_timeout, partial(tracker.start, run), tracker.name)
 
 
 async def start_within(timeout: float, start: Callable[[], RunT], name: str) -> RunT:

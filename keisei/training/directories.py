@@ -6,8 +6,10 @@ import errno
 import functools
 import logging
 import os
+import threading
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
@@ -19,11 +21,14 @@ from keisei.run.ownership import Owner, SessionRecord
 from keisei.run.paths import (
     CONFIG_FILE,
     EVALUATION_LOG,
+    MODELS,
     RECORD_FILE,
     TRAINING_LOG,
     RunPaths,
     plan_paths,
 )
+from keisei.run.record import end_line
+from keisei.run.state import FinalStatus
 
 logger = logging.getLogger("keisei")
 
@@ -39,12 +44,16 @@ class OwnedRun:
     Attributes:
         paths: where they are.
         record: the run's record, as it stands in `session.json`.
+        torn_lines: how many of the logs had a torn last line, which the claim has closed.
         fallback_reason: why the fallback root is used, or ``None`` where it is not.
     """
 
     paths: RunPaths
     record: SessionRecord
+    torn_lines: int = 0
     fallback_reason: str | None = None
+    _writing: threading.Lock = field(default_factory=threading.Lock)
+    _ended: bool = False
 
     async def save_config(self, text: str) -> None:
         """Write the effective config, keeping an earlier attempt's beside it.
@@ -57,9 +66,8 @@ class OwnedRun:
         Raises:
             OSError: it cannot be written; the old one is as it was.
         """
-        attempt = self.record.attempt
-        save = partial(files.in_thread, _save_config, self.paths, text.encode(), attempt)
-        await files.in_turn(save)
+        save = partial(_save_config, self.paths, text.encode(), self.record.attempt)
+        await files.in_turn(partial(files.in_thread, self._alone, save))
 
     async def log(self, line: str) -> None:
         """Append a line to the training log.
@@ -67,21 +75,60 @@ class OwnedRun:
         Raises:
             OSError: it cannot be written.
         """
-        await files.in_turn(partial(files.in_thread, _log, self.paths, line))
+        log = partial(_log, self.paths, line)
+        await files.in_turn(partial(files.in_thread, self._alone, log))
 
-    async def update(self, *, line: str | None = None, **changes: object) -> None:
-        """Change the run's record, then append a line to its training log.
+    async def update(self, **changes: object) -> None:
+        """Change the run's record.
 
         Args:
-            line: the log line, if any; it is tried although the record failed.
             changes: the fields of `SessionRecord` that change.
 
         Raises:
-            OSError: one of them cannot be written.
+            OSError: it cannot be written.
         """
-        self.record = self.record.model_copy(update=changes)
-        update = partial(files.in_thread, _update, self.paths, self.record.text(), line)
-        await files.in_turn(update)
+        await files.in_turn(partial(files.in_thread, self._alone, partial(self._update, changes)))
+
+    async def end(self, final: FinalStatus, duration_s: float) -> None:
+        """Record how the run ended, then append the end line to its training log.
+
+        Args:
+            final: how the run ended.
+            duration_s: how long it took, in seconds.
+
+        Raises:
+            OSError: one of them cannot be written; the other was tried all the same.
+        """
+        await files.in_turn(partial(files.in_thread, self.end_now, final, duration_s))
+
+    def end_now(self, final: FinalStatus, duration_s: float) -> None:
+        """Do what `end` does, blocking; an end that is recorded already stays as it is."""
+        self._alone(partial(self._end, final, duration_s))
+
+    def _alone(self, work: Callable[[], None]) -> None:
+        """Let one thread at a time write: two that replaced one file could mix its halves."""
+        if not self._writing.acquire(timeout=files.FILE_TIMEOUT):
+            raise TimeoutError(errno.ETIMEDOUT, "another write hangs", self.paths.run_artifact_dir)
+        try:
+            work()
+        finally:
+            self._writing.release()
+
+    def _update(self, changes: Mapping[str, object]) -> None:
+        self.record = self.record.model_copy(update=dict(changes))
+        files.make_directory(self.paths.run_artifact_dir)
+        with files.OpenDirectory(self.paths.run_artifact_dir) as directory:
+            files.write_atomic(directory, RECORD_FILE, self.record.text())
+
+    def _end(self, final: FinalStatus, duration_s: float) -> None:
+        if self._ended:
+            return
+        moment = now()
+        try:
+            self._update({"status": final, "ended_at": moment, "duration_s": duration_s})
+        finally:
+            _log(self.paths, end_line(moment, self.record.run_name, final, duration_s))
+        self._ended = True
 
 
 async def setup_directories(config: AppConfig, run_name: str, session_id: str) -> OwnedRun:
@@ -113,16 +160,6 @@ def _save_config(paths: RunPaths, text: bytes, attempt: int) -> None:
 def _log(paths: RunPaths, line: str) -> None:
     with files.OpenDirectory(paths.run_artifact_dir) as directory:
         files.append(directory, TRAINING_LOG, f"{line}\n".encode())
-
-
-def _update(paths: RunPaths, record: bytes, line: str | None) -> None:
-    try:
-        files.make_directory(paths.run_artifact_dir)
-        with files.OpenDirectory(paths.run_artifact_dir) as directory:
-            files.write_atomic(directory, RECORD_FILE, record)
-    finally:
-        if line is not None:
-            _log(paths, line)
 
 
 def _claim_or_fall_back(config: AppConfig, run_name: str, session_id: str) -> OwnedRun:
@@ -182,28 +219,26 @@ def _claim(
         paths = plan_paths(root, model_root, name)
         made = files.make_directory(paths.run_artifact_dir)
         try:
-            record = _take(config, paths, name, session_id, made=made)
-        except OSError as exc:
+            owned = _take(config, paths, name, session_id, made=made)
+        except OSError:
             if made:
                 _unmake(paths)
-            # Files are opened relative to their directory, and so are named in the error.
-            place = os.path.join(paths.run_artifact_dir, exc.filename or "")
-            raise OSError(exc.errno, exc.strerror or str(exc), place) from exc
-        if record is not None:
-            return OwnedRun(paths, record)
+            raise
+        if owned is not None:
+            return owned
         number += 1
         name = identity.numbered(run_name, number)
 
 
 def _take(
     config: AppConfig, paths: RunPaths, name: str, session_id: str, *, made: bool
-) -> SessionRecord | None:
+) -> OwnedRun | None:
     """Take a directory under its lock; ``None`` where the next number is to be tried."""
     with (
         files.OpenDirectory(paths.run_artifact_dir) as directory,
         files.locked(directory, TRAINING_LOG),
     ):
-        earlier = _read_record(directory)
+        earlier = _read_record(directory, name)
         owner = earlier.owner if earlier is not None else None
         if not ownership.may_take(
             earlier,
@@ -213,8 +248,12 @@ def _take(
             path=paths.run_artifact_dir,
         ):
             return None
-        _make_models(paths)
-        files.append(directory, EVALUATION_LOG, b"")
+        if earlier is None and not made:  # its maker may have died before it could do this
+            files.sync_directory(os.path.dirname(paths.run_artifact_dir))
+        _make_models(directory, paths)
+        torn = [files.append(directory, log, b"") for log in (TRAINING_LOG, EVALUATION_LOG)]
+        if any(torn):
+            logger.warning("a torn last line in a log of run %s was closed", name)
         record = SessionRecord(
             session_id=earlier.session_id if earlier is not None else session_id,
             run_name=name,
@@ -225,38 +264,43 @@ def _take(
             paths=paths.as_dict(),
         )
         files.write_atomic(directory, RECORD_FILE, record.text())
-        return record
+        return OwnedRun(paths, record, torn_lines=sum(torn))
 
 
-def _read_record(directory: files.OpenDirectory) -> SessionRecord | None:
+def _read_record(directory: files.OpenDirectory, name: str) -> SessionRecord | None:
     text = directory.read(RECORD_FILE)
     if text is None:
         return None
     record = SessionRecord.parsed(text)
     if record is None:
-        kept = f"{RECORD_FILE}.corrupt"
-        directory.replace(RECORD_FILE, kept)
-        where = os.path.join(directory.path, kept)
-        logger.warning("a torn session record was set aside as %s", quoted(where, 300))
+        kept = directory.set_aside(RECORD_FILE, "corrupt")
+        where = quoted(os.path.join(directory.path, kept), 300)
+        logger.warning("the record of run %s was corrupt, and is set aside as %s", name, where)
     return record
 
 
-def _make_models(paths: RunPaths) -> None:
-    if not files.make_directory(paths.model_dir):
-        with files.OpenDirectory(paths.model_dir):  # no file, and no link out of the run's root
+def _make_models(directory: files.OpenDirectory, paths: RunPaths) -> None:
+    """Make the models' directory; one that stands there is no file, and no link elsewhere."""
+    if os.path.dirname(paths.model_dir) == directory.path:
+        made = directory.make(os.path.basename(paths.model_dir))
+    else:
+        made = files.make_directory(paths.model_dir)
+    if not made:
+        with files.OpenDirectory(paths.model_dir):
             pass
 
 
 def _unmake(paths: RunPaths) -> None:
     """Remove what a failed claim has made; whatever else stands there stays."""
-    for name in (EVALUATION_LOG, TRAINING_LOG):
-        with suppress(OSError):
-            path = os.path.join(paths.run_artifact_dir, name)
-            if os.path.getsize(path) == 0:
-                os.unlink(path)
-    for path in (paths.model_dir, paths.run_artifact_dir):
-        with suppress(OSError):
-            os.rmdir(path)
+    root, name = os.path.split(paths.run_artifact_dir)
+    with suppress(OSError):
+        with files.OpenDirectory(paths.run_artifact_dir) as directory:
+            for log in (EVALUATION_LOG, TRAINING_LOG):
+                if directory.read(log) == b"":
+                    directory.unlink(log)
+            directory.remove(MODELS)
+        with files.OpenDirectory(os.path.realpath(root)) as above:
+            above.remove(name)
 
 
 @functools.lru_cache(maxsize=1)

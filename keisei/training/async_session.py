@@ -1,0 +1,390 @@
+"""The life of a training run, step by step, for programs on an event loop."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from keisei._io import files
+from keisei.errors import (
+    ConfigSaveError,
+    DirectorySetupError,
+    KeiseiError,
+    quoted,
+)
+from keisei.run import identity
+from keisei.run.record import info_lines, start_line
+from keisei.run.state import FinalStatus, Step, check_final, require
+from keisei.run.view import ConfigT, SessionFacts, SessionView
+from keisei.trackers import lane
+from keisei.trackers.base import RunInfo, Tracker, TrackerRun
+from keisei.training import callbacks, directories, utils
+from keisei.training.callbacks import LoggerFunc
+from keisei.training.ending import Ending
+from keisei.training.interruption import Tell
+
+logger = logging.getLogger("keisei")
+
+
+class AsyncSessionManager(SessionView[ConfigT]):
+    """The life of one training run, for programs on an event loop (asyncio, uvloop, trio).
+
+    Use it as ``async with AsyncSessionManager(config) as session:``, or take the steps one by
+    one. Nothing in it blocks the loop, and no tracker holds it longer than its deadline.
+
+    Args:
+        config: an `AppConfig`, or a model derived from it.
+        args: the program's arguments (a namespace, any object, a mapping), of which only
+            ``run_name`` is read.
+        run_name: the run's name; without it, ``args``, the config or a generated one decides.
+
+    Raises:
+        InvalidRunNameError: the name is not a safe one.
+    """
+
+    def __init__(self, config: ConfigT, args: object = None, run_name: str | None = None) -> None:
+        self._facts = SessionFacts(
+            config=config,
+            args=args,
+            run_name=identity.resolve_run_name(run_name, args, config),
+            session_id=identity.new_session_id(),
+        )
+        self._lock: anyio.Lock | None = None
+        self._trackers = lane.Trackers(self._facts.run_name)
+        self._facts.trackers = self._trackers.records
+        self._ending = Ending(self._facts, self._trackers, self._one_step)
+        self._interruption = self._ending.interruption
+        self._entered = False
+        self._config_text: str | None = None
+        # An error that was already being handled here is no news of how the body ends.
+        self._handled_before = sys.exc_info()[1]
+        level = logging.getLevelNamesMapping()[config.logging.log_level.upper()]
+        if logger.level != level:  # setting it costs, and sweeps, were it the same
+            logger.setLevel(level)
+
+    async def __aenter__(self) -> Self:
+        """Take the set-up steps in their order; a failed one ends the session before it raises."""
+        if self.config.signals.handle:
+            self._start_signals()
+        self._interruption.open_scope()
+        try:
+            await self._enter()
+        except BaseException as exc:
+            if (left := self._interruption.leave(exc)) is not None and left is not exc:
+                raise left from None
+            raise
+        self._entered = True
+        return self
+
+    async def _enter(self) -> None:
+        try:
+            await checkpoint()  # a thousand that are made at once give the loop back first
+            await self.setup_directories()
+            await self.setup_wandb()
+            await self.save_effective_config()
+            await self.setup_seeding()
+            await self.log_session_start()
+        except BaseException as exc:
+            await self._end_after(exc)
+            raise
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End the session with the truth about how the body ended; its error goes on."""
+        left = exc
+        try:
+            await self._end_after(exc)
+        except BaseException as cancelled:  # noqa: BLE001 - raised again below
+            left = cancelled
+        left = self._interruption.leave(left)
+        if left is not None and left is not exc:
+            raise left from None
+
+    async def _end_after(self, exc: BaseException | None) -> None:
+        if self._facts.forked():
+            logger.warning("run %s goes on in the process that has forked this one", self.run_name)
+            return
+        try:
+            await self._ending.end(self._interruption.ends_as(exc))
+        except anyio.get_cancelled_exc_class():
+            if exc is None:
+                raise
+            # Otherwise the error that is on its way out tells more than the cancellation.
+
+    def _one_step(self) -> anyio.Lock:
+        """Let one step at a time work. Made in the loop: a lock belongs to the loop's backend."""
+        self._facts.check_process("this step")
+        if self._lock is None:
+            self._lock = anyio.Lock(fast_acquire=True)
+        return self._lock
+
+    async def setup_directories(self) -> dict[str, str]:
+        """Make the run's directories and own them; a second call changes nothing.
+
+        Returns:
+            ``run_artifact_dir``, ``model_dir``, ``log_file_path``, ``eval_log_file_path``, as
+            absolute paths.
+
+        Raises:
+            SessionInUseError: the run has a live owner, or may not be resumed.
+            DirectorySetupError: a directory cannot be made or written.
+        """
+        facts = self._facts
+        async with self._one_step():
+            if facts.paths is None:
+                require(Step.DIRECTORIES, facts.done, facts.status)
+                try:
+                    await files.in_turn(self._claim)
+                except KeiseiError:
+                    raise
+                except (OSError, RuntimeError) as exc:  # no thread left, or a disk that hangs
+                    problem = f"cannot set up the directories of run {facts.run_name}: {exc}"
+                    raise DirectorySetupError(problem) from exc
+            assert facts.paths is not None
+            return facts.paths.as_dict()
+
+    async def _claim(self) -> None:
+        facts = self._facts
+        owned = await utils.setup_directories(facts.config, facts.run_name, facts.session_id)
+        self._ending.owned = owned
+        facts.run_name = self._trackers.run_name = owned.record.run_name
+        facts.session_id = owned.record.session_id
+        facts.attempt = owned.record.attempt
+        facts.paths = owned.paths
+        facts.fallback_reason = owned.fallback_reason
+        facts.torn_lines = owned.torn_lines
+        facts.started_at = owned.record.started_at
+        facts.started = time.monotonic()
+        if facts.status == "created":  # or another task has ended the session meanwhile
+            facts.status = "running"
+        facts.done.add(Step.DIRECTORIES)
+
+    async def setup_wandb(self) -> bool:
+        """Start tracking the run with W&B; its failures are one warning, and never raise.
+
+        Returns:
+            Whether W&B tracks this run: ``False`` where it is disabled or failed.
+
+        Raises:
+            NotReadyError: the directories are not set up.
+        """
+        facts = self._facts
+        async with self._one_step():
+            if facts.wandb_active is None:
+                require(Step.WANDB, facts.done, facts.status)
+                facts.wandb_active = await self._start_tracker(
+                    "wandb", lambda: utils.setup_wandb(facts.config, self._run_info())
+                )
+                facts.done.add(Step.WANDB)
+                if facts.wandb_active:
+                    native: Any = self._trackers.runs["wandb"].native
+                    facts.wandb_run = native
+            return facts.wandb_active
+
+    async def setup_remote_logging(self, backend: str | Tracker, **options: object) -> bool:
+        """Start one more tracker on the run; its failures are one warning, and never raise.
+
+        Args:
+            backend: the name of an installed tracker (an entry point of the group
+                ``keisei.trackers``), or a tracker.
+            options: what the named tracker is made with.
+
+        Returns:
+            Whether the tracker tracks this run.
+
+        Raises:
+            NotReadyError: the directories are not set up.
+        """
+        name = backend if isinstance(backend, str) else backend.name
+
+        async with self._one_step():
+            require(Step.WANDB, self._facts.done, self._facts.status)
+            return name in self._trackers.runs or await self._start_tracker(
+                name, lambda: lane.start(backend, options, self._run_info())
+            )
+
+    def _run_info(self) -> RunInfo:
+        facts = self._facts
+        assert facts.paths is not None
+        return RunInfo(
+            session_id=facts.session_id,
+            run_name=facts.run_name,
+            attempt=facts.attempt,
+            directory=facts.paths.run_artifact_dir,
+            config_text=self._serialized(),
+        )
+
+    async def _start_tracker(
+        self, name: str, start: Callable[[], Awaitable[TrackerRun | None]]
+    ) -> bool:
+        """Start a tracker, and note it in the session's record."""
+        started = await self._trackers.start(name, start)
+        if started:
+            try:
+                assert self._ending.owned is not None
+                await self._ending.owned.update(trackers=dict(self._trackers.records))
+            except (OSError, RuntimeError) as exc:
+                logger.warning("the record of run %s cannot be written: %s", self.run_name, exc)
+        return started
+
+    async def save_effective_config(self) -> None:
+        """Write `effective_config.json`, whole or not at all, secrets hidden.
+
+        Raises:
+            NotReadyError: the directories are not set up.
+            ConfigSaveError: the config cannot be serialised or written.
+        """
+        facts = self._facts
+        async with self._one_step():
+            require(Step.CONFIG, facts.done, facts.status)
+            assert self._ending.owned is not None
+            path = quoted(self._ending.owned.paths.config_path, 300)
+            try:
+                text = self._serialized()
+            except Exception as exc:  # noqa: BLE001 - the user's own serializers
+                problem = f"{path}: the config has no JSON form ({lane.describe(exc)})"
+                raise ConfigSaveError(problem) from None
+            try:
+                await self._ending.owned.save_config(text)
+            except (OSError, RuntimeError) as exc:
+                reason = getattr(exc, "strerror", None) or exc
+                raise ConfigSaveError(
+                    f"cannot write {path}: {reason}. What stands there is whole; free or fix that "
+                    "place and call save_effective_config() again."
+                ) from exc
+            facts.done.add(Step.CONFIG)
+
+    def _serialized(self) -> str:
+        if self._config_text is None:
+            self._config_text = utils.serialize_config(self._facts.config)
+        return self._config_text
+
+    async def setup_seeding(self) -> None:
+        """Seed the random generators from ``env.seed``; without one, nothing is done."""
+        facts = self._facts
+        async with self._one_step():
+            require(Step.SEEDING, facts.done, facts.status)
+            facts.seeded = utils.setup_seeding(facts.config)
+            facts.done.add(Step.SEEDING)
+
+    async def log_session_info(
+        self,
+        logger_func: LoggerFunc,
+        agent_info: Mapping[str, Any] | None = None,
+        resumed_from_checkpoint: str | None = None,
+        global_timestep: int = 0,
+        total_episodes_completed: int = 0,
+    ) -> None:
+        """Introduce the session, a line for each subject, to a logger of the user's.
+
+        Args:
+            logger_func: called with each line, on the loop; may be async. One that raises, or
+                takes over 10 s, is counted in the summary and does not stop the session.
+            agent_info: the agent's ``type`` and ``name``.
+            resumed_from_checkpoint: the checkpoint's path, or ``None`` at a fresh start.
+            global_timestep: the environment steps taken so far.
+            total_episodes_completed: the episodes completed so far.
+
+        Raises:
+            NotReadyError: the directories are not set up.
+        """
+        known = self._facts.trackers.get("wandb") if self._facts.wandb_active else None
+        lines = info_lines(
+            self.config,
+            self.run_name,
+            known.url if known is not None else None,
+            self._paths("log_session_info()"),
+            agent_info,
+            resumed_from_checkpoint,
+            global_timestep,
+            total_episodes_completed,
+        )
+        self._facts.logger_errors += await callbacks.tell(logger_func, lines)
+
+    async def log_session_start(self) -> None:
+        """Append the start line to the training log; a second call does nothing.
+
+        An I/O failure is a warning.
+
+        Raises:
+            NotReadyError: the directories are not set up.
+        """
+        facts = self._facts
+        async with self._one_step():
+            require(Step.START, facts.done, facts.status)
+            if Step.START in facts.done:
+                return
+            assert self._ending.owned is not None
+            line = start_line(directories.now(), facts.run_name, facts.session_id, facts.attempt)
+            try:
+                await self._ending.owned.log(line)
+            except (OSError, RuntimeError) as exc:
+                logger.warning("the start of run %s cannot be logged: %s", facts.run_name, exc)
+            facts.done.add(Step.START)
+
+    async def finalize_session(self, status: FinalStatus | None = None) -> FinalStatus:
+        """End the session: the local truth first, the trackers last, all under one deadline.
+
+        It may be called before any set-up, twice, by many tasks at once and under cancellation:
+        the first call ends the session, and every caller sees that one end. No failure of a
+        tracker or a disk is raised; each is logged.
+
+        Args:
+            status: how the run ended; without it, the exception that is being handled decides
+                (`failed` or `cancelled`), and where there is none the run is `completed`.
+
+        Returns:
+            How the run ended.
+
+        Raises:
+            InvalidStatusError: a run cannot end with that status.
+        """
+        self._facts.check_process("finalize_session()")
+        final = self._status_now() if status is None else check_final(status)
+        self._handled_before = None
+        return await self._ending.end(final)
+
+    def handle_signals(self, *, preemption: str | None = None, grace: float | None = None) -> None:
+        """End the session gracefully at SIGINT, SIGTERM or a preemption signal; a second ends it.
+
+        The first one cancels the body of ``async with``, which then ends as `cancelled`, or as
+        `preempted` by the preemption signal; `KeyboardInterrupt` (SIGINT) or `SystemExit` with 128
+        and the signal's number leaves the block. Where that takes longer than the grace time, or
+        at a second signal, the end is recorded and the process ends at once. The process's own
+        handlers are put back when the session has ended. Forked children are left alone.
+
+        Call it before ``async with``, or directly in its block; or set ``signals.handle``.
+
+        Args:
+            preemption: the preemption signal's name; without it, the config's.
+            grace: how long the graceful end may take, in seconds; without it, the config's.
+
+        Raises:
+            SignalError: this is not the main thread, or there is no such signal.
+        """
+        self._start_signals(preemption, grace)
+        if self._entered:
+            self._interruption.open_scope()
+
+    def _start_signals(
+        self, preemption: str | None = None, grace: float | None = None, tell: Tell | None = None
+    ) -> None:
+        self._facts.check_process("handle_signals()")
+        require(Step.SIGNALS, self._facts.done, self._facts.status)
+        self._interruption.start(self.config.signals, preemption, grace, tell)
+
+    def _status_now(self) -> FinalStatus:
+        """Tell how the run ends from the exception that the caller is handling."""
+        handled = sys.exc_info()[1]
+        return self._interruption.ends_as(None if handled is self._handled_before else handled)

@@ -1,0 +1,43 @@
+"""Call what is the user's own where its failure reaches nobody else."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Iterable
+
+import anyio
+
+from keisei.trackers.lane import describe
+
+logger = logging.getLogger("keisei")
+
+LOGGER_TIMEOUT = 10.0
+
+LoggerFunc = Callable[[str], object]
+
+
+async def tell(logger_func: LoggerFunc, lines: Iterable[str]) -> int:
+    """Call a logger of the user's with each line, on the loop.
+
+    Args:
+        logger_func: may be async. One that raises, or takes over 10 s, loses that line only.
+        lines: the lines.
+
+    Returns:
+        How many of the calls failed.
+    """
+    errors = 0
+    for line in lines:
+        try:
+            with anyio.fail_after(LOGGER_TIMEOUT):
+                outcome = logger_func(line)
+                if inspect.isawaitable(outcome):
+                    await outcome
+        except Exception as exc:  # noqa: BLE001 - foreign code: no logger may stop the training
+            if not errors:
+                logger.warning(
+                    "logger_func failed (%s); counted, and not said again", describe(exc)
+                )
+            errors += 1
+    return errors
