@@ -9,6 +9,7 @@ from typing import Any
 import pydantic_core
 
 from keisei.config_schema import AppConfig
+from keisei.run.ownership import Owner
 from keisei.run.paths import RunPaths
 from keisei.run.redaction import redact, secret_values
 from keisei.run.state import FinalStatus
@@ -107,3 +108,18 @@ def end_line(now: str, run_name: str, status: FinalStatus, duration_s: float) ->
         duration_s: how long it took, in seconds.
     """
     return one_line(f"[{now}] session ended: run {run_name}, {status} after {duration_s:.3f} s")
+
+
+def gone_line(now: str, run_name: str, last_seen: str, owner: Owner) -> str:
+    """Give the line that ends an attempt whose owner has died without ending it.
+
+    Args:
+        now: the time, ISO 8601 with offset.
+        run_name: the run's name.
+        last_seen: the last sign of life, ISO 8601 with offset.
+        owner: who is gone.
+    """
+    return one_line(
+        f"[{now}] session ended: run {run_name}, failed at {last_seen}: its owner is gone "
+        f"(process {owner.pid} on host {owner.host})"
+    )

@@ -1,0 +1,67 @@
+"""A run's record, rebuilt from the lines of its training log where `session.json` is lost."""
+
+from __future__ import annotations
+
+import re
+
+from keisei.run.ownership import Owner, SessionRecord
+from keisei.run.state import FINAL
+
+NOBODY = Owner(host="unknown", pid=0, process_start="unknown")
+"""The owner in a rebuilt record: no process is number 0 to another one, so nobody ever lives."""
+
+_TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:Z|[+-]\d\d:\d\d)"
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+_START = re.compile(
+    rf"\[({_TIME})\] session started: run {_NAME}, id ([0-9A-HJKMNP-TV-Z]{{26}}), "
+    r"attempt ([1-9][0-9]{0,8})",
+    re.ASCII,
+)
+_END = re.compile(
+    rf"\[({_TIME})\] session ended: run {_NAME}, ({'|'.join(FINAL)})"
+    rf"(?: after ([0-9]{{1,12}}\.[0-9]{{3}}) s| at ({_TIME}): .*)",
+    re.ASCII,
+)
+
+
+def rebuilt_record(log_text: str, run_name: str, paths: dict[str, str]) -> SessionRecord | None:
+    """Rebuild a run's record from what its training log says of the last attempt.
+
+    The last start line gives the id, the attempt and when it started; an end line after it how
+    that attempt ended and when. Without one it is `failed`, and when it ended stays unknown. What
+    the trackers knew is lost, and the owner is `NOBODY`.
+
+    Args:
+        log_text: the training log, or those of its lines that keisei wrote.
+        run_name: the run's name.
+        paths: the run's paths, by name.
+
+    Returns:
+        The record; ``None`` where the log has no start line.
+    """
+    record: SessionRecord | None = None
+    for line in log_text.split("\n"):
+        line = line.rstrip("\r")
+        if started := _START.fullmatch(line):
+            started_at, session_id, number = started.groups()
+            attempt = int(number)
+            if record is not None and record.session_id == session_id:
+                attempt = max(attempt, record.attempt)  # its last digit may have been torn off
+            record = SessionRecord(
+                session_id=session_id,
+                run_name=run_name,
+                attempt=attempt,
+                status="failed",
+                owner=NOBODY,
+                started_at=started_at,
+                paths=paths,
+            )
+        elif record is not None and (ended := _END.fullmatch(line)):
+            written_at, status, seconds, ended_at = ended.groups()
+            changes = {
+                "status": status,
+                "ended_at": ended_at or written_at,
+                "duration_s": float(seconds) if seconds else None,
+            }
+            record = record.model_copy(update=changes)
+    return record
