@@ -78,10 +78,6 @@ class Watch:
         _put_back(self.numbers.difference(*(watch.numbers for watch in _watches)))
         self._news.put(_STOP)
 
-    def force(self) -> None:
-        """End at once, as at a second signal."""
-        self._news.put("again")
-
     def receive(self, number: int, frame: FrameType | None) -> BaseException | None:
         """Take a signal, in the main thread."""
         first = self.received is None
@@ -115,11 +111,11 @@ def _handle(number: int, frame: FrameType | None) -> None:
 
 def _put_back(numbers: Iterable[int]) -> None:
     for number in _previous.keys() & set(numbers):
-        handler = _previous[number]
+        handler = _previous.get(number, _handle)
         with suppress(ValueError):  # off the main thread; our own handler does it, then
             # None: one that was not installed from Python, which only C could put back.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-            del _previous[number]
+            _previous.pop(number, None)
 
 
 def _after_fork() -> None:

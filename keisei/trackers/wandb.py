@@ -241,6 +241,10 @@ def _quick_switches() -> Iterator[None]:
 def _init(
     sdk: Any, config: WandbConfig, run: RunInfo, mode: Literal["online", "offline"], run_id: str
 ) -> WandbRun:
+    with files.OpenDirectory(run.directory) as place:
+        place.make("wandb")
+    with files.OpenDirectory(os.path.join(run.directory, "wandb")):  # no link out of the run
+        pass
     native = sdk.init(
         id=run_id,
         name=run.run_name,

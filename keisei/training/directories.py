@@ -27,6 +27,7 @@ from keisei.run.paths import (
     RunPaths,
     plan_paths,
 )
+from keisei.run.rebuild import rebuilt_record
 from keisei.run.record import end_line
 from keisei.run.state import FinalStatus
 
@@ -238,7 +239,7 @@ def _take(
         files.OpenDirectory(paths.run_artifact_dir) as directory,
         files.locked(directory, TRAINING_LOG),
     ):
-        earlier = _read_record(directory, name)
+        earlier = _read_record(directory, paths)
         owner = earlier.owner if earlier is not None else None
         if not ownership.may_take(
             earlier,
@@ -267,16 +268,27 @@ def _take(
         return OwnedRun(paths, record, torn_lines=sum(torn))
 
 
-def _read_record(directory: files.OpenDirectory, name: str) -> SessionRecord | None:
+def _read_record(directory: files.OpenDirectory, paths: RunPaths) -> SessionRecord | None:
+    """Read the run's record, or rebuild what its log says of it where that is lost."""
+    name = os.path.basename(paths.run_artifact_dir)
     text = directory.read(RECORD_FILE)
-    if text is None:
-        return None
-    record = SessionRecord.parsed(text)
-    if record is None:
+    record = None if text is None else SessionRecord.parsed(text)
+    if record is not None:
+        return record
+    if text is not None:
         kept = directory.set_aside(RECORD_FILE, "corrupt")
         where = quoted(os.path.join(directory.path, kept), 300)
         logger.warning("the record of run %s was corrupt, and is set aside as %s", name, where)
+    record = rebuilt_record(_own_lines(directory), name, paths.as_dict())
+    if record is not None:
+        logger.warning("the record of run %s was rebuilt from its training log", name)
     return record
+
+
+def _own_lines(directory: files.OpenDirectory) -> str:
+    """Read those lines of the training log that keisei itself has written."""
+    with open(directory.open(TRAINING_LOG, os.O_RDONLY), "rb") as log:
+        return b"".join(line for line in log if b"] session " in line).decode(errors="replace")
 
 
 def _make_models(directory: files.OpenDirectory, paths: RunPaths) -> None:

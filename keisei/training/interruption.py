@@ -73,22 +73,23 @@ class Interruption:
             return
         name = config.preemption if preemption is None else preemption
         wait = config.grace if grace is None else grace
-        to_body = tell or self._cancel_body
+        to_body = tell or self.cancel_body
         try:
             numbers = {signal.SIGINT, signal.SIGTERM}
             if name is not None and not (name == "SIGUSR1" and sys.platform == "win32"):
                 self._preemption = signal.Signals[name]
                 numbers.add(self._preemption)
             watch = signals.Watch(numbers, wait, lambda _, frame: to_body(frame), self._end_at_once)
+            self._cancel = _task_cancel() if tell is None else None
+            self._watch = watch  # before it starts: the first signal may be there already
             watch.start()
         except (KeyError, RuntimeError, OSError, ValueError) as exc:
+            self._watch = None
             raise SignalError(
                 f"signals cannot be handled ({quoted(str(exc))}). Call handle_signals() in the "
                 f"main thread; the preemption signal ({quoted(name)}) must be one that a process "
                 f"may handle, and the grace time ({quoted(wait)}) a number of seconds above 0."
             ) from exc
-        self._watch = watch
-        self._cancel = _task_cancel() if tell is None else None
 
     def open_scope(self) -> None:
         """Make the body's task one that a signal cancels, from here to `leave`."""
@@ -99,24 +100,27 @@ class Interruption:
             if self._watch.received is not None:
                 scope.cancel()
 
-    def cancel_body(self) -> bool:
-        """Cancel the body's task, from a signal handler; says whether there is one."""
+    def cancel_body(self, frame: FrameType | None = None) -> None:
+        """Cancel the body's task, from a signal handler.
+
+        Where none is known yet, `open_scope` does it, or the grace time ends it.
+        """
         if self._cancel is not None:
             self._cancel()
-        return self._cancel is not None
-
-    def _cancel_body(self, frame: FrameType | None) -> BaseException | None:
-        if not self.cancel_body():  # nobody can be told: the grace time would pass for nothing
-            assert self._watch is not None
-            self._watch.force()
-        return None
 
     def ends_as(self, exc: BaseException | None) -> FinalStatus:
         """Tell how the session ends from what leaves its body, and from the signal if one came."""
         by_body, by_signal = status_after(exc), self.status
-        if by_signal is None or (by_body == "failed" and exc is not self._raised):
+        if by_signal is None or (by_body == "failed" and not self._is_its_exit(exc)):
             return by_body
         return by_signal
+
+    def _is_its_exit(self, exc: BaseException | None) -> bool:
+        """Tell whether the signal raised it, perhaps through another session around this one's."""
+        error = self.error()
+        return (
+            isinstance(exc, SystemExit) and isinstance(error, SystemExit) and exc.code == error.code
+        )
 
     def error(self) -> BaseException | None:
         """Give what leaves the session when a signal has ended it; ``None`` where none has.
@@ -146,7 +150,7 @@ class Interruption:
             except BaseException as filtered:  # noqa: BLE001 - a group without the cancellations
                 exc = filtered
         error = self.error()
-        if error is not None and (caught or exc is None or status_after(exc) != "failed"):
+        if error is not None and (caught or exc is None or self.ends_as(exc) != "failed"):
             return error
         return None if caught else exc
 
