@@ -11,11 +11,18 @@ from typing import Any, TypeVar, get_args, overload
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import core_schema
 
 from keisei.config_schema import AppConfig
 from keisei.errors import ConfigError, quoted
 
 ConfigT = TypeVar("ConfigT", bound=AppConfig)
+
+# Kinds of errors whose message is pydantic's own, and does not show what it was given.
+_VALUELESS = frozenset(get_args(core_schema.ErrorType)) - {
+    "assertion_error", "get_attribute_error", "iteration_error", "mapping_type",
+    "union_tag_invalid", "value_error",
+}  # fmt: skip
 
 Overrides = Mapping[str, Any] | Iterable[str] | str
 
@@ -65,7 +72,7 @@ def load_config(
         return model.model_validate(data)
     except ValidationError as exc:
         problems = [_explain(error, model) for error in exc.errors(include_url=False)]
-    # Raised outside the except block: a chained ValidationError prints the values it was given.
+    # Raised outside the except block: a chained ValidationError holds the values it was given.
     raise ConfigError(f"{source} does not fit {model.__name__}:\n" + "\n".join(problems))
 
 
@@ -76,21 +83,22 @@ def _read(path: str, source: str) -> dict[str, Any]:
     try:
         with open(path, encoding="utf-8-sig") as file:
             text = file.read()
-    except OSError as exc:
-        raise ConfigError(f"{source} cannot be read: {exc.strerror or exc}") from exc
-    except UnicodeDecodeError as exc:
-        reason = f"byte {exc.start} is not UTF-8"
-        raise ConfigError(f"{source} cannot be read: {reason}") from None
-    try:
         data = _parse(text, suffix)
+    except OSError as exc:
+        problem = f"cannot be read: {exc.strerror or exc}"
+    except UnicodeDecodeError as exc:
+        problem = f"cannot be read: byte {exc.start} is not UTF-8"
     except (_SyntaxError, RecursionError, ValueError) as exc:
         reason = str(exc) if isinstance(exc, _SyntaxError) else type(exc).__name__
+        problem = f"is not a config: {reason}"
     else:
         if isinstance(data, dict):
             return data
         found = "is empty" if data is None else f"holds a {type(data).__name__} at the top"
-        reason = f"it {found}; write sections such as `training:`, or pass no file for the defaults"
-    raise ConfigError(f"{source} is not a config: {reason}")
+        way_out = "write sections such as `training:`, or pass no file for the defaults"
+        problem = f"is not a config: it {found}; {way_out}"
+    # Raised outside the except blocks, here and below: what was caught holds the file's text.
+    raise ConfigError(f"{source} {problem}")
 
 
 class _SyntaxError(Exception):
@@ -130,9 +138,12 @@ def _parsed_overrides(overrides: Overrides | None) -> Iterable[tuple[list[str], 
             shown = quoted(key)
             raise ConfigError(f"override {shown}: write it as section.field=value")
         try:
-            yield key.strip().split("."), yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise ConfigError(f"override {quoted(key)}: its value is no valid YAML") from None
+            parsed, valid = yaml.safe_load(value), True
+        except (yaml.YAMLError, RecursionError, ValueError):
+            valid = False
+        if not valid:
+            raise ConfigError(f"override {quoted(key)}: its value is no valid YAML")
+        yield key.strip().split("."), parsed
 
 
 def _set(data: dict[str, Any], keys: list[str], value: Any) -> None:
@@ -161,7 +172,7 @@ def _explain(error: Any, model: type[BaseModel]) -> str:
         close = difflib.get_close_matches(path[-1], known, n=1)
         hint = f"did you mean `{close[0]}`?" if close else f"known here: {', '.join(known)}"
         return f"  {where}: unknown key; {hint}"
-    if error["type"] == "value_error" or error["type"] == "assertion_error":
+    if error["type"] not in _VALUELESS:
         # A validator of the user's own: its message is its author's, and may hold the value.
         return f"  {where}: refused by the validator of this field"
     return f"  {where}: {error['msg']} (it is a {type(error['input']).__name__})"

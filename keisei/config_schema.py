@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from keisei.redaction import Shown
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 IfExists = Literal["resume", "refuse", "number"]
@@ -25,7 +28,10 @@ OptionalText = Annotated[str | None, BeforeValidator(_absent_if_empty)]
 
 
 class Section(BaseModel):
-    """A part of a config: unknown keys are errors, and a docstring under a field describes it."""
+    """A part of a config: unknown keys are errors, and a docstring under a field describes it.
+
+    Its repr hides secrets.
+    """
 
     model_config = ConfigDict(
         extra="forbid",
@@ -33,6 +39,10 @@ class Section(BaseModel):
         use_attribute_docstrings=True,
         validate_assignment=True,
     )
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, Shown(name, value)
 
 
 class EnvConfig(Section):

@@ -20,21 +20,32 @@ defaults for what a program may want to act on.
 
 from __future__ import annotations
 
+from keisei.redaction import clean
+
+# What stands so far behind a cut that it can only matter to what is being hidden.
+_BEYOND = 4096
+
 
 def quoted(value: object, limit: int = 80) -> str:
-    """Give a value for a message: in quotes, control characters escaped, at most ``limit`` long.
+    """Give a value for a message: in quotes, escaped, secrets hidden, at most ``limit`` long.
+
+    Secrets are hidden before the cut, which would leave the first half of one unknown.
 
     Args:
         value: anything a user passed in.
         limit: the longest text to show, in characters; what is longer is cut and said to be.
     """
     text = value if isinstance(value, str) else repr(value)
-    shown = ascii(text[:limit])
-    return shown if len(text) <= limit else f"{shown}... ({len(text)} characters)"
+    hidden = clean(text[: limit + _BEYOND])
+    shown = ascii(hidden[:limit])
+    return shown if len(hidden) <= limit else f"{shown}... ({len(text)} characters)"
 
 
 class KeiseiError(Exception):
-    """The base of every error that keisei raises."""
+    """The base of every error that keisei raises; secrets are hidden in what it says."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(clean(arg) for arg in args))
 
 
 class ConfigError(KeiseiError, ValueError):

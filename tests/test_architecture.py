@@ -24,7 +24,8 @@ ROWS: list[list[str]] = [
     ["training.directories", "trackers"],
     ["run", "_io", "config_file"],
     ["config_schema"],
-    ["errors"],
+    ["errors", "log"],
+    ["redaction"],
 ]
 ONE_HOME = {"aiofiles": "_io.files", "wandb": "trackers.wandb", "yaml": "config_file"}
 PURE = {"run"}

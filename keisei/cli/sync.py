@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from keisei.errors import TrackerError
+from keisei.redaction import clean
 from keisei.trackers import wandb_runs, wandb_sync, wandb_upload
 from keisei.trackers.wandb_runs import LocalRun
 from keisei.trackers.wandb_sync import ASK_TIMEOUT, Outcome
@@ -113,7 +114,7 @@ def _each(
             try:
                 wandb_upload.ask(min(ASK_TIMEOUT, timeout))
             except OSError as exc:
-                away = f"W&B does not answer ({getattr(exc, 'reason', None) or exc})"
+                away = clean(f"W&B does not answer ({getattr(exc, 'reason', None) or exc})")
             asked = True
         if away is not None:
             for left in wandb_sync.remaining(run):
@@ -139,5 +140,5 @@ def _summary(outcomes: list[Outcome]) -> str:
 
 
 def _stop(reason: str, status: int = 1) -> NoReturn:
-    typer.echo(f"keisei sync: {reason}", err=True)
+    typer.echo(f"keisei sync: {clean(reason)}", err=True)
     raise typer.Exit(status)

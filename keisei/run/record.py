@@ -9,9 +9,9 @@ from typing import Any
 import pydantic_core
 
 from keisei.config_schema import AppConfig
+from keisei.redaction import clean, redact, secret_values
 from keisei.run.ownership import Owner
 from keisei.run.paths import RunPaths
-from keisei.run.redaction import redact, secret_values
 from keisei.run.state import FinalStatus
 
 
@@ -82,8 +82,7 @@ def info_lines(
         )
     else:
         lines.append("Starting fresh")
-    known = secret_values(os.environ)
-    return [one_line(redact(line, known)) for line in lines]
+    return [one_line(line) for line in clean(lines)]
 
 
 def start_line(now: str, run_name: str, session_id: str, attempt: int) -> str:

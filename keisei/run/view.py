@@ -46,7 +46,7 @@ class SessionFacts(Generic[ConfigT]):
     """
 
     config: ConfigT
-    args: object
+    args: object = field(repr=False)
     run_name: str
     session_id: str
     attempt: int = 1

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import logging
-import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -14,14 +12,13 @@ import anyio
 
 from keisei._io.offload import offload
 from keisei.errors import TrackerError, quoted
+from keisei.log import logger
+from keisei.redaction import clean
 from keisei.run.ownership import TrackerRecord
-from keisei.run.redaction import redact_text, secret_values
 from keisei.run.state import FinalStatus
 from keisei.trackers.base import RunInfo, Tracker, TrackerFactory, TrackerRun
 
 RunT = TypeVar("RunT", bound=TrackerRun)
-
-logger = logging.getLogger("keisei")
 
 LOAD_TIMEOUT = 30.0
 
@@ -56,7 +53,7 @@ class Trackers:
                     self.records[name] = TrackerRecord(
                         run_id=run.run_id,
                         upload_as=run.upload_as,
-                        url=run.url,
+                        url=clean(run.url),
                         mode=run.mode,
                         directory=run.directory,
                     )
@@ -150,7 +147,7 @@ async def _finish(name: str, run: TrackerRun, status: FinalStatus, timeout: floa
 
 def describe(exc: BaseException) -> str:
     """Describe an error in one line, secrets hidden."""
-    text = redact_text(str(exc), secret_values(os.environ))
+    text = str(exc)
     return f"{type(exc).__name__}: {quoted(text, 300)[1:-1]}" if text else type(exc).__name__
 
 

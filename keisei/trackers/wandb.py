@@ -6,7 +6,6 @@ import gc
 import http.client
 import importlib
 import json
-import logging
 import os
 import sys
 import threading
@@ -22,6 +21,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from keisei._io import files
 from keisei.config_schema import AppConfig, WandbConfig, WandbMode
 from keisei.errors import TrackerError, quoted
+from keisei.log import logger
+from keisei.redaction import clean
 from keisei.run.state import FinalStatus
 from keisei.trackers import lane
 from keisei.trackers.base import RunInfo
@@ -29,8 +30,6 @@ from keisei.trackers.wandb_exit import exit_guard
 
 if TYPE_CHECKING:
     import wandb
-
-logger = logging.getLogger("keisei")
 
 DEFAULT_PROJECT = "keisei"
 
@@ -248,12 +247,12 @@ def _init(
     native = sdk.init(
         id=run_id,
         name=run.run_name,
-        project=config.project or os.environ.get("WANDB_PROJECT") or DEFAULT_PROJECT,
-        entity=config.entity,
-        group=config.group,
-        job_type=config.job_type,
-        tags=config.tags or None,
-        notes=config.notes,
+        project=clean(config.project or os.environ.get("WANDB_PROJECT") or DEFAULT_PROJECT),
+        entity=clean(config.entity),
+        group=clean(config.group),
+        job_type=clean(config.job_type),
+        tags=clean(config.tags) or None,
+        notes=clean(config.notes),
         dir=run.directory,
         config=json.loads(run.config_text),
         mode=mode,

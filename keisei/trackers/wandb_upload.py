@@ -15,7 +15,7 @@ from typing import Any
 
 from keisei._io import process
 from keisei.errors import TrackerError
-from keisei.run.redaction import redact_text, secret_values
+from keisei.redaction import clean
 from keisei.trackers import wandb as tracker
 from keisei.trackers.wandb_exit import exit_guard
 
@@ -180,4 +180,4 @@ def upload(path: str, run_id: str, timeout: float, *, renumber: bool) -> None:
 def _clean(error: object) -> str:
     """Give what an error says, in one line and without secrets."""
     text = " ".join(str(error).split()) or type(error).__name__
-    return redact_text(text, secret_values(os.environ))[:300]
+    return clean(text)[:300]
