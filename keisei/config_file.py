@@ -132,11 +132,12 @@ def _parsed_overrides(overrides: Overrides | None) -> Iterable[tuple[list[str], 
         for key, value in overrides.items():
             yield str(key).split("."), value
         return
-    for text in [overrides] if isinstance(overrides, str) else overrides:
+    given = [overrides] if isinstance(overrides, str) else overrides
+    for number, text in enumerate(given, start=1):
         key, equals, value = str(text).partition("=")
         if not equals or not all(key.split(".")):
-            shown = quoted(key)
-            raise ConfigError(f"override {shown}: write it as section.field=value")
+            # Not quoted: without a key, it may be a value.
+            raise ConfigError(f"override number {number}: write it as section.field=value")
         try:
             parsed, valid = yaml.safe_load(value), True
         except (yaml.YAMLError, RecursionError, ValueError):

@@ -60,14 +60,14 @@ class DirectorySetupError(KeiseiError, RuntimeError):
     """The run's directories cannot be made or claimed.
 
     Attributes:
-        path: what could not be made, where known.
+        path: what could not be made, where known; secrets are hidden in it, too.
     """
 
     path: str | None = None
 
     def __init__(self, message: str, *, path: str | None = None) -> None:
         super().__init__(message)
-        self.path = path
+        self.path = clean(path)
 
 
 class SessionInUseError(DirectorySetupError):

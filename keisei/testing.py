@@ -20,7 +20,7 @@ class MemoryRun:
 
     info: RunInfo
     ends: list[FinalStatus] = field(default_factory=list)
-    url: str | None = None
+    url: str | None = field(default=None, repr=False)  # it may hold a secret
     mode: Literal["online", "offline"] = "offline"
     directory: str | None = None
     upload_as: str | None = None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from keisei.config_schema import AppConfig
 from keisei.errors import ForkedSessionError, NotReadyError
+from keisei.redaction import clean
 from keisei.run.ownership import TrackerRecord
 from keisei.run.paths import RunPaths
 from keisei.run.state import SessionState, Status, Step, session_state
@@ -172,13 +173,13 @@ class SessionView(Generic[ConfigT]):
             "model_dir": paths and paths.model_dir,
             "log_file_path": paths and paths.log_file_path,
             "eval_log_file_path": paths and paths.eval_log_file_path,
-            "fallback_reason": facts.fallback_reason,
+            "fallback_reason": clean(facts.fallback_reason),
             "is_wandb_active": facts.wandb_active,
             "wandb_url": known and known.url,
             "trackers": {name: record.model_dump() for name, record in facts.trackers.items()},
             "seed": facts.config.env.seed,
             "seeded": None if facts.seeded is None else list(facts.seeded),
-            "device": facts.config.env.device,
+            "device": clean(facts.config.env.device),
             "logger_errors": facts.logger_errors,
             "torn_lines": facts.torn_lines,
         }

@@ -12,6 +12,7 @@ from typing import Any, Self
 import anyio
 from anyio.lowlevel import checkpoint
 
+from keisei.log import logger
 from keisei._io import files
 from keisei.errors import (
     ConfigSaveError,
@@ -29,8 +30,6 @@ from keisei.training import callbacks, directories, utils
 from keisei.training.callbacks import LoggerFunc
 from keisei.training.ending import Ending
 from keisei.training.interruption import Tell
-
-logger = logging.getLogger("keisei")
 
 
 class AsyncSessionManager(SessionView[ConfigT]):

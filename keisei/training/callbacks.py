@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Callable, Iterable
 
 import anyio
 
+from keisei.log import logger
 from keisei.trackers.lane import describe
-
-logger = logging.getLogger("keisei")
 
 LOGGER_TIMEOUT = 10.0
 

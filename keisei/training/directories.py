@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
+from keisei.log import logger
 from keisei._io import files, process
 from keisei.config_schema import AppConfig
 from keisei.errors import DirectorySetupError, quoted
@@ -30,8 +31,6 @@ from keisei.run.paths import (
 from keisei.run.rebuild import rebuilt_record
 from keisei.run.record import end_line
 from keisei.run.state import FinalStatus
-
-logger = logging.getLogger("keisei")
 
 DEFAULT_ROOT = "runs"
 

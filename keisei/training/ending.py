@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
 import anyio
 
+from keisei.log import logger
 from keisei._io import files
 from keisei._io.offload import whole
 from keisei.run.state import FINAL, FinalStatus, check_final
@@ -16,8 +16,6 @@ from keisei.run.view import SessionFacts
 from keisei.trackers.lane import Trackers
 from keisei.training.directories import OwnedRun
 from keisei.training.interruption import Interruption
-
-logger = logging.getLogger("keisei")
 
 
 class Ending:

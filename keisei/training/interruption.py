@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import sys
@@ -14,14 +13,13 @@ from typing import Any
 
 import anyio
 
+from keisei.log import logger
 from keisei._io import signals
 from keisei.config_schema import SignalsConfig
 from keisei.errors import SignalError, quoted
 from keisei.run.state import FinalStatus, status_after
 
 Tell = Callable[[FrameType | None], BaseException | None]
-
-logger = logging.getLogger("keisei")
 
 # How long the last words of a session that is ended at once may take, in seconds.
 LAST_WORDS = 1.0
