@@ -12,7 +12,6 @@ from typing import Any, Self
 import anyio
 from anyio.lowlevel import checkpoint
 
-from keisei.log import logger
 from keisei._io import files
 from keisei.errors import (
     ConfigSaveError,
@@ -20,6 +19,7 @@ from keisei.errors import (
     KeiseiError,
     quoted,
 )
+from keisei.log import logger
 from keisei.run import identity
 from keisei.run.record import info_lines, start_line
 from keisei.run.state import FinalStatus, Step, check_final, require

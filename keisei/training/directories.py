@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -13,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
-from keisei.log import logger
 from keisei._io import files, process
 from keisei.config_schema import AppConfig
 from keisei.errors import DirectorySetupError, quoted
+from keisei.log import logger
 from keisei.run import identity, ownership
 from keisei.run.ownership import Owner, SessionRecord
 from keisei.run.paths import (

@@ -8,9 +8,9 @@ from typing import Any
 
 import anyio
 
-from keisei.log import logger
 from keisei._io import files
 from keisei._io.offload import whole
+from keisei.log import logger
 from keisei.run.state import FINAL, FinalStatus, check_final
 from keisei.run.view import SessionFacts
 from keisei.trackers.lane import Trackers

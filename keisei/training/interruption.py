@@ -13,7 +13,6 @@ from typing import Any
 
 import anyio
 
-from keisei.log import logger
 from keisei._io import signals
 from keisei.config_schema import SignalsConfig
 from keisei.errors import SignalError, quoted
