@@ -16,10 +16,10 @@ PACKAGE = Path(keisei.__file__).parent
 ROWS: list[list[str]] = [
     ["cli"],
     [""],
-    ["testing", "training.session_manager"],
+    ["testing", "training.doctor", "training.session_manager"],
     ["training.blocking_session"],
     ["training.async_session"],
-    ["training.utils", "utils.utils", "training.ending"],
+    ["training.utils", "utils.utils", "training.diagnosis", "training.ending"],
     ["training.callbacks", "training.interruption"],
     ["training.directories", "trackers"],
     ["run", "_io", "config_file"],

@@ -8,8 +8,8 @@ import pytest
 
 from keisei import SessionManager
 from keisei._io import process
-from keisei.run.ownership import SessionRecord
-from keisei.run.rebuild import NOBODY, rebuilt_record
+from keisei.run.ownership import Owner, SessionRecord
+from keisei.run.rebuild import NOBODY, rebuilt_record, salvaged_owner
 from keisei.run.record import end_line, gone_line, start_line
 from tests.conftest import MakeConfig
 
@@ -50,9 +50,10 @@ def test_an_end_line_tells_how_the_attempt_ended(status: str) -> None:
 
 def test_an_owner_that_was_found_gone_ended_at_its_last_sign_of_life() -> None:
     """The time in the line counts, and not when the line was written."""
-    record = rebuilt(start_line(T1, "r", ID, 1), gone_line(T3, "r", T2, NOBODY))
-    assert record is not None
-    assert (record.status, record.ended_at, record.duration_s) == ("failed", T2, None)
+    for owner in (NOBODY, None):
+        record = rebuilt(start_line(T1, "r", ID, 1), gone_line(T3, "r", T2, owner))
+        assert record is not None
+        assert (record.status, record.ended_at, record.duration_s) == ("failed", T2, None)
 
 
 def test_the_last_start_counts() -> None:
@@ -116,3 +117,25 @@ def test_what_a_session_wrote_is_rebuilt(make_config: MakeConfig) -> None:
     assert abs((truth.duration_s or 0.0) - (record.duration_s or 9.0)) < 0.001
     same = {"owner": NOBODY, "started_at": record.started_at, "duration_s": record.duration_s}
     assert record == truth.model_copy(update=same)
+
+
+def test_the_owner_is_salvaged_from_a_damaged_record_while_it_is_whole_there() -> None:
+    """However the record is cut, its owner is found whole or not at all; an ended run has none."""
+    owner = Owner(host="h", pid=12, process_start="boot/34")
+    record = SessionRecord(
+        session_id=ID,
+        run_name="r",
+        attempt=1,
+        status="running",
+        owner=owner,
+        started_at=T1,
+        paths=PATHS,
+    )
+    text = record.text()
+    found = [salvaged_owner(text[:cut]) for cut in range(len(text))]
+    first = next(cut for cut, owner in enumerate(found) if owner is not None)
+    assert text[:first].endswith(b'"process_start": "boot/34"')
+    assert found == [None] * first + [owner] * (len(text) - first)
+    for status in ("completed", "failed", "cancelled", "preempted"):
+        ended = record.model_copy(update={"status": status}).text()
+        assert salvaged_owner(ended[:-3]) is None

@@ -14,9 +14,9 @@ def main() -> None:
     except MissingExtraError as exc:
         print(exc, file=sys.stderr)  # noqa: T201
         sys.exit(1)
-    from keisei.cli.sync import app
+    from keisei.cli import doctor, program, sync  # noqa: F401 - commands register themselves
 
-    app()
+    program.app()
 
 
 def _check_extra() -> None:

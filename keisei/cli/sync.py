@@ -14,25 +14,13 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from keisei.cli.program import app
 from keisei.errors import TrackerError
 from keisei.redaction import clean
 from keisei.trackers import wandb_runs, wandb_sync, wandb_upload
 from keisei.trackers.wandb_runs import LocalRun
 from keisei.trackers.wandb_sync import ASK_TIMEOUT, Outcome
 from keisei.training.directories import DEFAULT_ROOT
-
-app = typer.Typer(
-    name="keisei",
-    help="Owns the life of a training run.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_show_locals=False,
-)
-
-
-@app.callback()
-def program() -> None:
-    """Owns the life of a training run."""
 
 
 @app.command()

@@ -22,6 +22,11 @@ _END = re.compile(
     rf"(?: after ([0-9]{{1,12}}\.[0-9]{{3}}) s| at ({_TIME}): .*)",
     re.ASCII,
 )
+_OWNER = re.compile(
+    rb'"host":\s*"([^"\\]{1,255})",\s*"pid":\s*([0-9]{1,10}),\s*'
+    rb'"process_start":\s*"([^"\\]{1,255})"'
+)
+_STATUS = re.compile(rb'"status":\s*"(\w+)"')
 
 
 def rebuilt_record(log_text: str, run_name: str, paths: dict[str, str]) -> SessionRecord | None:
@@ -65,3 +70,20 @@ def rebuilt_record(log_text: str, run_name: str, paths: dict[str, str]) -> Sessi
             }
             record = record.model_copy(update=changes)
     return record
+
+
+def salvaged_owner(record_text: bytes) -> Owner | None:
+    """Find who owns a run in a record that cannot be read as one.
+
+    Args:
+        record_text: what stands in `session.json`.
+
+    Returns:
+        The owner; ``None`` where it cannot be found, or the text says that the run has ended.
+    """
+    found = _OWNER.search(record_text)
+    status = _STATUS.search(record_text)
+    if found is None or (status is not None and status[1].decode() in FINAL):
+        return None
+    host, pid, start = (part.decode(errors="replace") for part in found.groups())
+    return Owner(host=host, pid=int(pid), process_start=start)

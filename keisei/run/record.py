@@ -109,16 +109,16 @@ def end_line(now: str, run_name: str, status: FinalStatus, duration_s: float) ->
     return one_line(f"[{now}] session ended: run {run_name}, {status} after {duration_s:.3f} s")
 
 
-def gone_line(now: str, run_name: str, last_seen: str, owner: Owner) -> str:
+def gone_line(now: str, run_name: str, last_seen: str, owner: Owner | None) -> str:
     """Give the line that ends an attempt whose owner has died without ending it.
 
     Args:
         now: the time, ISO 8601 with offset.
         run_name: the run's name.
         last_seen: the last sign of life, ISO 8601 with offset.
-        owner: who is gone.
+        owner: who is gone; ``None`` where that is not known.
     """
+    who = "unknown" if owner is None else f"process {owner.pid} on host {owner.host}"
     return one_line(
-        f"[{now}] session ended: run {run_name}, failed at {last_seen}: its owner is gone "
-        f"(process {owner.pid} on host {owner.host})"
+        f"[{now}] session ended: run {run_name}, failed at {last_seen}: its owner is gone ({who})"
     )
