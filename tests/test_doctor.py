@@ -21,7 +21,7 @@ import pytest
 from typer.testing import CliRunner
 
 from keisei import SessionInUseError, SessionManager
-from keisei._io import files
+from keisei._io import files, locks
 from keisei.cli import doctor as _doctor  # noqa: F401 - registers the command
 from keisei.cli.program import app
 from keisei.training import doctor
@@ -496,14 +496,14 @@ def test_a_start_between_the_look_and_the_lock_keeps_its_run(
 ) -> None:
     """Under the lock the doctor reads again, and leaves alone what has an owner by then."""
     ward.killed("r")
-    locked, session = files.locked, SessionManager(ward.make_config(), run_name="r")
+    locked, session = locks.locked, SessionManager(ward.make_config(), run_name="r")
 
     def after_a_start(directory: files.OpenDirectory, name: str) -> Any:
-        monkeypatch.setattr(files, "locked", locked)
+        monkeypatch.setattr(locks, "locked", locked)
         session.setup_directories()
         return locked(directory, name)
 
-    monkeypatch.setattr(files, "locked", after_a_start)
+    monkeypatch.setattr(locks, "locked", after_a_start)
     told = ward.doctor("--fix")
     assert told.states == {"r": "running"}
     assert told.runs["r"]["repairs"] == []
@@ -530,7 +530,7 @@ def test_a_start_that_is_at_work_is_no_run_without_a_record(
 
     threads: list[threading.Thread] = []
     waiting = threading.Event()
-    try_lock = files._try_lock
+    try_lock = locks._try_lock
 
     def tried(fd: int) -> bool:
         got = try_lock(fd)
@@ -538,7 +538,7 @@ def test_a_start_that_is_at_work_is_no_run_without_a_record(
             waiting.set()
         return got
 
-    monkeypatch.setattr(files, "_try_lock", tried)
+    monkeypatch.setattr(locks, "_try_lock", tried)
     monkeypatch.setattr(files, "write_atomic", look_first)
     session.setup_directories()
     threads[0].join()

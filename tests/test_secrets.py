@@ -268,10 +268,10 @@ def test_a_directory_is_named_without_its_secrets(
 ) -> None:
     """A path that cannot be made is in message, repr, attributes and pickle, its secrets not."""
     monkeypatch.setenv("HF_TOKEN", "canary-environment")
-    (tmp_path / "file").write_text("")
-    place = str(tmp_path / "file" / "canary-environment")
+    place = str(tmp_path / "canary-environment")
+    Path(place).write_text("")
     with pytest.raises(DirectorySetupError, match="Not a directory") as caught:
-        SessionManager(make_config(logging={"log_dir": place})).setup_directories()
+        SessionManager(make_config(logging={"log_dir": f"{place}/runs"})).setup_directories()
     error = caught.value
     for shown in (str(error), repr(error), repr(vars(error)), repr(pickle.dumps(error))):
         assert "canary" not in shown

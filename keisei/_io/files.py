@@ -14,8 +14,6 @@ import asyncio
 import errno
 import os
 import stat
-import sys
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import ParamSpec, TypeVar
@@ -40,8 +38,6 @@ _HAS_DIR_FD = os.open in os.supports_dir_fd and os.rename in os.supports_dir_fd
 _O_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _O_BINARY = getattr(os, "O_BINARY", 0)
 _O_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
-_NO_LOCKS_HERE = frozenset([errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK])
-_LOCK_TIMEOUT = 10.0
 
 FILE_TIMEOUT = 60.0
 
@@ -195,6 +191,7 @@ class OpenDirectory:
             kept = f"{name}.{suffix}" + (f"-{number}" if number > 1 else "")
             if not self.holds(kept):
                 self.replace(name, kept)
+                self.sync()
                 return kept
             number += 1
 
@@ -206,6 +203,16 @@ class OpenDirectory:
         except FileNotFoundError:
             return False
         return True
+
+    def set_mode(self, name: str, mode: int) -> None:
+        """Set the permissions of a file or directory (`.` is this one); POSIX only."""
+        with self._naming(name):
+            flags = os.O_RDONLY | _O_NOFOLLOW | _O_NONBLOCK
+            fd = os.open(self._at(name), flags, dir_fd=self._fd)
+            try:
+                os.fchmod(fd, mode)
+            finally:
+                os.close(fd)
 
     def unlink(self, name: str) -> None:
         """Remove a file; it is no error where there is none."""
@@ -332,68 +339,3 @@ def _write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
-
-
-@contextmanager
-def locked(directory: OpenDirectory, name: str) -> Iterator[None]:
-    """Hold a file's lock against other processes, for a moment.
-
-    Where the file system knows no locks, it goes on without one: `mkdir` still lets only one
-    start make a directory.
-
-    Args:
-        directory: where the file lives.
-        name: its name there; it is made where it is missing.
-
-    Raises:
-        TimeoutError: somebody has held it for 10 seconds.
-    """
-    fd = directory.open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND)
-    try:
-        give_up = time.monotonic() + _LOCK_TIMEOUT
-        while not _try_lock(fd):
-            if time.monotonic() > give_up:
-                path = os.path.join(directory.path, name)
-                raise TimeoutError(errno.ETIMEDOUT, "another start holds its lock", path)
-            time.sleep(0.002)
-        try:
-            yield
-        finally:
-            # Not left to close: a process forked meanwhile would keep the lock for its life.
-            _unlock(fd)
-    finally:
-        os.close(fd)
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _try_lock(fd: int) -> bool:
-        os.lseek(fd, 2**31 - 2, os.SEEK_SET)  # a byte that no log reaches
-        try:
-            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
-    def _unlock(fd: int) -> None:
-        os.lseek(fd, 2**31 - 2, os.SEEK_SET)
-        with suppress(OSError):
-            msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)
-
-else:
-    import fcntl
-
-    def _try_lock(fd: int) -> bool:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError as exc:
-            if exc.errno not in _NO_LOCKS_HERE:
-                raise
-        return True
-
-    def _unlock(fd: int) -> None:
-        with suppress(OSError):
-            fcntl.flock(fd, fcntl.LOCK_UN)

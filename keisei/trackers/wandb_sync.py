@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from keisei._io import files, process
+from keisei._io import files, locks, process
 from keisei.trackers import wandb_file, wandb_upload
 from keisei.trackers.wandb_file import Rest, RunFile
 from keisei.trackers.wandb_runs import Attempt, LocalRun
@@ -97,7 +97,7 @@ def sync_run(run: LocalRun, timeout: float) -> Iterator[Outcome]:
     try:
         with (
             files.OpenDirectory(os.path.join(run.directory, "wandb")) as directory,
-            files.locked(directory, _LOCK),
+            locks.locked(directory, _LOCK),
         ):
             upload = _Upload(run, directory, time.monotonic() + timeout)
             while todo:

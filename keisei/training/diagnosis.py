@@ -16,7 +16,7 @@ from typing import BinaryIO, Literal
 
 import pydantic_core
 
-from keisei._io import files, process
+from keisei._io import files, locks, process
 from keisei.errors import InvalidRunNameError
 from keisei.run.ownership import Owner, SessionRecord
 from keisei.run.paths import (
@@ -30,6 +30,7 @@ from keisei.run.paths import (
 from keisei.run.rebuild import rebuilt_record, salvaged_owner
 from keisei.run.state import FINAL
 from keisei.trackers import wandb_runs
+from keisei.training.directories import own_lines
 
 State = Literal[
     "running",
@@ -50,10 +51,7 @@ _SIGNS = (TRAINING_LOG, CONFIG_FILE, MODELS)  # by which a run without a record 
 _LOGS = (TRAINING_LOG, EVALUATION_LOG)
 _CONFIG = re.compile(r"effective_config(\.attempt-\d+)?\.json")
 _TEMPORARY = re.compile(r"\.(session|effective_config(\.attempt-\d+)?)\.json\.tmp")
-_LINE_MARKS = (b"] session started: run ", b"] session ended: run ")
-_LONGEST_LINE = 4096  # bytes: keisei's own lines are far shorter
 _LARGEST = 64 * 2**20  # bytes of a JSON file that is still read
-O_NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # or a FIFO would hold whoever opens it
 _HAS_MODES = os.name == "posix"
 _KINDS = {
     stat.S_IFLNK: "a symbolic link",
@@ -123,7 +121,7 @@ def diagnose(path: str, gone: Collection[str] = ()) -> Diagnosis | None:
                 # A start may be at work: it holds the lock until its record stands there.
                 with suppress(OSError):
                     _opened(directory, TRAINING_LOG).close()
-                    with files.locked(directory, TRAINING_LOG):
+                    with locks.locked(directory, TRAINING_LOG):
                         return examine(directory, gone)
             return found
     except (FileNotFoundError, NotADirectoryError):
@@ -211,18 +209,7 @@ def rebuilt(directory: files.OpenDirectory) -> SessionRecord | None:
     if model_root:
         model_root = os.path.abspath(os.path.expanduser(model_root))
     paths = plan_paths(root, model_root or None, name).as_dict()
-    return rebuilt_record(_own_lines(directory), name, paths)
-
-
-def _own_lines(directory: files.OpenDirectory) -> str:
-    """Read keisei's own lines of the training log, however large that is."""
-    found, begins = [], True
-    with suppress(FileNotFoundError), _opened(directory, TRAINING_LOG) as file:
-        while part := file.readline(_LONGEST_LINE):
-            if begins and any(mark in part for mark in _LINE_MARKS):
-                found.append(part.rstrip(b"\n"))
-            begins = part.endswith(b"\n")
-    return b"\n".join(found).decode(errors="replace")
+    return rebuilt_record(own_lines(directory), name, paths)
 
 
 def _torn(
@@ -300,15 +287,11 @@ def _read(directory: files.OpenDirectory, name: str) -> bytes:
 
 
 def _opened(directory: files.OpenDirectory, name: str) -> BinaryIO:
-    """Open a regular file to read; anything else is an error, and holds nobody."""
+    """Open a regular file to read; anything else is an error that says what stands there."""
     mode = os.lstat(os.path.join(directory.path, name)).st_mode
-    if stat.S_ISREG(mode):
-        fd = directory.open(name, os.O_RDONLY | O_NONBLOCK)
-        mode = os.fstat(fd).st_mode
-        if stat.S_ISREG(mode):
-            return open(fd, "rb")
-        os.close(fd)
-    raise OSError(errno.EINVAL, f"{_kind(mode)}, where a file should be", name)
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, f"{_kind(mode)}, where a file should be", name)
+    return open(directory.open(name, os.O_RDONLY), "rb")
 
 
 def _kind(mode: int) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
-from keisei._io import files, process
+from keisei._io import files, locks, process
 from keisei.config_schema import AppConfig
 from keisei.errors import DirectorySetupError, quoted
 from keisei.log import logger
@@ -32,6 +32,9 @@ from keisei.run.record import end_line
 from keisei.run.state import FinalStatus
 
 DEFAULT_ROOT = "runs"
+
+_LINE_MARKS = (b"] session started: run ", b"] session ended: run ")
+_LONGEST_LINE = 4096  # bytes: keisei's own lines are far shorter
 
 
 @dataclass
@@ -235,7 +238,7 @@ def _take(
     """Take a directory under its lock; ``None`` where the next number is to be tried."""
     with (
         files.OpenDirectory(paths.run_artifact_dir) as directory,
-        files.locked(directory, TRAINING_LOG),
+        locks.locked(directory, TRAINING_LOG),
     ):
         earlier = _read_record(directory, paths)
         owner = earlier.owner if earlier is not None else None
@@ -277,16 +280,24 @@ def _read_record(directory: files.OpenDirectory, paths: RunPaths) -> SessionReco
         kept = directory.set_aside(RECORD_FILE, "corrupt")
         where = quoted(os.path.join(directory.path, kept), 300)
         logger.warning("the record of run %s was corrupt, and is set aside as %s", name, where)
-    record = rebuilt_record(_own_lines(directory), name, paths.as_dict())
+    record = rebuilt_record(own_lines(directory), name, paths.as_dict())
     if record is not None:
         logger.warning("the record of run %s was rebuilt from its training log", name)
     return record
 
 
-def _own_lines(directory: files.OpenDirectory) -> str:
-    """Read those lines of the training log that keisei itself has written."""
-    with open(directory.open(TRAINING_LOG, os.O_RDONLY), "rb") as log:
-        return b"".join(line for line in log if b"] session " in line).decode(errors="replace")
+def own_lines(directory: files.OpenDirectory) -> str:
+    """Read keisei's own lines of a training log, however large that is."""
+    found, begins = [], True
+    with (
+        suppress(FileNotFoundError),
+        open(directory.open(TRAINING_LOG, os.O_RDONLY), "rb") as log,
+    ):
+        while part := log.readline(_LONGEST_LINE):
+            if begins and any(mark in part for mark in _LINE_MARKS):
+                found.append(part.rstrip(b"\n"))
+            begins = part.endswith(b"\n")
+    return b"\n".join(found).decode(errors="replace")
 
 
 def _make_models(directory: files.OpenDirectory, paths: RunPaths) -> None:

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import difflib
 import os
-import stat
 import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 
-from keisei._io import files
+from keisei._io import files, locks
 from keisei.errors import quoted
 from keisei.run.ownership import Owner
 from keisei.run.paths import RECORD_FILE, TRAINING_LOG
 from keisei.run.record import gone_line
 from keisei.training.diagnosis import (
-    O_NONBLOCK,
     Diagnosis,
     Finding,
     Kind,
@@ -89,7 +87,7 @@ def repair(run: Diagnosis, gone: Collection[str] = ()) -> Diagnosis:
     try:
         with (
             files.OpenDirectory(run.directory) as directory,
-            files.locked(directory, TRAINING_LOG),
+            locks.locked(directory, TRAINING_LOG),
         ):
             again = examine(directory, gone)
             return run if again is None else _repaired(directory, again, gone)
@@ -129,7 +127,7 @@ def _last_sign(directory: files.OpenDirectory) -> str:
 def _keep_temporary(
     directory: files.OpenDirectory, run: Diagnosis, finding: Finding, seen: str
 ) -> str:
-    return f"{finding.file} is kept as {_set_aside(directory, finding.file, 'leftover')}"
+    return f"{finding.file} is kept as {directory.set_aside(finding.file, 'leftover')}"
 
 
 def _close_log(directory: files.OpenDirectory, run: Diagnosis, finding: Finding, seen: str) -> str:
@@ -138,13 +136,9 @@ def _close_log(directory: files.OpenDirectory, run: Diagnosis, finding: Finding,
 
 
 def _set_mode(directory: files.OpenDirectory, run: Diagnosis, finding: Finding, seen: str) -> str:
-    fd = directory.open(finding.file, os.O_RDONLY | O_NONBLOCK)
-    try:
-        mode = os.fstat(fd).st_mode
-        os.fchmod(fd, stat.S_IMODE(mode) & ~0o777 | right_mode(mode))
-    finally:
-        os.close(fd)
-    return f"{finding.file}: its mode is {right_mode(mode):04o}"
+    mode = right_mode(os.lstat(os.path.join(directory.path, finding.file)).st_mode)
+    directory.set_mode(finding.file, mode)
+    return f"{finding.file}: its mode is {mode:04o}"
 
 
 def _end(directory: files.OpenDirectory, run: Diagnosis, finding: Finding, seen: str) -> str:
@@ -161,7 +155,7 @@ def _rebuild(directory: files.OpenDirectory, run: Diagnosis, finding: Finding, s
     assert record is not None
     how = f"is rebuilt from {TRAINING_LOG}"
     if run.state == "corrupt":
-        how += f"; the old one is kept as {_set_aside(directory, RECORD_FILE, 'corrupt')}"
+        how += f"; the old one is kept as {directory.set_aside(RECORD_FILE, 'corrupt')}"
     logged = record.ended_at is not None
     if not logged:
         record = record.model_copy(update={"ended_at": seen})
@@ -184,14 +178,3 @@ _REPAIRS: dict[Kind, _Act] = {
 
 def _log_end(directory: files.OpenDirectory, name: str, seen: str, owner: Owner | None) -> None:
     files.append(directory, TRAINING_LOG, f"{gone_line(now(), name, seen, owner)}\n".encode())
-
-
-def _set_aside(directory: files.OpenDirectory, name: str, suffix: str) -> str:
-    """Rename a file to a name that nothing has."""
-    kept, number = f"{name}.{suffix}", 1
-    while os.path.lexists(os.path.join(directory.path, kept)):
-        number += 1
-        kept = f"{name}.{suffix}-{number}"
-    directory.replace(name, kept)
-    directory.sync()
-    return kept
