@@ -237,6 +237,13 @@ def test_a_run_elsewhere_is_left_alone_until_its_host_is_said_to_be_gone(ward: W
     assert "on host node-7" in ward.log()[-1]
 
 
+def test_an_owner_whose_number_another_process_has_by_now_is_gone(ward: Ward) -> None:
+    """A process is known by its number and by when it started."""
+    ward.elsewhere(host=socket.gethostname(), process_start="long ago")
+    assert ward.doctor().states == {"r": "died"}
+    assert ward.doctor("--fix").states == {"r": "failed"}
+
+
 def test_this_host_is_not_gone(ward: Ward, living: SessionManager[Any]) -> None:
     """Whoever says so is told, and nothing is done."""
     code, _, error = ward.said("--fix", "--gone", socket.gethostname())
@@ -425,7 +432,7 @@ def test_what_is_no_file_is_said_and_neither_followed_nor_waited_for(ward: Ward,
     """In each place of a run: reported, left where it is, and the doctor comes to its end."""
     names = ["session.json", "training.log", "evaluation.log", "effective_config.json"]
     for name in names:
-        run = ward.completed(f"no {name}".replace(" ", "-"))
+        run = ward.completed(f"no-{name}")
         (run / name).unlink()
         (ward.root.parent / "target").unlink(missing_ok=True)
         oddity(kind, run / name)
@@ -515,9 +522,11 @@ def test_a_start_that_is_at_work_is_no_run_without_a_record(
     ward: Ward, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A new run's directory stands a moment before its record: the doctor waits for the start."""
-    seen = []
-    write = files.write_atomic
-    (session := SessionManager(ward.make_config(), run_name="r"))
+    seen: list[Told] = []
+    threads: list[threading.Thread] = []
+    waiting = threading.Event()
+    write, try_lock = files.write_atomic, locks._try_lock
+    session = SessionManager(ward.make_config(), run_name="r")
 
     def look_first(directory: files.OpenDirectory, name: str, data: bytes) -> None:
         looking = threading.Thread(target=lambda: seen.append(ward.doctor()))
@@ -527,10 +536,6 @@ def test_a_start_that_is_at_work_is_no_run_without_a_record(
             assert looking.is_alive()
         write(directory, name, data)
         threads.append(looking)
-
-    threads: list[threading.Thread] = []
-    waiting = threading.Event()
-    try_lock = locks._try_lock
 
     def tried(fd: int) -> bool:
         got = try_lock(fd)
@@ -791,8 +796,8 @@ def test_a_terminal_sees_colours_and_progress(ward: Ward) -> None:
     assert b"looking at r" in seen
 
 
-def test_a_thousand_runs_take_no_second(ward: Ward) -> None:
-    """What is said of many runs is counted, and the time it took."""
+def test_a_thousand_runs_are_told_in_one_go(ward: Ward) -> None:
+    """Each is in the document; the time that it took is printed."""
     run = ward.completed("r-0")
     text = (run / "session.json").read_bytes()
     for number in range(1, 1000):

@@ -90,16 +90,7 @@ def may_take(
     if record is not None and record.status == "running" and alive:
         if if_exists == "number":
             return False
-        owner = record.owner
-        raise SessionInUseError(
-            f"run {quoted(record.run_name)} belongs to process {owner.pid} on host "
-            f"{quoted(owner.host)}, attempt {record.attempt}, since {record.started_at}. Wait for "
-            "it or end it, use another run name, or set logging.if_exists to 'number'. If that "
-            f"process is gone from another host, move {quoted(path, 300)} away.",
-            path=path,
-            host=owner.host,
-            pid=owner.pid,
-        )
+        raise in_use(record.run_name, record.owner, path)
     if made or if_exists == "resume":
         return True
     if if_exists == "number":
@@ -108,4 +99,22 @@ def may_take(
         f"{quoted(path, 300)} exists, and logging.if_exists is 'refuse'. Use another run name, or "
         "set logging.if_exists to 'resume' or 'number'.",
         path=path,
+    )
+
+
+def in_use(run_name: str, owner: Owner, path: str) -> SessionInUseError:
+    """Say that a run has a live owner, and every way out.
+
+    Args:
+        run_name: the run's name.
+        owner: who owns it.
+        path: its directory.
+    """
+    return SessionInUseError(
+        f"run {quoted(run_name)} belongs to process {owner.pid} on host {quoted(owner.host)}. Wait "
+        "for it or end it, use another run name, or set logging.if_exists to 'number'. If that "
+        f"host is gone, `keisei doctor --fix --gone HOST` frees its runs ({quoted(path, 300)}).",
+        path=path,
+        host=owner.host,
+        pid=owner.pid,
     )

@@ -27,7 +27,7 @@ from keisei.run.paths import (
     RunPaths,
     plan_paths,
 )
-from keisei.run.rebuild import rebuilt_record
+from keisei.run.rebuild import rebuilt_record, salvaged_owner
 from keisei.run.record import end_line
 from keisei.run.state import FinalStatus
 
@@ -277,6 +277,9 @@ def _read_record(directory: files.OpenDirectory, paths: RunPaths) -> SessionReco
     if record is not None:
         return record
     if text is not None:
+        owner = salvaged_owner(text)
+        if owner is not None and process.lives(owner.host, owner.pid, owner.process_start):
+            raise ownership.in_use(name, owner, paths.run_artifact_dir)
         kept = directory.set_aside(RECORD_FILE, "corrupt")
         where = quoted(os.path.join(directory.path, kept), 300)
         logger.warning("the record of run %s was corrupt, and is set aside as %s", name, where)
