@@ -1,0 +1,341 @@
+"""A session that is cancelled at any suspension of any method ends, truthfully, and lets go.
+
+Each operation is cancelled at its first suspension, then in a new session at its second, and so
+on to its last, in every way that a task can be cancelled. What a session owes then is checked
+after each, and everything that is amiss is shown at the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from keisei import AppConfig, AsyncSessionManager
+from keisei._io import files
+from tests.conftest import MakeConfig
+from tests.support.cancellations import ANYWHERE, ASYNCIO, Case, Hops, Session, Way, act_and_end
+from tests.support.suspensions import at_every_suspension
+
+AT_LEAST = 400  # cancellations on each of the three backends
+
+
+# ---- the operations ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What is cancelled.
+
+    Attributes:
+        act: the operation.
+        prepare: the steps that it needs, which are not cancelled.
+        status: the end of a session whose operation saw the cancellation.
+    """
+
+    act: Callable[[Case], Awaitable[object]]
+    prepare: Callable[[Case], Awaitable[object]]
+    status: str = "cancelled"
+
+
+async def nothing(case: Case) -> None:
+    """Need no step."""
+
+
+async def claim(case: Case) -> None:
+    """Own the directories."""
+    await case.session.setup_directories()
+
+
+async def claim_and_track(case: Case) -> None:
+    """Own the directories, and have a tracker."""
+    await case.session.setup_directories()
+    await case.session.setup_remote_logging(case.tracker)
+
+
+async def busy_claim(case: Case) -> None:
+    """Be claiming the directories in another task, which holds the step."""
+    case.group.start_soon(case.session.setup_directories)
+    await anyio.sleep(0)
+    await anyio.sleep(0)
+
+
+async def busy(case: Case) -> None:
+    """Own the directories, and be saving the config in another task, which holds the step."""
+    await case.session.setup_directories()
+    case.group.start_soon(case.session.save_effective_config)
+    await anyio.sleep(0)
+    await anyio.sleep(0)
+
+
+async def another_ends_it_first(case: Case) -> None:
+    """Have a neighbour end the session as failed."""
+    await claim_and_track(case)
+    case.group.start_soon(end_as_failed, case)
+    while case.session.status == "running":
+        await anyio.sleep(0)
+
+
+async def another_ends_it_next(case: Case) -> None:
+    """Have a neighbour end the session as failed as soon as somebody has ended it."""
+
+    async def follow() -> None:
+        while case.session.status == "running":
+            await anyio.sleep(0)
+        await end_as_failed(case)
+
+    await claim_and_track(case)
+    case.group.start_soon(follow)
+
+
+async def end_as_failed(case: Case) -> None:
+    """End the session as failed, and note what it has ended as."""
+    case.neighbours.append(await case.session.finalize_session("failed"))
+
+
+async def crowd(case: Case) -> None:
+    """Be one of many: wait for a turn at the files each time, and for one to end."""
+
+    async def neighbour(gate: Callable[[], anyio.CapacityLimiter]) -> None:
+        while not case.over:
+            async with gate():
+                await anyio.sleep(0)
+
+    for gate in (files.turn, files.ending):
+        for _ in range(2 * files.THREADS):
+            case.group.start_soon(neighbour, gate)
+    await anyio.sleep(0)
+
+
+async def first_attempt(case: Case) -> None:
+    """Have a first attempt of the run ended, all of it."""
+    async with AsyncSessionManager(case.session.config, run_name=case.session.run_name):
+        pass
+
+
+async def patient_logger(line: str) -> None:
+    """Give the loop back for each line."""
+    await anyio.sleep(0)
+
+
+async def life(case: Case) -> None:
+    """Be a program: enter, track, train for a moment, leave."""
+    async with case.session as session:
+        await session.setup_remote_logging(case.tracker)
+        for _ in range(3):
+            await anyio.sleep(0)
+        await session.log_session_info(patient_logger)
+        case.body = True
+
+
+OPERATIONS = {
+    "setup_directories": Operation(lambda c: c.session.setup_directories(), nothing),
+    "setup_remote_logging": Operation(lambda c: c.session.setup_remote_logging(c.tracker), claim),
+    "save_effective_config": Operation(lambda c: c.session.save_effective_config(), claim),
+    "log_session_start": Operation(lambda c: c.session.log_session_start(), claim_and_track),
+    "log_session_info": Operation(lambda c: c.session.log_session_info(patient_logger), claim),
+    "finalize_session": Operation(
+        lambda c: c.session.finalize_session(), claim_and_track, "completed"
+    ),
+    # Alone, these two are never suspended; nor is any method that finds another step at work.
+    "setup_directories, in a row": Operation(lambda c: c.session.setup_directories(), busy_claim),
+    "setup_wandb, in a row": Operation(lambda c: c.session.setup_wandb(), busy),
+    "setup_seeding, in a row": Operation(lambda c: c.session.setup_seeding(), busy),
+    "finalize_session, in a row": Operation(
+        lambda c: c.session.finalize_session(), busy, "completed"
+    ),
+    "the second to end": Operation(
+        lambda c: c.session.finalize_session(), another_ends_it_first, "failed"
+    ),
+    "the first to end": Operation(
+        lambda c: c.session.finalize_session(), another_ends_it_next, "completed"
+    ),
+    "entry": Operation(lambda c: c.session.__aenter__(), nothing),
+    "life": Operation(life, nothing),
+    "a resumed life": Operation(life, first_attempt),
+    "a life in a crowd": Operation(life, crowd),
+}
+
+
+# ---- what a session owes after it ------------------------------------------
+
+
+def snapshot(directory: Path) -> dict[str, tuple[int, int, int]]:
+    """Tell every file of a run from what it may become."""
+    found = {}
+    for path in directory.rglob("*"):
+        stat = path.stat()
+        found[str(path)] = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    return found
+
+
+async def our_threads_after_a_while() -> list[str]:
+    """Name the threads of keisei's that do not end."""
+    give_up = time.monotonic() + 5
+    while True:
+        names = [thread.name for thread in threading.enumerate()]
+        ours = [name for name in names if name.startswith("keisei-") and name != "keisei-exit"]
+        if not ours or time.monotonic() > give_up:
+            return ours
+        await anyio.sleep(0)
+
+
+async def amiss(case: Case, expected: str) -> list[str]:
+    """Tell what is not as it should be once the operation is over and its session ended."""
+    session = case.session
+    found = []
+    if session.status != expected:
+        found.append(f"the session is {session.status} and not {expected}")
+    if any(end != session.status for end in case.neighbours):
+        found.append(f"a neighbour saw {case.neighbours}, the session is {session.status}")
+    found += [f"the thread {name} does not end" for name in await our_threads_after_a_while()]
+    directory = Path(session.config.logging.log_dir or "", session.run_name)
+    if directory.exists():
+        found += amiss_on_disk(case, directory)
+    elif session.get_session_summary()["run_artifact_dir"] is not None:
+        found.append("the directory is gone")
+    known = session.get_session_summary()["trackers"]
+    for run in case.tracker.runs:
+        # A run that came alive when nobody waited any more has never tracked a thing.
+        if run.ends != [session.status if known else "failed"]:
+            found.append(f"a tracker's run got the ends {run.ends}")
+    return found
+
+
+def amiss_on_disk(case: Case, directory: Path) -> list[str]:
+    """Tell what is not as it should be in the run's directory."""
+    try:
+        record = json.loads((directory / "session.json").read_bytes())
+    except (OSError, ValueError) as exc:
+        return [f"there is no record: {exc!r}"]
+    found = []
+    claimed = case.session.get_session_summary()["run_artifact_dir"] is not None
+    status = case.session.status if claimed else "completed"  # as an earlier attempt has left it
+    if record["status"] != status:
+        found.append(f"the record says {record['status']}, the session {case.session.status}")
+    if record["session_id"] != case.session.session_id and claimed:
+        found.append("the record is another session's")
+    live = [name for name, known in record["trackers"].items() if known["state"] == "live"]
+    found += [f"the record says that {name} lives" for name in live]
+    log = (directory / "training.log").read_text(encoding="utf-8")
+    if log.count("session ended") != record["attempt"]:
+        found.append(f"{record['attempt']} attempts, and the log is {log!r}")
+    found += [f"{path} is left" for path in directory.rglob(".*.tmp")]
+    return found
+
+
+async def not_let_go(session: Session) -> list[str]:
+    """Tell why the next attempt of the run cannot have its directory, and who still writes."""
+    found = []
+    directory = Path(session.config.logging.log_dir or "", session.run_name)
+    before = snapshot(directory)
+    for _ in range(5):
+        await anyio.sleep(0)
+    if snapshot(directory) != before:
+        found.append("somebody still writes")
+    following = AsyncSessionManager(session.config, run_name=session.run_name)
+    try:
+        await following.setup_directories()
+        await following.finalize_session()
+    except Exception as exc:
+        found.append(f"the next attempt: {exc!r}")
+    return found
+
+
+def tasks() -> set[int]:
+    """Give the ids of the tasks that there are."""
+    return {task.id for task in anyio.get_running_tasks()}
+
+
+def cancels() -> int:
+    """Tell how many cancellations of the current task asyncio counts as not yet dealt with."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # on trio
+        return 0
+    return task.cancelling() if task is not None else 0
+
+
+async def cancel_once(
+    config: AppConfig, hops: Hops, operation: Operation, way: Way, name: str, k: int
+) -> tuple[bool, list[str]]:
+    """Cancel an operation at its k-th suspension: whether there was one, and what is amiss."""
+    tasks_before, cancels_before = tasks(), cancels()
+    async with anyio.create_task_group() as group:
+        case = Case(AsyncSessionManager(config, run_name=name), k, hops, group)
+        await operation.prepare(case)
+        seen = await way(case, partial(act_and_end, case, operation.act))
+    found = [f"{work} is still at work" for work in hops.at_work]
+    hops.at_work.clear()
+    if tasks() != tasks_before:
+        found.append("a task is left")
+    if cancels() != cancels_before:
+        found.append("the caller's task still counts as one that is being cancelled")
+    assert case.stepped is not None
+    if case.owed and not seen:
+        found.append(f"the cancellation was swallowed; the operation raised {case.error!r}")
+    if case.error is not None and not isinstance(case.error, anyio.get_cancelled_exc_class()):
+        found.append(f"the operation raised {case.error!r}")
+    has_returned = case.body or (case.error is None and operation.status == "cancelled")
+    found += await amiss(case, "completed" if has_returned else operation.status)
+    found += await not_let_go(case.session)
+    return case.stepped.reached, found
+
+
+@pytest.fixture
+def fast_root(tmp_path: Path) -> Iterator[Path]:
+    """A place for runs: in memory where there is one, for a thousand sessions sync to it."""
+    memory = "/dev/shm"
+    if not os.access(memory, os.W_OK):
+        yield tmp_path
+        return
+    place = tempfile.mkdtemp(prefix="keisei-", dir=memory)
+    yield Path(place)
+    shutil.rmtree(place)
+
+
+@pytest.mark.requirement("FIN-3", "FACE-3", "FACE-4")
+async def test_cancelled_at_every_suspension(
+    make_config: MakeConfig,
+    fast_root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    anyio_backend: tuple[str, dict[str, Any]],
+) -> None:
+    """Wherever and however it is cancelled, a session ends truly and lets go of everything."""
+    config = make_config(logging={"log_dir": str(fast_root)})
+    hops = Hops(monkeypatch)
+    ways = ANYWHERE if anyio_backend[0] == "trio" else ANYWHERE | ASYNCIO
+    tried: Counter[str] = Counter()
+    violations: list[str] = []
+
+    async def run(operation: str, way: str, k: int) -> bool:
+        name = f"{operation}-{way}-{k}".replace(",", "").replace(" ", "-")
+        reached, found = await cancel_once(config, hops, OPERATIONS[operation], ways[way], name, k)
+        said = [record for record in caplog.records if record.levelno >= logging.WARNING]
+        found += [f"it was logged that {record.getMessage()}" for record in said]
+        caplog.clear()
+        violations.extend(f"{operation}, cancelled by {way} at {k}: {what}" for what in found)
+        return reached
+
+    for operation in OPERATIONS:
+        for way in ways:
+            tried[operation] += await at_every_suspension(partial(run, operation, way))
+    print(f"cancellations tried: {tried.total()}, violations: {len(violations)}")
+    assert not violations, "\n".join(violations)
+    assert tried.total() >= AT_LEAST
+    assert [name for name in OPERATIONS if not tried[name]] == []
