@@ -110,15 +110,18 @@ async def end_as_failed(case: Case) -> None:
 async def crowd(case: Case) -> None:
     """Be one of many: wait for a turn at the files each time, and for one to end."""
 
-    async def neighbour(gate: Callable[[], anyio.CapacityLimiter]) -> None:
-        while not case.over:
-            async with gate():
-                await anyio.sleep(0)
+    async def many(gate: anyio.CapacityLimiter, places: list[object]) -> None:
+        while not case.over:  # one leaves, and lets in who has waited longest
+            gate.release_on_behalf_of(places[0])
+            await gate.acquire_on_behalf_of(places[0])
+        for place in places:
+            gate.release_on_behalf_of(place)
 
-    for gate in (files.turn, files.ending):
-        for _ in range(2 * files.THREADS):
-            case.group.start_soon(neighbour, gate)
-    await anyio.sleep(0)
+    for gate in (files.turn(), files.ending()):
+        places = [object() for _ in range(files.THREADS)]
+        for place in places:
+            gate.acquire_on_behalf_of_nowait(place)
+        case.group.start_soon(many, gate, places)
 
 
 async def first_attempt(case: Case) -> None:
