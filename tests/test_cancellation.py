@@ -45,11 +45,13 @@ class Operation:
         act: the operation.
         prepare: the steps that it needs, which are not cancelled.
         status: the end of a session whose operation saw the cancellation.
+        ends: whether it ends the session by itself, at the latest when it is cancelled.
     """
 
     act: Callable[[Case], Awaitable[object]]
     prepare: Callable[[Case], Awaitable[object]]
     status: str = "cancelled"
+    ends: bool = False
 
 
 async def nothing(case: Case) -> None:
@@ -109,19 +111,23 @@ async def end_as_failed(case: Case) -> None:
 
 async def crowd(case: Case) -> None:
     """Be one of many: wait for a turn at the files each time, and for one to end."""
+    gates = (files.ending(), files.turn())
+    places = [object() for _ in range(files.THREADS)]
 
-    async def many(gate: anyio.CapacityLimiter, places: list[object]) -> None:
-        while not case.over:  # one leaves, and lets in who has waited longest
-            gate.release_on_behalf_of(places[0])
-            await gate.acquire_on_behalf_of(places[0])
-        for place in places:
-            gate.release_on_behalf_of(place)
+    async def many() -> None:
+        while not case.over:  # one leaves, lets in who has waited longest, and comes again
+            for gate in gates:
+                gate.release_on_behalf_of(places[0])
+            for gate in gates:
+                await gate.acquire_on_behalf_of(places[0])
+        for gate in gates:
+            for place in places:
+                gate.release_on_behalf_of(place)
 
-    for gate in (files.turn(), files.ending()):
-        places = [object() for _ in range(files.THREADS)]
+    for gate in gates:
         for place in places:
             gate.acquire_on_behalf_of_nowait(place)
-        case.group.start_soon(many, gate, places)
+    case.group.start_soon(many)
 
 
 async def first_attempt(case: Case) -> None:
@@ -167,10 +173,10 @@ OPERATIONS = {
     "the first to end": Operation(
         lambda c: c.session.finalize_session(), another_ends_it_next, "completed"
     ),
-    "entry": Operation(lambda c: c.session.__aenter__(), nothing),
-    "life": Operation(life, nothing),
-    "a resumed life": Operation(life, first_attempt),
-    "a life in a crowd": Operation(life, crowd),
+    "entry": Operation(lambda c: c.session.__aenter__(), nothing, ends=True),
+    "life": Operation(life, nothing, ends=True),
+    "a resumed life": Operation(life, first_attempt, ends=True),
+    "a life in a crowd": Operation(life, crowd, ends=True),
 }
 
 
@@ -281,7 +287,9 @@ async def cancel_once(
     async with anyio.create_task_group() as group:
         case = Case(AsyncSessionManager(config, run_name=name), k, hops, group)
         await operation.prepare(case)
-        seen = await way(case, partial(act_and_end, case, operation.act))
+        seen = await way(case, partial(act_and_end, case, operation.act, ends=operation.ends))
+    if case.error is None and not case.body:  # it has entered, and not left
+        await case.session.finalize_session()
     found = [f"{work} is still at work" for work in hops.at_work]
     hops.at_work.clear()
     if tasks() != tasks_before:

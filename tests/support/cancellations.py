@@ -93,27 +93,35 @@ class Case:
     stepped: Stepped[None] | None = None
 
 
-async def act_and_end(case: Case, operation: Callable[[Case], Awaitable[object]]) -> None:
-    """Run the operation, and end the session as a program's `finally` does."""
+async def act_and_end(
+    case: Case, operation: Callable[[Case], Awaitable[object]], *, ends: bool
+) -> None:
+    """Run the operation, and end the session as a program's `finally` does.
+
+    Args:
+        case: the case.
+        operation: what is stepped, and cancelled.
+        ends: whether it has to end the session by itself.
+    """
 
     async def work() -> None:
         await operation(case)
 
     def watch(trap: object) -> None:
-        assert case.stepped is not None
-        if case.again and case.stepped.count > case.k:
+        if case.again and stepped.count > case.k:
             case.cancel(trap)
         case.owed = case.owed or case.asked()
 
-    case.stepped = Stepped(work(), case.k, lambda trap: case.cancel(trap), watch)
+    case.stepped = stepped = Stepped(work(), case.k, lambda trap: case.cancel(trap), watch)
     try:
-        await case.stepped
+        await stepped
     except BaseException as exc:
         case.error = exc
         raise
     finally:
-        with anyio.CancelScope(shield=True):
-            await case.session.finalize_session()
+        if not ends:
+            with anyio.CancelScope(shield=True):
+                await case.session.finalize_session()
         case.over = True
 
 
