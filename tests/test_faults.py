@@ -333,7 +333,9 @@ def test_a_whole_file_is_written_in_the_order_that_survives_a_power_loss(
     for name in names:
         steps = calls_for(calls, name)
         opened, *writes, synced, closed, renamed, directory = steps
-        temporary = os.path.join(run, f".{name}.tmp")
+        temporary = opened.path
+        assert temporary.startswith(f"{run}/.")
+        assert temporary.endswith(".tmp")
         assert [(s.kind, s.path) for s in steps if s not in writes] == [
             ("open", temporary),
             ("fsync", temporary),
@@ -354,7 +356,7 @@ def test_a_whole_file_is_written_in_the_order_that_survives_a_power_loss(
     renames = Counter(os.path.basename(call.target) for call in calls if call.kind == "rename")
     assert renames == Counter(names) + Counter(["session.json"])
     written = {call.path for call in calls if call.kind == "write"}
-    whole = {os.path.join(run, f".{name}.tmp") for name in names}
+    whole = {call.path for call in calls if call.kind == "rename"}
     assert written == whole | {os.path.join(run, "training.log")}
 
 
@@ -400,7 +402,7 @@ def test_a_disk_that_fills_up_in_the_middle(tiny_disk: Path) -> None:
     room."""
     sweep = Sweep(tiny_disk)
     failed = 0
-    for pages in range(8):
+    for pages in range(6):
         config = sweep.put(resumed=True)
         before = contents(sweep.run)
         with contextlib.suppress(OSError), open(tiny_disk / "filler", "wb", 0) as filler:
@@ -420,4 +422,5 @@ def test_a_disk_that_fills_up_in_the_middle(tiny_disk: Path) -> None:
         after = live(config, None)
         assert not after.raised, (pages, after.raised)
         assert not after.logged
-    assert failed > 2
+    assert failed > 1
+    assert failed < pages

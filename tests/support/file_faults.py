@@ -133,7 +133,7 @@ class FileFaults:
                 raise OSError(fault.errno, os.strerror(fault.errno), given)
             return action()
         except OSError as exc:
-            call.errno = exc.errno
+            call.errno = exc.errno or 0
             raise
 
     def open(self, path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
