@@ -7,6 +7,7 @@ import itertools
 import json
 import logging
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -204,66 +205,59 @@ async def test_a_dead_owners_run_is_taken_up_again(make_config: MakeConfig, tmp_
         assert session.get_session_summary()["attempt"] == 2
 
 
+RACE = """
+import json, multiprocessing, os
+from keisei import AppConfig, SessionInUseError, SessionManager
+
+def race(barrier, heard):
+    for number in range(25):
+        session = SessionManager(AppConfig(), run_name=f"r{number}")
+        barrier.wait()
+        won = dict.fromkeys(("host", "pid", "text"))
+        try:
+            session.setup_directories()
+        except SessionInUseError as exc:
+            won = {"host": exc.host, "pid": exc.pid, "text": str(exc)}
+        except Exception as exc:
+            won["text"] = repr(exc)
+        heard.put({"round": number, "racer": os.getpid(), **won})
+        barrier.wait()  # a winner that had gone could be succeeded
+
+if __name__ == "__main__":
+    known = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("fork" if "fork" in known else "spawn")
+    barrier, heard = context.Barrier(8), context.SimpleQueue()
+    racers = [context.Process(target=race, args=(barrier, heard)) for _ in range(8)]
+    for racer in racers:
+        racer.start()
+    print(json.dumps([heard.get() for _ in range(25 * 8)]))
+    for racer in racers:
+        racer.join()
+"""
+
+
 @pytest.mark.requirement("DIR-8")
 def test_one_of_many_processes_gets_the_name(tmp_path: Path) -> None:
-    """Eight processes start one run at the same moment: one owns it, seven get the typed error."""
-    code = (
-        "from keisei import AppConfig, SessionInUseError, SessionManager\n"
-        "import sys\n"
-        "for n in range(5):\n"
-        "    session = SessionManager(AppConfig(), run_name=f'r{n}')\n"
-        "    print('ready', flush=True); input()\n"
-        "    try: session.setup_directories(); print('won', flush=True)\n"
-        "    except SessionInUseError as exc: print('lost', exc.pid, flush=True)\n"
-        "input()\n"
-    )
+    """Eight processes start a run at the same moment, 25 times: one gets it, seven are told so."""
+    (tmp_path / "race.py").write_text(RACE)
     environ = {**os.environ, "KEISEI_LOG_DIR": str(tmp_path / "runs")}
-    racers = [
-        subprocess.Popen(
-            [sys.executable, "-c", code],
-            env=environ,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            bufsize=1,
-        )
-        for _ in range(8)
-    ]
-
-    def say(line: str) -> None:
-        for racer in racers:
-            assert racer.stdin is not None
-            racer.stdin.write(line)
-
-    def hear() -> list[str]:
-        return [racer.stdout.readline().strip() for racer in racers if racer.stdout is not None]
-
-    for number in range(5):
-        assert hear() == ["ready"] * 8
-        say("\n")
-        heard = hear()
-        assert heard.count("won") == 1, heard
-        winner = racers[heard.index("won")].pid
-        assert heard.count(f"lost {winner}") == 7, heard
+    command = [sys.executable, str(tmp_path / "race.py")]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    heard = json.loads(done.stdout)
+    for number in range(25):
+        told = [said for said in heard if said["round"] == number]
         record = json.loads((tmp_path / "runs" / f"r{number}" / "session.json").read_text())
+        winner = record["owner"]["pid"]
         assert record["attempt"] == 1
-        assert record["owner"]["pid"] == winner
-    say("\n")
-    for racer in racers:
-        racer.communicate()
-
-
-def test_a_torn_record_is_set_aside(
-    make_config: MakeConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A record that cannot be read is kept as `.corrupt`, said, and does not stop the start."""
-    run = tmp_path / "runs" / "r"
-    run.mkdir(parents=True)
-    (run / "session.json").write_text('{"session_id": "01')
-    with SessionManager(make_config(), run_name="r") as session:
-        assert session.get_session_summary()["attempt"] == 1
-    assert (run / "session.json.corrupt").read_text() == '{"session_id": "01'
-    assert "session.json.corrupt" in caplog.text
+        assert [said["racer"] for said in told if said["text"] is None] == [winner], told
+        assert len({said["racer"] for said in told}) == 8
+        for loser in (said for said in told if said["racer"] != winner):
+            assert (loser["host"], loser["pid"]) == (socket.gethostname(), winner)
+            for word in (str(winner), socket.gethostname(), "Wait", "another run name", "number"):
+                assert word in loser["text"]
+    assert len(os.listdir(tmp_path / "runs")) == 25
+    print("races: 25 rounds of 8 processes, 1 winner each")
 
 
 def blocked(kind: str, place: Path) -> None:
