@@ -35,10 +35,15 @@ def quoted(value: object, limit: int = 80) -> str:
         value: anything a user passed in.
         limit: the longest text to show, in characters; what is longer is cut and said to be.
     """
-    text = value if isinstance(value, str) else repr(value)
+    try:
+        text = str.__str__(value) if isinstance(value, str) else repr(value)
+    except Exception:  # noqa: BLE001 - the user's own object
+        text = f"<{type(value).__name__} object>"
     hidden = clean(text[: limit + _BEYOND])
-    shown = ascii(hidden[:limit])
-    return shown if len(hidden) <= limit else f"{shown}... ({len(text)} characters)"
+    part = hidden[:limit]
+    while len(shown := ascii(part)) > limit + 2:  # with its quotes; an escape is up to ten long
+        part = part[: len(part) - max(1, (len(shown) - limit) // 10)]
+    return shown if part == hidden else f"{shown}... ({len(text)} characters)"
 
 
 class KeiseiError(Exception):

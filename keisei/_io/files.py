@@ -144,6 +144,8 @@ class OpenDirectory:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
             flags |= _O_NOFOLLOW | _O_BINARY | _O_NONBLOCK
             fd = os.open(self._at(name), flags, 0o600, dir_fd=self._fd)
+            if flags & os.O_EXCL:  # made here and now
+                return fd
             try:
                 if not stat.S_ISREG(os.fstat(fd).st_mode):
                     raise OSError(errno.EINVAL, "no regular file stands there")
@@ -178,7 +180,10 @@ class OpenDirectory:
     def replace(self, old: str, new: str) -> None:
         """Rename a file over another one, if there is one, in one step."""
         with self._naming(new):
-            os.replace(self._at(old), self._at(new), src_dir_fd=self._fd, dst_dir_fd=self._fd)
+            if self._fd is None:  # on Windows rename() does not replace; elsewhere it does
+                os.replace(self._at(old), self._at(new))
+            else:
+                os.rename(old, new, src_dir_fd=self._fd, dst_dir_fd=self._fd)
 
     def set_aside(self, name: str, suffix: str) -> str:
         """Rename what stands there to a name that is free (`x.suffix`, `x.suffix-2`, ...).
@@ -194,6 +199,11 @@ class OpenDirectory:
                 self.sync()
                 return kept
             number += 1
+
+    def names(self) -> list[str]:
+        """List what stands here, in no order."""
+        with self._naming(""):
+            return os.listdir(self.path if self._fd is None else self._fd)
 
     def holds(self, name: str) -> bool:
         """Tell whether anything stands under the name, a broken symlink included."""
@@ -244,17 +254,19 @@ def make_directory(path: str) -> bool:
     parent, name = os.path.split(path)
     if not name:
         return False
+    real = os.path.realpath(parent)
     try:
+        above = OpenDirectory(real)
+    except FileNotFoundError:
+        make_directory(parent)
+        above = OpenDirectory(real)
+    except PermissionError as unreadable:
         try:
-            above = OpenDirectory(os.path.realpath(parent))
-        except FileNotFoundError:
-            make_directory(parent)
-            above = OpenDirectory(os.path.realpath(parent))
-    except PermissionError:  # one that may be passed through and not read cannot be synced
-        try:
-            os.mkdir(path, 0o700)
+            os.mkdir(path, 0o700)  # one that may be passed through and not read cannot be synced
         except FileExistsError:
             return False
+        except OSError:
+            raise unreadable from None
         return True
     with above:
         return above.make(name)

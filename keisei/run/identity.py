@@ -36,6 +36,7 @@ def check_run_name(name: object) -> str:
     """
     if not isinstance(name, str):
         raise InvalidRunNameError(f"run name {quoted(name)} is a {type(name).__name__}: {_RULE}")
+    name = str.__str__(name)  # a subclass is judged by its characters, and not by its methods
     if not _LEGAL.fullmatch(name) or ".." in name or name.endswith("."):
         raise InvalidRunNameError(f"illegal run name {quoted(name)}: {_RULE}")
     if name.partition(".")[0].upper() in _WINDOWS_DEVICES:
@@ -60,7 +61,9 @@ def resolve_run_name(run_name: str | None, args: object, config: AppConfig) -> s
         args.get("run_name") if isinstance(args, Mapping) else getattr(args, "run_name", None)
     )
     for candidate in (run_name, from_args, config.logging.run_name):
-        if candidate is not None and candidate != "":
+        if candidate is not None and not (
+            isinstance(candidate, str) and str.__len__(candidate) == 0
+        ):
             return check_run_name(candidate)
     return generate_run_name(config)
 

@@ -149,7 +149,7 @@ class AsyncSessionManager(SessionView[ConfigT]):
                     raise
                 except (OSError, RuntimeError) as exc:  # no thread left, or a disk that hangs
                     problem = f"cannot set up the directories of run {facts.run_name}: {exc}"
-                    raise DirectorySetupError(problem) from exc
+                    raise DirectorySetupError(problem) from directories.shown(exc)
             assert facts.paths is not None
             return facts.paths.as_dict()
 
@@ -261,7 +261,7 @@ class AsyncSessionManager(SessionView[ConfigT]):
                 raise ConfigSaveError(
                     f"cannot write {path}: {reason}. What stands there is whole; free or fix that "
                     "place and call save_effective_config() again."
-                ) from exc
+                ) from directories.shown(exc)
             facts.done.add(Step.CONFIG)
 
     def _serialized(self) -> str:

@@ -30,7 +30,7 @@ from keisei.run.paths import (
 from keisei.run.rebuild import rebuilt_record, salvaged_owner
 from keisei.run.state import FINAL
 from keisei.trackers import wandb_runs
-from keisei.training.directories import own_lines
+from keisei.training.directories import TEMPORARY, own_lines
 
 State = Literal[
     "running",
@@ -50,7 +50,6 @@ Weight = Literal["repairable", "problem", "hint"]
 _SIGNS = (TRAINING_LOG, CONFIG_FILE, MODELS)  # by which a run without a record is known
 _LOGS = (TRAINING_LOG, EVALUATION_LOG)
 _CONFIG = re.compile(r"effective_config(\.attempt-\d+)?\.json")
-_TEMPORARY = re.compile(r"\.(session|effective_config(\.attempt-\d+)?)\.json\.tmp")
 _LARGEST = 64 * 2**20  # bytes of a JSON file that is still read
 _HAS_MODES = os.name == "posix"
 _KINDS = {
@@ -219,7 +218,7 @@ def _torn(
     writing = live or (record is not None and _where(record.owner, ()) == "running")
     for name in names:
         try:
-            if _TEMPORARY.fullmatch(name) and not writing:
+            if TEMPORARY.fullmatch(name) and not writing:
                 text = "a temporary file that was not finished"
                 yield Finding("temporary", name, text, "repairable")
             elif name in _LOGS and _has_torn_end(directory, name) and not live:

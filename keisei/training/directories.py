@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import re
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -16,6 +17,7 @@ from keisei._io import files, locks, process
 from keisei.config_schema import AppConfig
 from keisei.errors import DirectorySetupError, quoted
 from keisei.log import logger
+from keisei.redaction import clean
 from keisei.run import identity, ownership
 from keisei.run.ownership import Owner, SessionRecord
 from keisei.run.paths import (
@@ -33,6 +35,10 @@ from keisei.run.state import FinalStatus
 
 DEFAULT_ROOT = "runs"
 
+# The attempts that live in this process: a record that says so of another one could not be ended.
+_here: set[tuple[str, int]] = set()
+
+TEMPORARY = re.compile(r"\.(session|effective_config(\.attempt-\d+)?)\.json\.tmp")
 _LINE_MARKS = (b"] session started: run ", b"] session ended: run ")
 _LONGEST_LINE = 4096  # bytes: keisei's own lines are far shorter
 
@@ -127,10 +133,13 @@ class OwnedRun:
             return
         moment = now()
         try:
-            self._update({"status": final, "ended_at": moment, "duration_s": duration_s})
+            try:
+                self._update({"status": final, "ended_at": moment, "duration_s": duration_s})
+            finally:
+                _log(self.paths, end_line(moment, self.record.run_name, final, duration_s))
+            self._ended = True
         finally:
-            _log(self.paths, end_line(moment, self.record.run_name, final, duration_s))
-        self._ended = True
+            _here.discard((self.record.session_id, self.record.attempt))
 
 
 async def setup_directories(config: AppConfig, run_name: str, session_id: str) -> OwnedRun:
@@ -180,7 +189,7 @@ def _claim_or_fall_back(config: AppConfig, run_name: str, session_id: str) -> Ow
                 f"{reason}. Free or fix that place, choose another one with logging.log_dir or "
                 "KEISEI_LOG_DIR, or name a logging.fallback_dir.",
                 path=failed,
-            ) from exc
+            ) from shown(exc)
     fallback = logging_config.fallback_dir
     logger.warning(
         "%s cannot be used (%s): run %s lives under the fallback %s",
@@ -196,8 +205,15 @@ def _claim_or_fall_back(config: AppConfig, run_name: str, session_id: str) -> Ow
             f"cannot set up the directories of run {run_name}: {quoted(failed, 300)}: {reason}; "
             f"nor in logging.fallback_dir {quoted(str(fallback), 300)}: {exc.strerror or exc}",
             path=str(fallback),
-        ) from exc
+        ) from shown(exc)
     return replace(owned, fallback_reason=f"{failed}: {reason}")
+
+
+def shown(exc: Exception) -> Exception:
+    """Give an error as it may stand in a traceback: a path can hold a secret."""
+    if isinstance(exc, OSError) and exc.filename is not None:
+        return OSError(exc.errno, exc.strerror, clean(exc.filename))
+    return exc
 
 
 def _absolute(path: str | os.PathLike[str]) -> str:
@@ -241,17 +257,18 @@ def _take(
         locks.locked(directory, TRAINING_LOG),
     ):
         earlier = _read_record(directory, paths)
-        owner = earlier.owner if earlier is not None else None
         if not ownership.may_take(
             earlier,
             made=made,
-            alive=owner is not None and process.lives(owner.host, owner.pid, owner.process_start),
+            alive=earlier is not None and _lives(earlier),
             if_exists=config.logging.if_exists,
             path=paths.run_artifact_dir,
         ):
             return None
         if earlier is None and not made:  # its maker may have died before it could do this
             files.sync_directory(os.path.dirname(paths.run_artifact_dir))
+        for left in filter(TEMPORARY.fullmatch, directory.names()):  # by a start that died
+            directory.unlink(left)
         _make_models(directory, paths)
         torn = [files.append(directory, log, b"") for log in (TRAINING_LOG, EVALUATION_LOG)]
         if any(torn):
@@ -266,7 +283,16 @@ def _take(
             paths=paths.as_dict(),
         )
         files.write_atomic(directory, RECORD_FILE, record.text())
+        _here.add((record.session_id, record.attempt))
         return OwnedRun(paths, record, torn_lines=sum(torn))
+
+
+def _lives(record: SessionRecord) -> bool:
+    """Tell whether the owner of a run's last attempt lives, and the attempt with it."""
+    owner = record.owner
+    if owner == _owner(os.getpid()):
+        return (record.session_id, record.attempt) in _here
+    return process.lives(owner.host, owner.pid, owner.process_start)
 
 
 def _read_record(directory: files.OpenDirectory, paths: RunPaths) -> SessionRecord | None:
