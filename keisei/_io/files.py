@@ -14,9 +14,9 @@ import asyncio
 import errno
 import os
 import stat
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import aiofiles.os
 import anyio
@@ -65,7 +65,7 @@ def _gate(variable: RunVar[anyio.CapacityLimiter]) -> anyio.CapacityLimiter:
         return limiter
 
 
-async def in_turn(work: Callable[[], Awaitable[T]]) -> T:
+async def in_turn(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Wait for a turn, then do work on files to its end, whoever is cancelled meanwhile.
 
     Args:

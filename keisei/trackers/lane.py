@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 import anyio
 
-from keisei._io.offload import offload
+from keisei._io.offload import Offloaded, offload
 from keisei.errors import TrackerError, quoted
 from keisei.log import logger
 from keisei.redaction import clean
@@ -84,15 +84,16 @@ class Trackers:
             status: how the run ended.
             timeout: the longest that all of it takes, in seconds.
         """
-
-        async def finish(name: str, run: TrackerRun) -> None:
-            ended = await _finish(name, run, status, timeout)
+        # All of them begin now, and no task of ours is needed that somebody could cancel.
+        begun = {
+            name: Offloaded(partial(run.finish, status), None, f"keisei-{name}-finish")
+            for name, run in self.runs.items()
+        }
+        deadline = anyio.current_time() + timeout
+        for name, call in begun.items():
+            ended = await _finished(name, self.runs[name], call, timeout, deadline)
             state = "finished" if ended else "abandoned"
             self.records[name] = self.records[name].model_copy(update={"state": state})
-
-        async with anyio.create_task_group() as group:
-            for name, run in self.runs.items():
-                group.start_soon(finish, name, run)
 
 
 async def start(backend: str | Tracker, options: dict[str, Any], run: RunInfo) -> TrackerRun:
@@ -131,9 +132,11 @@ def _close(late: TrackerRun) -> None:
         late.finish("failed")
 
 
-async def _finish(name: str, run: TrackerRun, status: FinalStatus, timeout: float) -> bool:
+async def _finished(
+    name: str, run: TrackerRun, call: Offloaded[None], timeout: float, deadline: float
+) -> bool:
     try:
-        await offload(lambda: run.finish(status), timeout=timeout, name=f"keisei-{name}-finish")
+        await call.result(max(0.0, deadline - anyio.current_time()))
     except TimeoutError:
         problem = f"did not finish within {timeout:.1f} s"
     except Exception as exc:  # noqa: BLE001 - foreign code: no tracker may harm the end

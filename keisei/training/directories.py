@@ -243,6 +243,7 @@ def _claim(
                 _unmake(paths)
             raise
         if owned is not None:
+            _here.add((owned.record.session_id, owned.record.attempt))
             return owned
         number += 1
         name = identity.numbered(run_name, number)
@@ -283,7 +284,6 @@ def _take(
             paths=paths.as_dict(),
         )
         files.write_atomic(directory, RECORD_FILE, record.text())
-        _here.add((record.session_id, record.attempt))
         return OwnedRun(paths, record, torn_lines=sum(torn))
 
 

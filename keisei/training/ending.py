@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -86,7 +86,7 @@ class Ending:
                 self.interruption.stop()
                 ended.set()
 
-    async def _whole(self, work: Callable[[], Awaitable[None]], timeout: float) -> None:
+    async def _whole(self, work: Callable[[], Coroutine[Any, Any, None]], timeout: float) -> None:
         try:
             await whole(work, timeout=timeout)
         except TimeoutError:

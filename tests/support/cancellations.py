@@ -234,3 +234,31 @@ ASYNCIO: dict[str, Way] = {
     "both": both,
     "timeout": timeout,
 }
+
+
+async def everything(case: Case, act: Act, *, when: When) -> bool:
+    """Cancel each task that works for it, as `asyncio.run` does with what is left at its end."""
+    others = asyncio.all_tasks()
+
+    async def all_of_it() -> None:
+        def cancel() -> None:
+            if case.stepped is not None and not case.stepped.ended:
+                case.owed = True
+                for task in asyncio.all_tasks() - others:
+                    task.cancel()
+
+        case.cancel = partial(when, cancel)
+        await act()
+
+    task = asyncio.create_task(all_of_it())
+    await asyncio.wait([task])
+    return task.cancelled()
+
+
+SHUTDOWN: dict[str, Way] = {
+    "everything": partial(everything, when=at_once),
+    "everything, soon": partial(everything, when=soon),
+    "everything, with a result": lambda case, act: everything(
+        case, act, when=case.hops.as_one_ends
+    ),
+}
