@@ -187,7 +187,7 @@ def random_kills(killer: Crashes, place: Path, count: int, seed: int) -> tuple[i
         told: list[Told] = []
         for number in range(first, min(first + 10, count)):
             backend = rng.choice(BACKENDS)
-            death = Death(str(run.parent), 1000 * number, after=rng.uniform(0, 0.04))
+            death = Death(str(run.parent), 1000 * number, after=rng.uniform(0, 0.025))
             heard, killed = killer.die(death)
             assert killed, heard
             told += heard

@@ -7,7 +7,6 @@ import itertools
 import json
 import logging
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -203,61 +202,6 @@ async def test_a_dead_owners_run_is_taken_up_again(make_config: MakeConfig, tmp_
     async with AsyncSessionManager(make_config(), run_name="r") as session:
         assert session.session_id == done.stdout.strip()
         assert session.get_session_summary()["attempt"] == 2
-
-
-RACE = """
-import json, multiprocessing, os
-from keisei import AppConfig, SessionInUseError, SessionManager
-
-def race(barrier, heard):
-    for number in range(25):
-        session = SessionManager(AppConfig(), run_name=f"r{number}")
-        barrier.wait()
-        won = dict.fromkeys(("host", "pid", "text"))
-        try:
-            session.setup_directories()
-        except SessionInUseError as exc:
-            won = {"host": exc.host, "pid": exc.pid, "text": str(exc)}
-        except Exception as exc:
-            won["text"] = repr(exc)
-        heard.put({"round": number, "racer": os.getpid(), **won})
-        barrier.wait()  # a winner that had gone could be succeeded
-
-if __name__ == "__main__":
-    known = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("fork" if "fork" in known else "spawn")
-    barrier, heard = context.Barrier(8), context.SimpleQueue()
-    racers = [context.Process(target=race, args=(barrier, heard)) for _ in range(8)]
-    for racer in racers:
-        racer.start()
-    print(json.dumps([heard.get() for _ in range(25 * 8)]))
-    for racer in racers:
-        racer.join()
-"""
-
-
-@pytest.mark.requirement("DIR-8")
-def test_one_of_many_processes_gets_the_name(tmp_path: Path) -> None:
-    """Eight processes start a run at the same moment, 25 times: one gets it, seven are told so."""
-    (tmp_path / "race.py").write_text(RACE)
-    environ = {**os.environ, "KEISEI_LOG_DIR": str(tmp_path / "runs")}
-    command = [sys.executable, str(tmp_path / "race.py")]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    heard = json.loads(done.stdout)
-    for number in range(25):
-        told = [said for said in heard if said["round"] == number]
-        record = json.loads((tmp_path / "runs" / f"r{number}" / "session.json").read_text())
-        winner = record["owner"]["pid"]
-        assert record["attempt"] == 1
-        assert [said["racer"] for said in told if said["text"] is None] == [winner], told
-        assert len({said["racer"] for said in told}) == 8
-        for loser in (said for said in told if said["racer"] != winner):
-            assert (loser["host"], loser["pid"]) == (socket.gethostname(), winner)
-            for word in (str(winner), socket.gethostname(), "Wait", "another run name", "number"):
-                assert word in loser["text"]
-    assert len(os.listdir(tmp_path / "runs")) == 25
-    print("races: 25 rounds of 8 processes, 1 winner each")
 
 
 def blocked(kind: str, place: Path) -> None:

@@ -228,10 +228,11 @@ class FileFaults:
 class _File:
     """What stands in for `open(fd, "rb")`: a whole file, read by recorded calls."""
 
-    def __init__(self, faults: FileFaults, fd: int, mode: str) -> None:
+    def __init__(self, faults: FileFaults, fd: int, mode: str, closefd: bool = True) -> None:
         assert mode == "rb"
         self._faults = faults
         self._fd = fd
+        self._closefd = closefd
 
     def __enter__(self) -> Self:
         return self
@@ -242,7 +243,8 @@ class _File:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._faults.close(self._fd)
+        if self._closefd:
+            self._faults.close(self._fd)
 
     def read(self) -> bytes:
         """Read to the file's end."""
