@@ -12,6 +12,9 @@ from keisei.redaction import Shown
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 IfExists = Literal["resume", "refuse", "number"]
+_LARGEST = 250_000
+_LONGEST_INTEGER = 14_000  # bits: Python itself reads back no more than 4,300 digits
+
 WandbMode = Literal["online", "offline", "disabled"]
 
 
@@ -36,6 +39,7 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         hide_input_in_errors=True,
+        ser_json_inf_nan="strings",  # by default, those under `Any` become null
         use_attribute_docstrings=True,
         validate_assignment=True,
     )
@@ -136,3 +140,42 @@ class AppConfig(Section):
     """How Weights & Biases tracks the run."""
     signals: SignalsConfig = SignalsConfig()
     """Which signals end the session, and how long that may take."""
+
+
+def weigh(data: object) -> int:
+    """Count what a config holds, before anything is done that grows with it.
+
+    What is shared counts each time that it is met, as it will stand in the text.
+
+    Args:
+        data: a config, or plain data.
+
+    Returns:
+        Its values, and one for each 64 characters.
+
+    Raises:
+        ValueError: it holds too much to be a config (over 250,000), as one that contains itself
+            does, or what JSON's readers do not take.
+    """
+    weight, left = 0, [data]
+    while left:
+        value = left.pop()
+        weight += 1
+        if isinstance(value, str):
+            weight += len(value) >> 6
+        elif isinstance(value, BaseModel):
+            left.extend(value.__dict__.values())
+            left.extend((value.__pydantic_extra__ or {}).values())
+        elif isinstance(value, dict):
+            for key in value:
+                if isinstance(key, str) and not key.isascii():
+                    key.encode()  # a lone surrogate is no text
+            left.extend(value)
+            left.extend(value.values())
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            left.extend(value)
+        elif isinstance(value, int) and value.bit_length() > _LONGEST_INTEGER:
+            raise ValueError("a whole number has more digits than JSON's readers take")
+        if weight + len(left) > _LARGEST:
+            raise ValueError("it holds too much to be a config, or a circular reference")
+    return weight

@@ -9,6 +9,7 @@ KeiseiError
 ├── InvalidRunNameError     ValueError    the run's name is not a safe one
 ├── InvalidStatusError      ValueError    a run cannot end with that status
 ├── MissingExtraError       ImportError   an optional package is not installed
+├── NoThreadError           RuntimeError  the system has no thread left for the blocking face
 ├── NotReadyError           RuntimeError  a step is missing that has to come first
 ├── SessionEndedError       RuntimeError  a step came after the end
 ├── SignalError             RuntimeError  signals cannot be handled here
@@ -113,6 +114,10 @@ class InvalidStatusError(KeiseiError, ValueError):
 
 class MissingExtraError(KeiseiError, ImportError):
     """An optional package is not installed; the message names the extra that brings it."""
+
+
+class NoThreadError(KeiseiError, RuntimeError):
+    """The system has no thread left to run the blocking face's loop in."""
 
 
 class NotReadyError(KeiseiError, RuntimeError):

@@ -195,7 +195,7 @@ def test_a_derived_model_loads_from_the_same_file(tmp_path: Path) -> None:
         ("c.json", "[1]", "holds a list at the top"),
         ("c.json", "3", "holds a int at the top"),
         ("c.yaml", "just text", "holds a str at the top"),
-        ("c.yaml", "env: {seed: 3", "line 1"),
+        ("c.yaml", "env: {seed: 3", "no valid YAML"),
         ("c.yaml", "a: b: c", "line 1, column 5"),
         ("c.yaml", "env: !!python/object/apply:os.getcwd []", "no valid YAML"),
         ("c.json", '{"env": }', "line 1, column 9"),

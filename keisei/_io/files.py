@@ -14,6 +14,7 @@ import asyncio
 import errno
 import os
 import stat
+import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, ParamSpec, TypeVar
@@ -87,13 +88,20 @@ async def in_thread(func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) 
     Args:
         func: the function; the rest are its arguments.
     """
+    given_up = threading.Event()
 
     def call() -> T:
+        if given_up.is_set():  # the executor keeps a call that it had no thread for
+            raise RuntimeError("nobody waits for this call any more")
         return func(*args, **kwargs)
 
-    if isinstance(current_token().native_token, asyncio.AbstractEventLoop):
-        return await aiofiles.os.wrap(call)()
-    return await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
+    try:
+        if isinstance(current_token().native_token, asyncio.AbstractEventLoop):
+            return await aiofiles.os.wrap(call)()
+        return await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
+    except BaseException:
+        given_up.set()
+        raise
 
 
 class OpenDirectory:
@@ -147,7 +155,10 @@ class OpenDirectory:
             if flags & os.O_EXCL:  # made here and now
                 return fd
             try:
-                if not stat.S_ISREG(os.fstat(fd).st_mode):
+                mode = os.fstat(fd).st_mode
+                if stat.S_ISDIR(mode):
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+                if not stat.S_ISREG(mode):
                     raise OSError(errno.EINVAL, "no regular file stands there")
             except BaseException:
                 os.close(fd)

@@ -105,8 +105,9 @@ class Offloaded(Generic[T]):
             TimeoutError: the deadline passed. What the call itself raises is raised as it is.
         """
         try:
-            with anyio.fail_after(timeout):
-                await self._ended.wait()
+            if not self._ended.is_set():
+                with anyio.fail_after(timeout):
+                    await self._ended.wait()
             self._taken = True  # nothing is awaited between here and the return
         finally:
             self._decided.set()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
 from typing import Any, ParamSpec, TypeVar
 
-from anyio.from_thread import BlockingPortalProvider
+from anyio.from_thread import BlockingPortal, BlockingPortalProvider
+
+from keisei.errors import NoThreadError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -17,14 +20,14 @@ T = TypeVar("T")
 _provider = BlockingPortalProvider(backend="asyncio")
 
 
-def _after_fork() -> None:
-    """Forget, in a forked child, leases on threads that only its parent has."""
+def _forget_leases() -> None:
+    """Begin anew: a forked child has none of its parent's threads, and so none of its leases."""
     global _provider
     _provider = BlockingPortalProvider(backend="asyncio")
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(after_in_child=_forget_leases)
 
 
 def call(func: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -35,14 +38,30 @@ def call(func: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: 
 
     Args:
         func: the coroutine function; the rest are its arguments.
+
+    Raises:
+        NoThreadError: the system has no thread left to run the loop in.
     """
-    with _provider as portal:
+    with _leased() as portal:
         future: Future[T] = portal.start_task_soon(_run, func, args, kwargs)
         try:
             return future.result()
         except BaseException:
             future.cancel()  # leaving the lease then waits for the cancelled coroutine
             raise
+
+
+@contextmanager
+def _leased() -> Iterator[BlockingPortal]:
+    provider = _provider
+    try:
+        portal = provider.__enter__()
+    except RuntimeError as exc:
+        _forget_leases()  # what could not be entered would be taken for a portal
+        raise NoThreadError(f"a loop for this call cannot be started: {exc}") from exc
+    with ExitStack() as stack:
+        stack.push(provider)
+        yield portal
 
 
 async def _run(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pydantic_core
 
-from keisei.config_schema import AppConfig
+from keisei.config_schema import AppConfig, weigh
 from keisei.redaction import clean, redact, secret_values
 from keisei.run.ownership import Owner
 from keisei.run.paths import RunPaths
@@ -27,6 +27,7 @@ def serialize_config(config: AppConfig, environ: Mapping[str, str] | None = None
     Raises:
         ValueError: the config holds what JSON cannot say (a cycle, a lone surrogate, an object).
     """
+    weigh(config)
     known = secret_values(os.environ if environ is None else environ)
     data = redact(config.model_dump(mode="json"), known)
     return pydantic_core.to_json(data, indent=2, inf_nan_mode="strings").decode() + "\n"
@@ -34,7 +35,10 @@ def serialize_config(config: AppConfig, environ: Mapping[str, str] | None = None
 
 def one_line(value: object) -> str:
     """Give a value as part of a log line: control characters and newlines are escaped."""
-    text = str(value)
+    try:
+        text = str(value)
+    except Exception:  # noqa: BLE001 - the user's own object
+        text = f"<{type(value).__name__} object>"
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
@@ -70,7 +74,7 @@ def info_lines(
     ]
     if agent_info:
         kind, name = agent_info.get("type", "unknown"), agent_info.get("name", "unnamed")
-        lines.append(f"Agent: {kind} ({name})")
+        lines.append(f"Agent: {one_line(kind)} ({one_line(name)})")
     lines.append(
         f"Total timesteps: {config.training.total_timesteps}, "
         f"steps per epoch: {config.training.steps_per_epoch}"

@@ -13,6 +13,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from keisei._io import files
+from keisei.config_schema import weigh
 from keisei.errors import (
     ConfigSaveError,
     DirectorySetupError,
@@ -30,6 +31,8 @@ from keisei.training import callbacks, directories, utils
 from keisei.training.callbacks import LoggerFunc
 from keisei.training.ending import Ending
 from keisei.training.interruption import Tell
+
+_LIGHT = 1000  # values in a config that are serialised on the loop: about 5 ms
 
 
 class AsyncSessionManager(SessionView[ConfigT]):
@@ -182,14 +185,15 @@ class AsyncSessionManager(SessionView[ConfigT]):
         async with self._one_step():
             if facts.wandb_active is None:
                 require(Step.WANDB, facts.done, facts.status)
-                facts.wandb_active = await self._start_tracker(
-                    "wandb", lambda: utils.setup_wandb(facts.config, self._run_info())
-                )
+                facts.wandb_active = await self._start_tracker("wandb", self._start_wandb)
                 facts.done.add(Step.WANDB)
                 if facts.wandb_active:
                     native: Any = self._trackers.runs["wandb"].native
                     facts.wandb_run = native
             return facts.wandb_active
+
+    async def _start_wandb(self) -> TrackerRun | None:
+        return await utils.setup_wandb(self.config, await self._run_info())
 
     async def setup_remote_logging(self, backend: str | Tracker, **options: object) -> bool:
         """Start one more tracker on the run; its failures are one warning, and never raise.
@@ -207,13 +211,14 @@ class AsyncSessionManager(SessionView[ConfigT]):
         """
         name = backend if isinstance(backend, str) else backend.name
 
+        async def start() -> TrackerRun:
+            return await lane.start(backend, options, await self._run_info())
+
         async with self._one_step():
             require(Step.WANDB, self._facts.done, self._facts.status)
-            return name in self._trackers.runs or await self._start_tracker(
-                name, lambda: lane.start(backend, options, self._run_info())
-            )
+            return name in self._trackers.runs or await self._start_tracker(name, start)
 
-    def _run_info(self) -> RunInfo:
+    async def _run_info(self) -> RunInfo:
         facts = self._facts
         assert facts.paths is not None
         return RunInfo(
@@ -221,7 +226,7 @@ class AsyncSessionManager(SessionView[ConfigT]):
             run_name=facts.run_name,
             attempt=facts.attempt,
             directory=facts.paths.run_artifact_dir,
-            config_text=self._serialized(),
+            config_text=await self._serialized(),
         )
 
     async def _start_tracker(
@@ -250,7 +255,7 @@ class AsyncSessionManager(SessionView[ConfigT]):
             assert self._ending.owned is not None
             path = quoted(self._ending.owned.paths.config_path, 300)
             try:
-                text = self._serialized()
+                text = await self._serialized()
             except Exception as exc:  # noqa: BLE001 - the user's own serializers
                 problem = f"{path}: the config has no JSON form ({lane.describe(exc)})"
                 raise ConfigSaveError(problem) from None
@@ -264,9 +269,12 @@ class AsyncSessionManager(SessionView[ConfigT]):
                 ) from directories.shown(exc)
             facts.done.add(Step.CONFIG)
 
-    def _serialized(self) -> str:
+    async def _serialized(self) -> str:
         if self._config_text is None:
-            self._config_text = utils.serialize_config(self._facts.config)
+            if weigh(self.config) < _LIGHT:
+                self._config_text = utils.serialize_config(self.config)
+            else:  # it would hold the loop
+                self._config_text = await files.in_thread(utils.serialize_config, self.config)
         return self._config_text
 
     async def setup_seeding(self) -> None:

@@ -351,6 +351,8 @@ def _unmake(paths: RunPaths) -> None:
             directory.remove(MODELS)
         with files.OpenDirectory(os.path.realpath(root)) as above:
             above.remove(name)
+    with suppress(OSError):  # where no descriptor was left, and so nothing had been made in it
+        os.rmdir(paths.run_artifact_dir)
 
 
 @functools.lru_cache(maxsize=1)
