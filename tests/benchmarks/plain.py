@@ -86,7 +86,9 @@ def _write_atomic(directory: str, name: str, data: bytes) -> None:
 
 def _append(path: str, line: str) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.write(fd, line.encode())
+    if line:
+        os.write(fd, line.encode())
+        os.fsync(fd)
     os.close(fd)
 
 
