@@ -8,6 +8,7 @@ KeiseiError
 ├── ForkedSessionError      RuntimeError  the session belongs to the process that forked this one
 ├── InvalidRunNameError     ValueError    the run's name is not a safe one
 ├── InvalidStatusError      ValueError    a run cannot end with that status
+├── JournalError            RuntimeError  the journal cannot be written, or may not be from here
 ├── MissingExtraError       ImportError   an optional package is not installed
 ├── NoThreadError           RuntimeError  the system has no thread left for the blocking face
 ├── NotReadyError           RuntimeError  a step is missing that has to come first
@@ -110,6 +111,20 @@ class InvalidRunNameError(KeiseiError, ValueError):
 
 class InvalidStatusError(KeiseiError, ValueError):
     """A run cannot end with that status."""
+
+
+class JournalError(KeiseiError, RuntimeError):
+    """The run's journal cannot be written, or may not be: it is closed, or this is a fork.
+
+    Attributes:
+        path: the journal's file, where known.
+    """
+
+    path: str | None = None
+
+    def __init__(self, message: str, *, path: str | None = None) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class MissingExtraError(KeiseiError, ImportError):

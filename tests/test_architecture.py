@@ -22,6 +22,7 @@ ROWS: list[list[str]] = [
     ["training.utils", "utils.utils", "training.diagnosis", "training.ending"],
     ["training.callbacks", "training.interruption"],
     ["training.directories", "trackers"],
+    ["journal"],
     ["run", "_io", "config_file"],
     ["config_schema"],
     ["errors", "log"],

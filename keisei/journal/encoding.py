@@ -1,0 +1,239 @@
+"""The journal's file format, and how rows become bytes.
+
+A journal is one file per attempt, `metrics.{attempt}.journal`, that only grows: a sequence of
+blocks, each on its own safe to check and to skip. All numbers are little-endian.
+
+A block is a marker of four bytes (`f5 4b 4a`, and the block's kind), a CRC-32 of all that comes
+after it, then the payload's length, the number of records in it, the sequence number of the first
+one, and the payload. The kinds:
+
+- `H`, the first block: JSON with the format's version, the attempt, and the time.
+- `K`: JSON with a shape, that is the id and the keys of rows to come. Each is written once before
+  the first rows of its shape and once after them, so that no single fault takes all their names.
+- `R`: records, one after the other: rows and events. An event is a zero (u32), the length of its
+  JSON (u32), and the JSON: time, name, data.
+
+A row is the number (u32) of the tagged values that follow: the id of its shape, the time (seconds
+since the epoch), one value per key, and the step. The tags are `i` (i32), `g` (float64), `T`,
+`F`, `N` (no step), and `l`, an integer of any size: its number of digits (i32, negative for a
+negative number), then digits of 15 bits in u16, the lowest first. This is what the standard
+library's `marshal` writes for a list of such values in its version 2, after the `[` of the list:
+one call, in C, copies the values of a row, and the tags then tell whether they were all what a
+row may hold. The module checks once, at import, that this `marshal` does so, and else does the
+same by itself. Nothing is ever read back by `marshal`.
+"""
+
+from __future__ import annotations
+
+import json
+import marshal
+import operator
+import re
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+
+from keisei.errors import quoted
+
+VERSION = 1
+PREFIX = b"\xf5KJ"
+HEADER, SHAPE, RECORDS = PREFIX + b"H", PREFIX + b"K", PREFIX + b"R"
+MARKERS = frozenset([HEADER, SHAPE, RECORDS])
+
+_HEAD = struct.Struct("<4sI")
+_BODY = struct.Struct("<IIQ")
+HEAD_SIZE = _HEAD.size + _BODY.size
+LARGEST = 1 << 26
+
+# Payloads stay under 5 KiB where rows are small: above that, `zlib.crc32` gives up the GIL, and
+# waits 5 ms for it where the training computes in Python. It also is what a flipped bit costs.
+RECORDS_PER_BLOCK = 40
+
+EXACT = frozenset([float, int, bool])
+LIST_TAG = 1  # the byte of what `dump` gives that is not stored
+FIRST_TAG = 9  # where the time's tag is, in a row
+_DEEPEST = 32
+_FILE = re.compile(r"metrics\.([1-9][0-9]{0,8})\.journal")
+
+
+def file_name(attempt: int) -> str:
+    """Give the name of an attempt's journal."""
+    return f"metrics.{attempt}.journal"
+
+
+def attempt_of(name: str) -> int | None:
+    """Give the attempt whose journal has this name; ``None`` where it is no journal's."""
+    found = _FILE.fullmatch(name)
+    return int(found[1]) if found else None
+
+
+def pack_block(marker: bytes, seq: int, count: int, payload: bytes) -> bytes:
+    """Make a block.
+
+    Args:
+        marker: the kind.
+        seq: the sequence number of its first record.
+        count: how many records it holds.
+        payload: the records, or JSON.
+    """
+    body = _BODY.pack(len(payload), count, seq)
+    return _HEAD.pack(marker, zlib.crc32(payload, zlib.crc32(body))) + body + payload
+
+
+def block_size(data: bytes, pos: int) -> int | None:
+    """Give the size that the block at a position says it has; ``None`` where there is none."""
+    if data[pos : pos + 4] not in MARKERS:
+        return None
+    length, _, _ = _BODY.unpack_from(data, pos + _HEAD.size)
+    return HEAD_SIZE + length if length <= LARGEST else None
+
+
+def read_block(data: bytes, pos: int, size: int) -> tuple[bytes, int, int, bytes] | None:
+    """Give marker, sequence number, count and payload; ``None`` where the checksum is wrong."""
+    marker, crc = _HEAD.unpack_from(data, pos)
+    _, count, seq = _BODY.unpack_from(data, pos + _HEAD.size)
+    payload = data[pos + HEAD_SIZE : pos + size]
+    body = data[pos + _HEAD.size : pos + HEAD_SIZE]
+    if zlib.crc32(payload, zlib.crc32(body)) != crc:
+        return None
+    return marker, seq, count, payload
+
+
+def pack_json(marker: bytes, data: object) -> bytes:
+    """Make a block of JSON that numbers no record."""
+    return pack_block(marker, 0, 0, json.dumps(data, separators=(",", ":")).encode())
+
+
+def pack_event(time: float, name: str, data: object) -> bytes:
+    """Make an event's record.
+
+    Raises:
+        TypeError: it is not JSON's kind of data, or is a circle.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"an event's name must be a string, not {type(name).__name__}")
+    try:
+        text = json.dumps([time, name, data], separators=(",", ":")).encode()
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise TypeError(f"event {quoted(name)} is no JSON data: {exc}") from exc
+    if len(text) > LARGEST // 2:
+        raise TypeError(f"event {quoted(name)} is too large: {len(text):,} bytes")
+    return struct.pack("<II", 0, len(text)) + text
+
+
+def pack_records(seq: int, records: list[bytes]) -> list[bytes]:
+    """Put records into blocks.
+
+    Args:
+        seq: the sequence number of the first record.
+        records: rows and events.
+    """
+    blocks = []
+    for start in range(0, len(records), RECORDS_PER_BLOCK):
+        some = records[start : start + RECORDS_PER_BLOCK]
+        payload = b"".join(some)
+        if len(payload) <= LARGEST:
+            blocks.append(pack_block(RECORDS, seq + start, len(some), payload))
+        else:
+            for i, one in enumerate(some):
+                blocks.append(pack_block(RECORDS, seq + start + i, 1, one))
+    return blocks
+
+
+def flatten(metrics: Mapping[str, object]) -> dict[str, float | int | bool]:
+    """Give a row's values as exact floats, ints and bools, nested names joined with `/`.
+
+    Raises:
+        TypeError: a value is no number, or a key no string; the message names the key.
+    """
+    flat: dict[str, float | int | bool] = {}
+    _flatten(metrics, "", flat, 0)
+    return flat
+
+
+def _flatten(
+    metrics: Mapping[str, object], prefix: str, flat: dict[str, float | int | bool], depth: int
+) -> None:
+    for name, value in metrics.items():
+        if not isinstance(name, str):
+            where = f" under {quoted(prefix)}" if prefix else ""
+            raise TypeError(f"a metric's name must be a string, not {quoted(name)}{where}")
+        key = prefix + str.__str__(name)
+        if isinstance(value, Mapping):
+            if depth >= _DEEPEST:
+                raise TypeError(f"metric {quoted(key)} is nested more than {_DEEPEST} deep")
+            _flatten(value, key + "/", flat, depth + 1)
+        elif key in flat:
+            raise TypeError(f"metric {quoted(key)} is given twice, once as a nested name")
+        else:
+            flat[key] = _number(key, value)
+
+
+def _number(key: str, value: object) -> float | int | bool:
+    if type(value) not in EXACT and getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        value = value.item()  # of numpy, torch and their like
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
+    raise TypeError(f"metric {quoted(key)} must be a number, not {type(value).__name__}")
+
+
+def exact_step(step: object) -> int | None:
+    """Give a step as a plain int.
+
+    Raises:
+        TypeError: it is no integer.
+    """
+    return None if step is None else int(operator.index(step))  # type: ignore[arg-type]
+
+
+def _dump(values: Iterable[object], version: int = 2, /) -> bytes:
+    """Do what `marshal` does for a list of a row's values."""
+    parts = []
+    for value in values:
+        if value is None:
+            parts.append(b"N")
+        elif type(value) is bool:
+            parts.append(b"T" if value else b"F")
+        elif type(value) is float:
+            parts.append(b"g" + struct.pack("<d", value))
+        elif type(value) is not int:
+            raise ValueError("unmarshallable object")
+        elif -(1 << 31) <= value < 1 << 31:
+            parts.append(b"i" + struct.pack("<i", value))
+        else:
+            rest, digits = abs(value), []
+            while rest:
+                digits.append(rest & 0x7FFF)
+                rest >>= 15
+            sign = -1 if value < 0 else 1
+            parts.append(struct.pack(f"<ci{len(digits)}H", b"l", sign * len(digits), *digits))
+    return b"[" + struct.pack("<I", len(parts)) + b"".join(parts)
+
+
+def _choose() -> Callable[[list[object], int], bytes]:
+    probe = [
+        0,
+        -7,
+        2**31,
+        -(2**31),
+        2**63,
+        -(2**90) + 1,
+        1.5,
+        -0.0,
+        float("inf"),
+        True,
+        False,
+        None,
+    ]
+    try:
+        same = marshal.dumps(probe, 2) == _dump(probe)
+    except ValueError:
+        same = False
+    return marshal.dumps if same else _dump
+
+
+dump = _choose()

@@ -1,0 +1,242 @@
+"""The one writer of a run's journal: a call packs its row, queues it, and never sees the disk."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Mapping
+from time import time
+from typing import Literal, get_args
+
+from keisei.errors import JournalError, quoted
+from keisei.journal.encoding import (
+    EXACT,
+    FIRST_TAG,
+    LARGEST,
+    LIST_TAG,
+    dump,
+    exact_step,
+    file_name,
+    flatten,
+    pack_event,
+)
+from keisei.journal.file import JournalFile
+from keisei.journal.lane import Counters, Lane, OnDurable, Policy
+
+Durability = Literal["buffered", "line", "fsync"]
+_MOST_SHAPES = 4096
+_MOST_KEYS = 1_000_000
+
+# An id, the keys, and the tags of a row of floats with a step and without one.
+_Shape = tuple[int, tuple[str, ...], tuple[bytes, bytes]]
+_NO_SHAPE: _Shape = (0, (), (b"?", b"?"))
+
+
+class Journal:
+    """A run's own record of its metrics and events, in one file per attempt.
+
+    Nothing touches the disk before the first row, and then only the journal's own thread does. A
+    write that fails is tried again, later and later, in order and without the callers' noticing;
+    `error` and `flush` tell of it. A child that was forked from this process cannot write.
+
+    Args:
+        directory: the run's directory.
+        attempt: the attempt's number; there must be no journal of it yet.
+        durability: what a row survives. ``buffered``: it is handed to the system within
+            ``max_delay``, or when `flush` returns, and from then on survives the end of the
+            process by any signal, but not the loss of power. ``line``: the same, at once: rows
+            are written as soon as the thread gets to run. ``fsync``: rows are gathered for
+            ``max_delay`` and forced to the disk together; from then on, or when `flush` returns,
+            they survive the loss of power too.
+        max_delay: the longest that rows are gathered, in seconds.
+        capacity: how many rows may be queued; this bounds the memory.
+        policy: what a call does when that many are: ``wait`` for room, at most 10 s, and never on
+            a thread whose event loop runs nor while the disk refuses: there the oldest row is
+            dropped; ``drop_oldest`` drops the oldest row; ``latest`` drops all queued rows. Rows
+            that are dropped are counted, and leave a gap in the sequence numbers.
+
+    Raises:
+        ValueError: an argument makes no sense.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        attempt: int,
+        *,
+        durability: Durability = "buffered",
+        max_delay: float = 0.2,
+        capacity: int = 65_536,
+        policy: Policy = "wait",
+    ) -> None:
+        if durability not in get_args(Durability):
+            raise ValueError(f"durability must be one of {get_args(Durability)}: {durability!r}")
+        if policy not in get_args(Policy):
+            raise ValueError(f"policy must be one of {get_args(Policy)}: {policy!r}")
+        if attempt < 1 or capacity < 1 or not 0 <= max_delay <= 3600:
+            raise ValueError("attempt and capacity begin at 1, max_delay at 0 (and ends at 3600)")
+        self.path = os.path.join(directory, file_name(attempt))
+        self.attempt = attempt
+        self.durability = durability
+        self.policy = policy
+        file = JournalFile(directory, attempt, sync=durability == "fsync")
+        delay = 0.0 if durability == "line" else max_delay
+        self._lane = Lane(file, delay, capacity, policy)
+        self._queue, self._high = self._lane.queue, self._lane.high
+        self._shapes: dict[tuple[str, ...], _Shape] = {}
+        self._shape = _NO_SHAPE
+        self._shape_count = 0
+        _journals.add(self)
+
+    @property
+    def error(self) -> JournalError | None:
+        """Why rows cannot be written at present; ``None`` where they can."""
+        return self._lane.error
+
+    @property
+    def counters(self) -> Counters:
+        """What has become of the rows so far."""
+        return self._lane.counters
+
+    def log_metrics(self, metrics: Mapping[str, object], step: int | None = None) -> None:
+        """Log one row. May be called from any thread and on the loop; the disk is not touched.
+
+        Args:
+            metrics: numbers by name: bool, int, float, and what numpy and torch have for one
+                (reading a value from a GPU waits for it); nested mappings are joined with `/`.
+                It is copied.
+            step: the training step, if the row has one.
+
+        Raises:
+            TypeError: a value is no number; the message names it.
+            JournalError: the journal is closed, or this is a forked child.
+        """
+        shape, keys, tags = self._shape
+        try:
+            row = dump([shape, time(), *metrics.values(), step], 2)[LIST_TAG:]
+        except ValueError:  # something that is no builtin
+            row = b""
+        # The tags are every ninth byte, as long as the one before was that of a float.
+        if row[FIRST_TAG::9] not in tags or tuple(metrics) != keys:
+            row = self._pack(metrics, step)
+        lane, queue = self._lane, self._queue
+        if len(queue) >= self._high:
+            lane.relieve()
+        queue.append(row)
+        if lane.asleep:
+            lane.ring()
+
+    def log_event(self, name: str, data: object = None) -> None:
+        """Log what is not a number. It shares the queue and its order with the rows.
+
+        Args:
+            name: the kind of event.
+            data: what JSON can hold.
+
+        Raises:
+            TypeError: the data is not JSON's.
+            JournalError: the journal is closed, or this is a forked child.
+        """
+        lane = self._lane
+        lane.check_open()
+        event = pack_event(time(), name, data)
+        if len(lane.queue) >= lane.high:
+            lane.relieve()
+        lane.queue.append(event)
+        if lane.asleep:
+            lane.ring()
+
+    def on_durable(self, callback: OnDurable) -> None:
+        """Have a function called, once, when all that was logged before is durable.
+
+        Args:
+            callback: gets ``None``, or why it is not durable yet: the rows are kept and tried
+                again. It is called on the journal's thread, must be quick, and must not flush.
+
+        Raises:
+            JournalError: the journal is closed, or this is a forked child.
+        """
+        self._lane.request(callback)
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Wait until all that was logged before is durable. Not for the loop: it blocks.
+
+        Args:
+            timeout: the longest wait, in seconds.
+
+        Raises:
+            JournalError: it cannot be written now, or the journal is closed, or a forked child's.
+            TimeoutError: it is not durable yet.
+        """
+        outcome: list[JournalError | None] = []
+        answered = threading.Event()
+
+        def answer(error: JournalError | None) -> None:
+            outcome.append(error)
+            answered.set()
+
+        self.on_durable(answer)
+        if not answered.wait(timeout):
+            raise TimeoutError(f"{quoted(self.path, 300)} is not durable after {timeout:g} s")
+        if outcome[0] is not None:
+            raise outcome[0]
+
+    def close(self, timeout: float | None = None) -> None:
+        """Write what is queued, and end. Blocks; calling it again, or in a fork, is no error.
+
+        Args:
+            timeout: the longest wait, in seconds; the thread goes on after it.
+
+        Raises:
+            JournalError: rows could not be written, and are lost.
+            TimeoutError: it is not done yet.
+        """
+        self._shape = _NO_SHAPE  # from now on every call takes the slow way, and is refused
+        self._lane.end(timeout)
+
+    def _pack(self, metrics: Mapping[str, object], step: object) -> bytes:
+        """Make the row of a call in which something is new, nested, no float, or not allowed."""
+        self._lane.check_open()
+        step = exact_step(step)
+        if not (
+            type(metrics) is dict
+            and tuple(metrics) in self._shapes
+            and EXACT.issuperset(map(type, metrics.values()))
+        ):
+            metrics = flatten(metrics)
+        keys = tuple(metrics)
+        shape = self._shapes.get(keys) or self._add_shape(keys)
+        row = dump([shape[0], time(), *metrics.values(), step], 2)[LIST_TAG:]
+        if len(row) > LARGEST:
+            raise TypeError(f"a row of {len(row):,} bytes is too large")
+        with self._lane.lock:
+            self._lane.check_open()
+            self._shape = shape
+        return row
+
+    def _add_shape(self, keys: tuple[str, ...]) -> _Shape:
+        if len(keys) > _MOST_KEYS:
+            raise TypeError(f"a row of {len(keys):,} metrics is too large")
+        floats = b"g" * (len(keys) + 1)
+        with self._lane.lock:
+            if len(self._shapes) >= _MOST_SHAPES:
+                self._shapes.clear()  # whoever makes up names is given new shapes, not more memory
+            shape = (self._shape_count, keys, (floats + b"i", floats + b"N"))
+            self._shape_count += 1
+            self._lane.shapes.append(shape[:2])  # before any row of it is in the queue
+            self._shapes[keys] = shape
+        return shape
+
+
+_journals: weakref.WeakSet[Journal] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for journal in list(_journals):
+        journal._shape = _NO_SHAPE
+        journal._lane.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
