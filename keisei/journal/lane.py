@@ -88,7 +88,6 @@ class Lane:
         self._pressed = self._stalled = False
         self._closing = self._ended = self._forked = False
         self._thread: threading.Thread | None = None
-        self._over = threading.Event()
         self._taken = self._dropped = self._gap = self._lost = self._failures = 0
 
     @property
@@ -130,12 +129,13 @@ class Lane:
             if self._thread is None and not self.queue and not self._requests:
                 self._ended = True
                 return
-        if not self._over.is_set():
-            with suppress(JournalError):  # it has just ended
-                self.ring()
-        if self._thread is None and self._file.error is not None:
-            raise self._refusal(self._file.error, f"{len(self.queue):,} rows are lost: ")
-        if not self._over.wait(timeout):
+        with suppress(JournalError):  # it has ended already
+            self.ring()
+        if self._thread is None:
+            cause = self._file.error or OSError(errno.EAGAIN, "no thread can be started")
+            raise self._refusal(cause, f"{len(self.queue):,} rows are lost: ")
+        self._thread.join(timeout)
+        if self._thread.is_alive():
             path = quoted(self._file.path, 300)
             raise TimeoutError(f"{path} is not written after {timeout:g} s")
         if self._lost and self._file.error is not None:
@@ -172,12 +172,16 @@ class Lane:
         if not self._pressed:
             self._pressed = True
             self.ring()
-        if self._policy == "wait" and len(self.queue) >= self._capacity:
+        if self._policy == "wait":
             give_up = monotonic() + LONGEST_WAIT
-            while len(self.queue) >= self._capacity and self._may_wait():
+            while len(self.queue) >= self._capacity:
+                if not self._may_wait():
+                    break
                 if monotonic() > give_up:
                     self._stalled = True  # let nobody wait again before something was written
                 sleep(0.0005)
+            else:
+                return  # where other threads have taken the room, the queue is a bit longer
         with self.lock:
             while len(self.queue) >= self._capacity:
                 many = len(self.queue) if self._policy == "latest" else 1
@@ -213,14 +217,14 @@ class Lane:
 
     def _start(self) -> None:
         thread = threading.Thread(target=self._run, name="keisei-journal", daemon=True)
+        self._thread = thread  # first: a signal handler that logs must not start another one
         try:
             thread.start()
         except RuntimeError:  # the system has no thread left: the next call tries again
+            self._thread = None
             self.asleep = True
             self._failures += 1
             self._file.error = OSError(errno.EAGAIN, "no thread can be started")
-        else:
-            self._thread = thread
 
     def _run(self) -> None:
         pause = 0.0
@@ -244,7 +248,6 @@ class Lane:
                 self._dropped += self._lost
                 self.queue.clear()
         self._file.close()
-        self._over.set()
 
     def _hurried(self) -> bool:
         return bool(self._closing or self._requests or len(self.queue) >= self.high)
@@ -258,10 +261,11 @@ class Lane:
             self._take()
             self._file.write()
             self._stalled = False
-        except OSError as exc:
+        except Exception as exc:  # noqa: BLE001 - a thread that ends would take all waiters with it
             self._failures += 1
-            self._file.error = exc
-            error = self._refusal(exc)
+            known = exc if isinstance(exc, OSError) else OSError(errno.EIO, repr(exc))
+            self._file.error = known
+            error = self._refusal(known)
         for request in requests:
             try:
                 request(error)

@@ -89,6 +89,12 @@ class Journal:
         self._shape_count = 0
         _journals.add(self)
 
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
     @property
     def error(self) -> JournalError | None:
         """Why rows cannot be written at present; ``None`` where they can."""
