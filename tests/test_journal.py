@@ -7,7 +7,6 @@ import math
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -263,21 +262,16 @@ def test_a_flush_makes_durable_what_was_logged(run: str, disk: Disk, durability:
 
 
 @pytest.mark.parametrize(("durability", "max_delay"), [("line", 3600), ("buffered", 0.01)])
-def test_rows_are_written_without_a_flush(run: str, durability: Any, max_delay: float) -> None:
+def test_rows_are_written_without_a_flush(
+    run: str, disk: Disk, durability: Any, max_delay: float
+) -> None:
     """At once with `line`, and within the delay with `buffered`."""
     journal = Journal(run, 1, durability=durability, max_delay=max_delay)
     journal.log_metrics({"x": 1.0}, 1)
-    first = next(read_run(run).follow(poll=0.001)) if _exists(journal) else None
-    assert first is not None
+    assert disk.reached.wait(10)
+    first = next(read_run(run).follow(poll=0.001))
     assert first.values == {"x": 1.0}
     journal.close()
-
-
-def _exists(journal: Journal) -> bool:
-    give_up = time.monotonic() + 10
-    while not os.path.exists(journal.path) and time.monotonic() < give_up:
-        os.sched_yield()
-    return os.path.exists(journal.path)
 
 
 async def test_a_loop_awaits_durability_without_polling(run: str) -> None:
@@ -549,8 +543,15 @@ def test_no_row_is_lost_between_a_call_and_the_end(run: str) -> None:
         os.mkdir(place)
         journal = Journal(place, 1, max_delay=0.0)
         taken = [0, 0]
+        begun = threading.Barrier(3)
 
-        def log(number: int, journal: Journal = journal, taken: list[int] = taken) -> None:
+        def log(
+            number: int,
+            journal: Journal = journal,
+            taken: list[int] = taken,
+            begun: threading.Barrier = begun,
+        ) -> None:
+            begun.wait()
             with suppress(JournalError):
                 for x in range(3000):
                     journal.log_metrics({f"x{number}": x})
@@ -559,8 +560,7 @@ def test_no_row_is_lost_between_a_call_and_the_end(run: str) -> None:
         threads = [threading.Thread(target=log, args=(number,)) for number in range(2)]
         for thread in threads:
             thread.start()
-        while not any(taken):
-            os.sched_yield()
+        begun.wait()
         journal.close()
         for thread in threads:
             thread.join()

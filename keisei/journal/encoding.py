@@ -50,8 +50,10 @@ LARGEST = 1 << 26
 RECORDS_PER_BLOCK = 40
 
 EXACT = frozenset([float, int, bool])
-LIST_TAG = 1  # the byte of what `dump` gives that is not stored
-FIRST_TAG = 9  # where the time's tag is, in a row
+# What is stored of what `dump` gives; and the tags of a row, of which each but the last is a
+# float's, beginning with the time's.
+STORED = slice(1, None)
+TAGS = slice(9, None, 9)
 _DEEPEST = 32
 _FILE = re.compile(r"metrics\.([1-9][0-9]{0,8})\.journal")
 

@@ -12,9 +12,9 @@ from typing import Literal, get_args
 from keisei.errors import JournalError, quoted
 from keisei.journal.encoding import (
     EXACT,
-    FIRST_TAG,
     LARGEST,
-    LIST_TAG,
+    STORED,
+    TAGS,
     dump,
     exact_step,
     file_name,
@@ -120,11 +120,11 @@ class Journal:
         """
         shape, keys, tags = self._shape
         try:
-            row = dump([shape, time(), *metrics.values(), step], 2)[LIST_TAG:]
+            row = dump([shape, time(), *metrics.values(), step], 2)[STORED]
         except ValueError:  # something that is no builtin
             row = b""
         # The tags are every ninth byte, as long as the one before was that of a float.
-        if row[FIRST_TAG::9] not in tags or tuple(metrics) != keys:
+        if row[TAGS] not in tags or tuple(metrics) != keys:
             row = self._pack(metrics, step)
         lane, queue = self._lane, self._queue
         if len(queue) >= self._high:
@@ -213,7 +213,7 @@ class Journal:
             metrics = flatten(metrics)
         keys = tuple(metrics)
         shape = self._shapes.get(keys) or self._add_shape(keys)
-        row = dump([shape[0], time(), *metrics.values(), step], 2)[LIST_TAG:]
+        row = dump([shape[0], time(), *metrics.values(), step], 2)[STORED]
         if len(row) > LARGEST:
             raise TypeError(f"a row of {len(row):,} bytes is too large")
         with self._lane.lock:

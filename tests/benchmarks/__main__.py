@@ -16,7 +16,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import astuple, fields
 
-from tests.benchmarks import dark, imports, many, setup_cost, stall
+from tests.benchmarks import dark, imports, journal, many, setup_cost, stall
 from tests.benchmarks.measure import Row
 
 BENCHMARKS = {
@@ -25,6 +25,7 @@ BENCHMARKS = {
     "setup": setup_cost.run,
     "many": many.run,
     "dark": dark.run,
+    "journal": journal.run,
 }
 
 
