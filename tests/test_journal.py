@@ -162,6 +162,17 @@ def test_a_row_is_a_copy(run: str) -> None:
     assert found == [{"x": 1.0, "inner/y": 1.0}, {"x": 2.0}, {"x": 3.0}]
 
 
+def test_rows_keep_their_own_names(run: str) -> None:
+    """Rows that differ in nothing but a name, an order or a type are told apart."""
+    logged: list[dict[str, float]] = [{"a": 1.0, "b": 2.0}, {"b": 1.0, "a": 2.0}]
+    logged += [{"a": 1.0, "c": 2.0}, {"a": 1.0}, {"a": 1.0, "b": 2}, {"a": True, "b": 2.0}, {}]
+    with Journal(run, 1) as journal:
+        for metrics in logged * 3:
+            journal.log_metrics(metrics, 1)
+    found = [row.values for row in read_run(run).rows()]
+    assert [repr(values) for values in found] == [repr(metrics) for metrics in logged * 3]
+
+
 class FakeTensor:
     """What torch gives for a number, without torch."""
 
@@ -427,6 +438,28 @@ def test_a_signal_handler_may_log(run: str) -> None:
     assert series(run) == list(range(5000))
     assert series(run, "signal") == list(range(1, handled + 1))
     assert handled > 10
+
+
+def test_a_signal_while_the_thread_starts_starts_no_second_one(
+    run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A handler that logs at that moment leaves its row to the thread that is about to run."""
+    journal = Journal(run, 1)
+    start = threading.Thread.start
+    started = []
+
+    def interrupted(thread: threading.Thread) -> None:
+        started.append(thread)
+        if len(started) < 3:
+            journal.log_metrics({"x": 2.0})
+            journal.on_durable(lambda _: None)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    journal.log_metrics({"x": 1.0})
+    journal.close(10)
+    assert len(started) == 1
+    assert series(run) == [1.0, 2.0]
 
 
 def test_a_full_disk_delays_and_loses_nothing(tiny_disk: Path) -> None:

@@ -19,10 +19,10 @@ from __future__ import annotations
 import errno
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from time import monotonic, sleep
 from typing import Literal, NamedTuple
 
 from anyio.lowlevel import current_token
@@ -173,13 +173,13 @@ class Lane:
             self._pressed = True
             self.ring()
         if self._policy == "wait":
-            give_up = monotonic() + LONGEST_WAIT
+            give_up = time.monotonic() + LONGEST_WAIT
             while len(self.queue) >= self._capacity:
                 if not self._may_wait():
                     break
-                if monotonic() > give_up:
+                if time.monotonic() > give_up:
                     self._stalled = True  # let nobody wait again before something was written
-                sleep(0.0005)
+                time.sleep(0.0005)
             else:
                 return  # where other threads have taken the room, the queue is a bit longer
         with self.lock:
