@@ -51,6 +51,10 @@ for number in range(kills):
             train(run, durability, every)
         finally:
             os._exit(1)
+    if number % 2:  # half of them after the first flush, the others at any instant
+        give_up = time.monotonic() + 10
+        while told[8:16] == bytes(8) and time.monotonic() < give_up:
+            time.sleep(0.0005)
     time.sleep(chance.uniform(0.0, 0.02))
     os.kill(child, signal.SIGKILL)
     status = os.waitpid(child, 0)[1]
@@ -88,7 +92,7 @@ def test_a_killed_run_has_every_acknowledged_row(tmp_path: Path) -> None:
     found = kill_runs(tmp_path, seed=20)
     print(f"SIGKILL: {found}")
     assert found["kills"] == KILLS
-    assert found["flushed"] > KILLS / 4
+    assert found["flushed"] >= KILLS / 2
     assert found["acknowledged"] > 1000
     assert (found["lost"], found["wrong"]) == (0, 0)
 

@@ -192,6 +192,8 @@ class Lane:
     def _may_wait(self) -> bool:
         if self._stalled or self._closing or self._file.error is not None:
             return False
+        if threading.current_thread() is self._thread:  # a callback that logs
+            return False
         try:
             current_token()
         except RuntimeError:

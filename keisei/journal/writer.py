@@ -198,8 +198,10 @@ class Journal:
             JournalError: rows could not be written, and are lost.
             TimeoutError: it is not done yet.
         """
-        self._shape = _NO_SHAPE  # from now on every call takes the slow way, and is refused
-        self._lane.end(timeout)
+        try:
+            self._lane.end(timeout)
+        finally:
+            self._shape = _NO_SHAPE  # from now on every call takes the slow way, and is refused
 
     def _pack(self, metrics: Mapping[str, object], step: object) -> bytes:
         """Make the row of a call in which something is new, nested, no float, or not allowed."""
