@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from keisei.config_schema import (
         AppConfig,
         EnvConfig,
+        JournalConfig,
         LoggingConfig,
         Section,
         SignalsConfig,
@@ -44,6 +45,7 @@ _HOMES = {
     "config_schema": [
         "AppConfig",
         "EnvConfig",
+        "JournalConfig",
         "LoggingConfig",
         "Section",
         "SignalsConfig",
@@ -86,6 +88,7 @@ __all__ = [
     "ForkedSessionError",
     "InvalidRunNameError",
     "InvalidStatusError",
+    "JournalConfig",
     "JournalError",
     "KeiseiError",
     "LoggingConfig",

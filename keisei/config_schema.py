@@ -127,6 +127,22 @@ class SignalsConfig(Section):
     """The longest that the graceful end takes, in seconds; then the process ends at once."""
 
 
+class JournalConfig(Section):
+    """How the run's own record of its metrics and events is kept."""
+
+    durability: Literal["buffered", "line", "fsync"] = "buffered"
+    """What a row survives. `buffered`: within `max_delay` of being logged, or when `flush` returns,
+    the death of the process; `line`: the same, at once; `fsync`: the loss of power, too."""
+    max_delay: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 0.2
+    """The longest that rows are gathered before they are written, in seconds."""
+    capacity: Annotated[int, Field(ge=1, le=100_000_000)] = 65_536
+    """The rows that may wait to be written; this bounds the memory."""
+    when_full: Literal["wait", "drop_oldest", "latest"] = "wait"
+    """What logging does when that many wait: `wait` for room (at most 10 s, and never on a thread
+    whose event loop runs: there the oldest row is dropped), `drop_oldest` drops the oldest row,
+    `latest` all that wait. What is dropped is counted in the summary."""
+
+
 class AppConfig(Section):
     """The whole configuration of a run. Derive from it to add sections of your own."""
 
@@ -138,6 +154,8 @@ class AppConfig(Section):
     """What the run is called, where it lives, and what keisei says of it."""
     wandb: WandbConfig = WandbConfig()
     """How Weights & Biases tracks the run."""
+    journal: JournalConfig = JournalConfig()
+    """How the run's own record of its metrics and events is kept."""
     signals: SignalsConfig = SignalsConfig()
     """Which signals end the session, and how long that may take."""
 

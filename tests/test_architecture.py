@@ -20,7 +20,7 @@ ROWS: list[list[str]] = [
     ["training.blocking_session"],
     ["training.async_session"],
     ["training.utils", "utils.utils", "training.diagnosis", "training.ending"],
-    ["training.callbacks", "training.interruption"],
+    ["training.callbacks", "training.interruption", "training.recording"],
     ["training.directories", "trackers"],
     ["journal"],
     ["run", "_io", "config_file"],

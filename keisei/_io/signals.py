@@ -8,7 +8,6 @@ Here it notes the number, wakes a thread through a queue that is made for that
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import threading
@@ -17,8 +16,6 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Any
-
-from anyio.lowlevel import current_token
 
 _STOP = "stop"
 _watches: list[Watch] = []
@@ -126,23 +123,3 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-
-
-def from_handler(func: Callable[[], object]) -> Callable[[], None]:
-    """Give a way to call a function in the loop that runs now, from a signal handler.
-
-    Args:
-        func: called soon, in the loop; not at all where the loop has ended.
-    """
-    native: Any = current_token().native_token
-    soon = (
-        native.call_soon_threadsafe
-        if isinstance(native, asyncio.AbstractEventLoop)
-        else native.run_sync_soon
-    )
-
-    def call() -> None:
-        with suppress(RuntimeError):
-            soon(func)
-
-    return call

@@ -24,18 +24,19 @@ from keisei.log import logger
 from keisei.run import identity
 from keisei.run.record import info_lines, start_line
 from keisei.run.state import FinalStatus, Step, check_final, require
-from keisei.run.view import ConfigT, SessionFacts, SessionView
+from keisei.run.view import ConfigT, SessionFacts
 from keisei.trackers import lane
 from keisei.trackers.base import RunInfo, Tracker, TrackerRun
 from keisei.training import callbacks, directories, utils
 from keisei.training.callbacks import LoggerFunc
 from keisei.training.ending import Ending
 from keisei.training.interruption import Tell
+from keisei.training.recording import Recorder, SessionRecording
 
 _LIGHT = 1000  # values in a config that are serialised on the loop: about 5 ms
 
 
-class AsyncSessionManager(SessionView[ConfigT]):
+class AsyncSessionManager(SessionRecording[ConfigT]):
     """The life of one training run, for programs on an event loop (asyncio, uvloop, trio).
 
     Use it as ``async with AsyncSessionManager(config) as session:``, or take the steps one by
@@ -61,7 +62,8 @@ class AsyncSessionManager(SessionView[ConfigT]):
         self._lock: anyio.Lock | None = None
         self._trackers = lane.Trackers(self._facts.run_name)
         self._facts.trackers = self._trackers.records
-        self._ending = Ending(self._facts, self._trackers, self._one_step)
+        self._recorder = Recorder()
+        self._ending = Ending(self._facts, self._trackers, self._recorder, self._one_step)
         self._interruption = self._ending.interruption
         self._entered = False
         self._config_text: str | None = None
@@ -168,6 +170,7 @@ class AsyncSessionManager(SessionView[ConfigT]):
         facts.torn_lines = owned.torn_lines
         facts.started_at = owned.record.started_at
         facts.started = time.monotonic()
+        facts.journal = self._recorder.open(owned.paths, facts.attempt, self.config.journal)
         if facts.status == "created":  # or another task has ended the session meanwhile
             facts.status = "running"
         facts.done.add(Step.DIRECTORIES)
@@ -340,6 +343,18 @@ class AsyncSessionManager(SessionView[ConfigT]):
                 logger.warning("the start of run %s cannot be logged: %s", facts.run_name, exc)
             facts.done.add(Step.START)
 
+    async def flush(self) -> None:
+        """Wait until all the metrics and events that were logged before are durable.
+
+        What that means says ``journal.durability``; a disk that hangs is waited for.
+
+        Raises:
+            JournalError: they cannot be written now; they are kept, and tried again.
+            NotReadyError: the directories are not set up.
+            SessionEndedError: the session has ended, and has waited for them itself.
+        """
+        await self._flush()
+
     async def finalize_session(self, status: FinalStatus | None = None) -> FinalStatus:
         """End the session: the local truth first, the trackers last, all under one deadline.
 
@@ -365,13 +380,11 @@ class AsyncSessionManager(SessionView[ConfigT]):
     def handle_signals(self, *, preemption: str | None = None, grace: float | None = None) -> None:
         """End the session gracefully at SIGINT, SIGTERM or a preemption signal; a second ends it.
 
-        The first one cancels the body of ``async with``, which then ends as `cancelled`, or as
-        `preempted` by the preemption signal; `KeyboardInterrupt` (SIGINT) or `SystemExit` with 128
-        and the signal's number leaves the block. Where that takes longer than the grace time, or
-        at a second signal, the end is recorded and the process ends at once. The process's own
-        handlers are put back when the session has ended. Forked children are left alone.
-
-        Call it before ``async with``, or directly in its block; or set ``signals.handle``.
+        The first cancels the body of ``async with``: the session ends as `cancelled`, or by the
+        preemption signal as `preempted`, and `KeyboardInterrupt` (SIGINT) or `SystemExit` with
+        128 and the signal's number leaves the block. At a second one, or after the grace time, the
+        end is recorded and the process ends at once. The process's own handlers are put back when
+        the session has ended. Call it before the block, directly in it, or set `signals.handle`.
 
         Args:
             preemption: the preemption signal's name; without it, the config's.

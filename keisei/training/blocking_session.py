@@ -8,13 +8,14 @@ from typing import Any, Self
 
 from keisei._io import portal
 from keisei.run.state import FinalStatus
-from keisei.run.view import ConfigT, SessionView
+from keisei.run.view import ConfigT
 from keisei.trackers.base import Tracker
 from keisei.training.async_session import AsyncSessionManager
 from keisei.training.callbacks import LoggerFunc
+from keisei.training.recording import SessionRecording
 
 
-class SessionManager(SessionView[ConfigT]):
+class SessionManager(SessionRecording[ConfigT]):
     """The life of one training run, for scripts, threads and notebooks: the blocking face.
 
     Use it as ``with SessionManager(config) as session:``, or take the steps one by one. Each
@@ -33,6 +34,7 @@ class SessionManager(SessionView[ConfigT]):
     def __init__(self, config: ConfigT, args: object = None, run_name: str | None = None) -> None:
         self._session = AsyncSessionManager(config, args, run_name)
         self._facts = self._session._facts
+        self._recorder = self._session._recorder
         self._interruption = self._session._interruption
         self._entering = False
 
@@ -139,6 +141,10 @@ class SessionManager(SessionView[ConfigT]):
     def log_session_start(self) -> None:
         """Append the start line to the training log; see `AsyncSessionManager`."""
         portal.call(self._session.log_session_start)
+
+    def flush(self) -> None:
+        """Wait until all that was logged before is durable; see `AsyncSessionManager`."""
+        portal.call(self._session.flush)
 
     def finalize_session(self, status: FinalStatus | None = None) -> FinalStatus:
         """End the session; see `AsyncSessionManager`."""

@@ -16,6 +16,7 @@ from functools import partial
 from keisei._io import files, locks, process
 from keisei.config_schema import AppConfig
 from keisei.errors import DirectorySetupError, quoted
+from keisei.journal.encoding import attempt_of
 from keisei.log import logger
 from keisei.redaction import clean
 from keisei.run import identity, ownership
@@ -268,8 +269,11 @@ def _take(
             return None
         if earlier is None and not made:  # its maker may have died before it could do this
             files.sync_directory(os.path.dirname(paths.run_artifact_dir))
-        for left in filter(TEMPORARY.fullmatch, directory.names()):  # by a start that died
+        names = directory.names()
+        for left in filter(TEMPORARY.fullmatch, names):  # by a start that died
             directory.unlink(left)
+        # An attempt whose record is lost has left its journal: no other one gets its number.
+        journals = [attempt for name in names if (attempt := attempt_of(name))]
         _make_models(directory, paths)
         torn = [files.append(directory, log, b"") for log in (TRAINING_LOG, EVALUATION_LOG)]
         if any(torn):
@@ -277,7 +281,7 @@ def _take(
         record = SessionRecord(
             session_id=earlier.session_id if earlier is not None else session_id,
             run_name=name,
-            attempt=earlier.attempt + 1 if earlier is not None else 1,
+            attempt=max([earlier.attempt if earlier else 0, *journals]) + 1,
             status="running",
             owner=_owner(os.getpid()),
             started_at=now(),

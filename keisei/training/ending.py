@@ -15,7 +15,10 @@ from keisei.run.state import FINAL, FinalStatus, check_final
 from keisei.run.view import SessionFacts
 from keisei.trackers.lane import Trackers
 from keisei.training.directories import OwnedRun
-from keisei.training.interruption import Interruption
+from keisei.training.interruption import LAST_WORDS, Interruption
+from keisei.training.recording import Recorder
+
+JOURNAL_TIMEOUT = 30.0  # seconds; what could not be written by then is said to be lost
 
 
 class Ending:
@@ -24,6 +27,7 @@ class Ending:
     Args:
         facts: what is known of the session.
         trackers: the session's trackers.
+        recorder: what the session records with.
         one_step: gives the lock under which one step at a time works.
     """
 
@@ -31,12 +35,14 @@ class Ending:
         self,
         facts: SessionFacts[Any],
         trackers: Trackers,
+        recorder: Recorder,
         one_step: Callable[[], anyio.Lock],
     ) -> None:
         self.owned: OwnedRun | None = None
         self.interruption = Interruption(self.end_now)
         self._facts = facts
         self._trackers = trackers
+        self._recorder = recorder
         self._one_step = one_step
         self._ended: anyio.Event | None = None
 
@@ -96,6 +102,8 @@ class Ending:
         facts = self._facts
         async with self._one_step():
             facts.duration_s = facts.elapsed()
+            if facts.journal is not None and facts.journal.counters.logged:
+                await files.in_thread(self._recorder.close, JOURNAL_TIMEOUT)
             if self.owned is not None:
                 await self._recorded(self.owned.end(final, facts.duration_s or 0.0))
 
@@ -121,5 +129,6 @@ class Ending:
         if facts.status in FINAL:
             final = check_final(facts.status)
         facts.status = final
+        self._recorder.close(LAST_WORDS / 2)
         if self.owned is not None:
             self.owned.end_now(final, facts.elapsed() or 0.0)

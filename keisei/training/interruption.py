@@ -14,6 +14,7 @@ from typing import Any
 import anyio
 
 from keisei._io import signals
+from keisei._io.loop import calling_soon
 from keisei.config_schema import SignalsConfig
 from keisei.errors import SignalError, quoted
 from keisei.run.state import FinalStatus, status_after
@@ -93,7 +94,7 @@ class Interruption:
         if self._watch is not None and self._scope is None:
             scope = anyio.CancelScope()
             self._scope = scope.__enter__()
-            self._cancel = signals.from_handler(scope.cancel)
+            self._cancel = calling_soon(scope.cancel)
             if self._watch.received is not None:
                 scope.cancel()
 
@@ -165,4 +166,4 @@ def _task_cancel() -> Callable[[], object] | None:
         task: asyncio.Task[Any] | None = asyncio.current_task()
     except RuntimeError:
         return None
-    return None if task is None else signals.from_handler(task.cancel)
+    return None if task is None else calling_soon(task.cancel)

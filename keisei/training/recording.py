@@ -1,0 +1,121 @@
+"""The half of a session that records what happens in the run, which both faces share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import anyio
+
+from keisei._io.loop import calling_soon
+from keisei.config_schema import JournalConfig
+from keisei.errors import JournalError, NotReadyError, SessionEndedError
+from keisei.journal.writer import Journal
+from keisei.log import logger
+from keisei.run.paths import RunPaths
+from keisei.run.state import FINAL
+from keisei.run.view import ConfigT, SessionView
+
+
+class Recorder:
+    """What a session records with: its journal, once the run's directory is its own."""
+
+    def __init__(self) -> None:
+        self.journal: Journal | None = None
+
+    def open(self, paths: RunPaths, attempt: int, config: JournalConfig) -> Journal:
+        """Make the attempt's journal; nothing touches the disk before the first row."""
+        self.journal = Journal(
+            paths.run_artifact_dir,
+            attempt,
+            durability=config.durability,
+            max_delay=config.max_delay,
+            capacity=config.capacity,
+            policy=config.when_full,
+        )
+        return self.journal
+
+    def close(self, timeout: float) -> None:
+        """Write what is queued, and end; blocks, and logs what could not be written."""
+        if self.journal is not None:
+            try:
+                self.journal.close(timeout)
+            except (JournalError, TimeoutError) as exc:
+                logger.error("the journal could not be written in full: %s", exc)
+
+
+class SessionRecording(SessionView[ConfigT]):
+    """What a session records, from the loop or from any thread, without waiting."""
+
+    _recorder: Recorder
+
+    def log_metrics(self, metrics: Mapping[str, object], step: int | None = None) -> None:
+        """Log one row of metrics; it never touches the disk, and never waits for a tracker.
+
+        Args:
+            metrics: numbers by name: bool, int, float, and what numpy and torch have for one
+                (reading a value from a GPU waits for it); nested mappings are joined with `/`.
+                It is copied.
+            step: the training step, if the row has one.
+
+        Raises:
+            TypeError: a value is no number; the message names the key.
+            NotReadyError: the directories are not set up.
+            SessionEndedError: the session has ended.
+            ForkedSessionError: this process was forked from the session's own.
+        """
+        journal = self._recorder.journal
+        if journal is None:
+            raise self._no_journal("log_metrics()")
+        try:
+            journal.log_metrics(metrics, step)
+        except JournalError as exc:
+            raise self._no_journal("log_metrics()") from exc
+
+    def log_event(self, name: str, data: object = None) -> None:
+        """Log what is not a number, in one order with the rows.
+
+        Args:
+            name: the kind of event.
+            data: what JSON can hold.
+
+        Raises:
+            TypeError: the data is not JSON's.
+            NotReadyError: the directories are not set up.
+            SessionEndedError: the session has ended.
+            ForkedSessionError: this process was forked from the session's own.
+        """
+        journal = self._recorder.journal
+        if journal is None:
+            raise self._no_journal("log_event()")
+        try:
+            journal.log_event(name, data)
+        except JournalError as exc:
+            raise self._no_journal("log_event()") from exc
+
+    async def _flush(self) -> None:
+        journal = self._recorder.journal
+        if journal is None:
+            raise self._no_journal("flush()")
+        outcome: list[JournalError | None] = []
+        answered = anyio.Event()
+        wake = calling_soon(answered.set)
+
+        def answer(error: JournalError | None) -> None:
+            outcome.append(error)
+            wake()
+
+        try:
+            journal.on_durable(answer)
+        except JournalError as exc:
+            raise self._no_journal("flush()") from exc
+        await answered.wait()
+        if outcome[0] is not None:
+            raise outcome[0]
+
+    def _no_journal(self, step: str) -> Exception:
+        self._facts.check_process(step)
+        if self._facts.status in FINAL:
+            return SessionEndedError(
+                f"{step} comes too late: the session has ended as {self._facts.status}"
+            )
+        return NotReadyError(f"{step} needs the run's directories: call setup_directories() first")
