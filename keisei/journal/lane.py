@@ -97,6 +97,11 @@ class Lane:
         return None if exc is None else self._refusal(exc)
 
     @property
+    def started(self) -> bool:
+        """Whether there is a thread to end, or anything that waits for one."""
+        return self._thread is not None or bool(self.queue)
+
+    @property
     def counters(self) -> Counters:
         """What has become of the rows so far."""
         with self.lock:

@@ -101,6 +101,11 @@ class Journal:
         return self._lane.error
 
     @property
+    def started(self) -> bool:
+        """Whether there is anything that `close` could have to wait for."""
+        return self._lane.started
+
+    @property
     def counters(self) -> Counters:
         """What has become of the rows so far."""
         return self._lane.counters

@@ -13,13 +13,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from keisei._io import files
-from keisei.config_schema import weigh
-from keisei.errors import (
-    ConfigSaveError,
-    DirectorySetupError,
-    KeiseiError,
-    quoted,
-)
+from keisei.errors import ConfigSaveError, DirectorySetupError, KeiseiError, quoted
 from keisei.log import logger
 from keisei.run import identity
 from keisei.run.record import info_lines, start_line
@@ -32,8 +26,6 @@ from keisei.training.callbacks import LoggerFunc
 from keisei.training.ending import Ending
 from keisei.training.interruption import Tell
 from keisei.training.recording import Recorder, SessionRecording
-
-_LIGHT = 1000  # values in a config that are serialised on the loop: about 5 ms
 
 
 class AsyncSessionManager(SessionRecording[ConfigT]):
@@ -274,10 +266,7 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
 
     async def _serialized(self) -> str:
         if self._config_text is None:
-            if weigh(self.config) < _LIGHT:
-                self._config_text = utils.serialize_config(self.config)
-            else:  # it would hold the loop
-                self._config_text = await files.in_thread(utils.serialize_config, self.config)
+            self._config_text = await callbacks.serialized(utils.serialize_config, self.config)
         return self._config_text
 
     async def setup_seeding(self) -> None:
@@ -304,7 +293,7 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
             agent_info: the agent's ``type`` and ``name``.
             resumed_from_checkpoint: the checkpoint's path, or ``None`` at a fresh start.
             global_timestep: the environment steps taken so far.
-            total_episodes_completed: the episodes completed so far.
+            total_episodes_completed: the episodes completed.
 
         Raises:
             NotReadyError: the directories are not set up.
@@ -344,14 +333,12 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
             facts.done.add(Step.START)
 
     async def flush(self) -> None:
-        """Wait until all the metrics and events that were logged before are durable.
-
-        What that means says ``journal.durability``; a disk that hangs is waited for.
+        """Wait until all that was logged before is as durable as ``journal.durability`` says.
 
         Raises:
-            JournalError: they cannot be written now; they are kept, and tried again.
+            JournalError: it cannot be written now; it is kept, and tried again.
             NotReadyError: the directories are not set up.
-            SessionEndedError: the session has ended, and has waited for them itself.
+            SessionEndedError: the session has ended, and has waited for it.
         """
         await self._flush()
 

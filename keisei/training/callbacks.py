@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterable
 
 import anyio
 
+from keisei._io import files
+from keisei.config_schema import AppConfig, weigh
 from keisei.log import logger
 from keisei.trackers.lane import describe
 
 LOGGER_TIMEOUT = 10.0
+LIGHT = 1000  # values in a config that are serialised on the loop: about 5 ms
 
 LoggerFunc = Callable[[str], object]
 
@@ -39,3 +42,18 @@ async def tell(logger_func: LoggerFunc, lines: Iterable[str]) -> int:
                 )
             errors += 1
     return errors
+
+
+async def serialized(serialize: Callable[[AppConfig], str], config: AppConfig) -> str:
+    """Serialise a config, on a thread where it is so large that it would hold the loop.
+
+    Args:
+        serialize: gives the text; the config's own serializers may be the user's.
+        config: the config.
+
+    Raises:
+        ValueError: it holds too much to be a config. What the serializers raise is raised as it is.
+    """
+    if weigh(config) < LIGHT:
+        return serialize(config)
+    return await files.in_thread(serialize, config)

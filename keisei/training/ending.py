@@ -102,8 +102,9 @@ class Ending:
         facts = self._facts
         async with self._one_step():
             facts.duration_s = facts.elapsed()
-            if facts.journal is not None and facts.journal.counters.logged:
+            if self._recorder.started:
                 await files.in_thread(self._recorder.close, JOURNAL_TIMEOUT)
+            self._recorder.close(0.0)
             if self.owned is not None:
                 await self._recorded(self.owned.end(final, facts.duration_s or 0.0))
 

@@ -34,6 +34,11 @@ class Recorder:
         )
         return self.journal
 
+    @property
+    def started(self) -> bool:
+        """Whether `close` could have to wait."""
+        return self.journal is not None and self.journal.started
+
     def close(self, timeout: float) -> None:
         """Write what is queued, and end; blocks, and logs what could not be written."""
         if self.journal is not None:
