@@ -31,14 +31,14 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="counts on directory des
 ERRNOS = [errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EACCES]
 
 
-def faults_for(calls: list[Call]) -> Iterator[Fault]:
+def faults_for(calls: list[Call], errnos: list[int]) -> Iterator[Fault]:
     """Give every fault for a life of those calls: kind, errno, number, once or for ever."""
     counts = Counter(call.kind for call in calls)
     for kind, count in counts.items():
-        errnos = [*ERRNOS, errno.EMFILE] if kind == "open" else ERRNOS
-        for error, number, forever in itertools.product(errnos, range(1, count + 1), (False, True)):
+        errors = [*errnos, errno.EMFILE] if kind == "open" else errnos
+        for error, number, forever in itertools.product(errors, range(1, count + 1), (False, True)):
             yield Fault(kind, number, error, forever)
-    for number, error in itertools.product(range(1, counts["write"] + 1), ERRNOS):
+    for number, error in itertools.product(range(1, counts["write"] + 1), errnos):
         yield Fault("write", number, error, forever=True, short=True)
     for number in range(1, len(calls) + 1):
         yield Fault(ANY, number, errno.EIO, forever=True)
@@ -47,11 +47,22 @@ def faults_for(calls: list[Call]) -> Iterator[Fault]:
 @pytest.mark.requirement("DIR-4", "CFG-4", "LOG-2", "FIN-1")
 def test_every_error_at_every_call(tmp_path: Path) -> None:
     """An error, at whatever call, is typed or logged, and leaves a run that goes on after it."""
+    inject_all(tmp_path, {False: ERRNOS, True: [errno.ENOSPC, errno.EIO]})
+
+
+@pytest.mark.storm
+def test_every_error_at_every_call_of_a_resumed_life(tmp_path: Path) -> None:
+    """The same with each errno on a run that is resumed."""
+    inject_all(tmp_path, {True: ERRNOS})
+
+
+def inject_all(tmp_path: Path, lives: dict[bool, list[int]]) -> None:
+    """Inject every fault with these errnos into new lives, and into resumed ones."""
     with fast_place(tmp_path) as place:
         sweep = Sweep(place)
-        for resumed in (False, True):
+        for resumed, errnos in lives.items():
             ways = itertools.cycle(WAYS)
-            for fault in faults_for(sweep.trace(resumed=resumed)):
+            for fault in faults_for(sweep.trace(resumed=resumed), errnos):
                 sweep.suffer(fault, next(ways), resumed=resumed)
     print(f"injected errors: {sweep.injected}, violations: {len(sweep.violations)}")
     assert sweep.injected > 300

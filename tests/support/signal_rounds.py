@@ -94,7 +94,7 @@ def one_round(root: Path, name: str, number: int, chance: random.Random) -> list
     os.close(writing)
     with open(reading, "rb") as said:
         said.readline()
-        time.sleep(chance.uniform(0, 0.06))
+        time.sleep(chance.uniform(0, 0.04))
         os.kill(pid, getattr(signal, name))
         words = said.read().decode().split("\n")
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
