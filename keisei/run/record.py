@@ -8,7 +8,7 @@ from typing import Any
 
 import pydantic_core
 
-from keisei.config_schema import AppConfig, weigh
+from keisei.config_schema import AppConfig
 from keisei.redaction import clean, redact, secret_values
 from keisei.run.ownership import Owner
 from keisei.run.paths import RunPaths
@@ -27,7 +27,6 @@ def serialize_config(config: AppConfig, environ: Mapping[str, str] | None = None
     Raises:
         ValueError: the config holds what JSON cannot say (a cycle, a lone surrogate, an object).
     """
-    weigh(config)
     known = secret_values(os.environ if environ is None else environ)
     data = redact(config.model_dump(mode="json"), known)
     return pydantic_core.to_json(data, indent=2, inf_nan_mode="strings").decode() + "\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from keisei.config_schema import AppConfig
 from keisei.errors import ForkedSessionError, NotReadyError
@@ -18,14 +18,6 @@ if TYPE_CHECKING:
     import wandb
 
 ConfigT = TypeVar("ConfigT", bound=AppConfig)
-
-
-class Counted(Protocol):
-    """What counts what has become of it."""
-
-    @property
-    def counters(self) -> Any:
-        """The counts, a named tuple."""
 
 
 @dataclass
@@ -52,7 +44,6 @@ class SessionFacts(Generic[ConfigT]):
         logger_errors: how often the user's logger has raised.
         torn_lines: how many of the run's logs had a torn last line, which the claim has closed.
         process: the process that the session belongs to.
-        journal: the attempt's record of metrics and events.
     """
 
     config: ConfigT
@@ -74,7 +65,6 @@ class SessionFacts(Generic[ConfigT]):
     logger_errors: int = 0
     torn_lines: int = 0
     process: int = field(default_factory=os.getpid)
-    journal: Counted | None = None
 
     def forked(self) -> bool:
         """Tell whether this process was forked from the session's own."""
@@ -192,7 +182,6 @@ class SessionView(Generic[ConfigT]):
             "device": clean(facts.config.env.device),
             "logger_errors": facts.logger_errors,
             "torn_lines": facts.torn_lines,
-            "journal": facts.journal and facts.journal.counters._asdict(),
         }
 
     def _paths(self, asked: str) -> RunPaths:

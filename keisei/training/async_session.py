@@ -23,7 +23,7 @@ from keisei.trackers import lane
 from keisei.trackers.base import RunInfo, Tracker, TrackerRun
 from keisei.training import callbacks, directories, utils
 from keisei.training.callbacks import LoggerFunc
-from keisei.training.ending import Ending
+from keisei.training.ending import Ending, OneStep
 from keisei.training.interruption import Tell
 from keisei.training.recording import Recorder, SessionRecording
 
@@ -51,7 +51,7 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
             run_name=identity.resolve_run_name(run_name, args, config),
             session_id=identity.new_session_id(),
         )
-        self._lock: anyio.Lock | None = None
+        self._one_step = OneStep(self._facts)
         self._trackers = lane.Trackers(self._facts.run_name)
         self._facts.trackers = self._trackers.records
         self._recorder = Recorder()
@@ -118,13 +118,6 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
                 raise
             # Otherwise the error that is on its way out tells more than the cancellation.
 
-    def _one_step(self) -> anyio.Lock:
-        """Let one step at a time work. Made in the loop: a lock belongs to the loop's backend."""
-        self._facts.check_process("this step")
-        if self._lock is None:
-            self._lock = anyio.Lock(fast_acquire=True)
-        return self._lock
-
     async def setup_directories(self) -> dict[str, str]:
         """Make the run's directories and own them; a second call changes nothing.
 
@@ -162,7 +155,7 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
         facts.torn_lines = owned.torn_lines
         facts.started_at = owned.record.started_at
         facts.started = time.monotonic()
-        facts.journal = self._recorder.open(owned.paths, facts.attempt, self.config.journal)
+        self._recorder.open(owned.paths, facts.attempt, self.config.journal)
         if facts.status == "created":  # or another task has ended the session meanwhile
             facts.status = "running"
         facts.done.add(Step.DIRECTORIES)
@@ -389,7 +382,7 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
     ) -> None:
         self._facts.check_process("handle_signals()")
         require(Step.SIGNALS, self._facts.done, self._facts.status)
-        self._interruption.start(self.config.signals, preemption, grace, tell)
+        self._interruption.start(self.config.signals, self._ending.end_now, preemption, grace, tell)
 
     def _status_now(self) -> FinalStatus:
         """Tell how the run ends from the exception that the caller is handling."""

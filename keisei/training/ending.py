@@ -21,6 +21,29 @@ from keisei.training.recording import Recorder
 JOURNAL_TIMEOUT = 30.0  # seconds; what could not be written by then is said to be lost
 
 
+class OneStep:
+    """Lets one step of a session at a time work, in its own process.
+
+    Args:
+        facts: what is known of the session.
+    """
+
+    def __init__(self, facts: SessionFacts[Any]) -> None:
+        self._facts = facts
+        self._lock: anyio.Lock | None = None
+
+    def __call__(self) -> anyio.Lock:
+        """Give the lock, made in the loop: a lock belongs to the loop's backend.
+
+        Raises:
+            ForkedSessionError: this process was forked from the session's own.
+        """
+        self._facts.check_process("this step")
+        if self._lock is None:
+            self._lock = anyio.Lock(fast_acquire=True)
+        return self._lock
+
+
 class Ending:
     """Ends one session, once, whoever asks and however often.
 
@@ -28,7 +51,7 @@ class Ending:
         facts: what is known of the session.
         trackers: the session's trackers.
         recorder: what the session records with.
-        one_step: gives the lock under which one step at a time works.
+        one_step: lets one step at a time work.
     """
 
     def __init__(
@@ -36,10 +59,10 @@ class Ending:
         facts: SessionFacts[Any],
         trackers: Trackers,
         recorder: Recorder,
-        one_step: Callable[[], anyio.Lock],
+        one_step: OneStep,
     ) -> None:
         self.owned: OwnedRun | None = None
-        self.interruption = Interruption(self.end_now)
+        self.interruption = Interruption()
         self._facts = facts
         self._trackers = trackers
         self._recorder = recorder

@@ -26,14 +26,10 @@ LAST_WORDS = 1.0
 
 
 class Interruption:
-    """The signals of one session: what came, what it means, and how the body is told.
+    """The signals of one session: what came, what it means, and how the body is told."""
 
-    Args:
-        end_now: records the end with this status; it may block.
-    """
-
-    def __init__(self, end_now: Callable[[FinalStatus], object]) -> None:
-        self._end_now = end_now
+    def __init__(self) -> None:
+        self._end_now: Callable[[FinalStatus], object] = lambda final: None
         self._watch: signals.Watch | None = None
         self._preemption: signal.Signals | None = None
         self._cancel: Callable[[], object] | None = None
@@ -51,6 +47,7 @@ class Interruption:
     def start(
         self,
         config: SignalsConfig,
+        end_now: Callable[[FinalStatus], object],
         preemption: str | None = None,
         grace: float | None = None,
         tell: Tell | None = None,
@@ -59,6 +56,7 @@ class Interruption:
 
         Args:
             config: which signals, and how long the graceful end may take.
+            end_now: records the end with this status, for a process that is about to die.
             preemption: the preemption signal's name, in place of the config's.
             grace: how long the graceful end may take, in seconds, in place of the config's.
             tell: tells the body in the main thread, given the frame that the signal interrupted;
@@ -69,6 +67,7 @@ class Interruption:
         """
         if self._watch is not None:
             return
+        self._end_now = end_now
         name = config.preemption if preemption is None else preemption
         wait = config.grace if grace is None else grace
         to_body = tell or self.cancel_body

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import anyio
 
@@ -17,14 +20,24 @@ from keisei.run.view import ConfigT, SessionView
 
 
 class Recorder:
-    """What a session records with: its journal, once the run's directory is its own."""
+    """What a session records with: its journal, made when the first row comes.
+
+    Attributes:
+        journal: the attempt's journal; ``None`` while nothing has been logged.
+        ready: whether something may be logged: the run's directory is the session's own.
+    """
+
+    _making = threading.Lock()
 
     def __init__(self) -> None:
         self.journal: Journal | None = None
+        self.ready = False
+        self._make: Callable[[], Journal] | None = None
 
-    def open(self, paths: RunPaths, attempt: int, config: JournalConfig) -> Journal:
-        """Make the attempt's journal; nothing touches the disk before the first row."""
-        self.journal = Journal(
+    def open(self, paths: RunPaths, attempt: int, config: JournalConfig) -> None:
+        """Let rows come, from now on; nothing touches the disk before the first one."""
+        self._make = partial(
+            Journal,
             paths.run_artifact_dir,
             attempt,
             durability=config.durability,
@@ -32,7 +45,14 @@ class Recorder:
             capacity=config.capacity,
             policy=config.when_full,
         )
-        return self.journal
+        self.ready = True
+
+    def first(self) -> Journal | None:
+        """Give the journal, made now if it has to be; ``None`` where nothing may be logged."""
+        with self._making:
+            if self.journal is None and self.ready and self._make is not None:
+                self.journal = self._make()
+            return self.journal
 
     @property
     def started(self) -> bool:
@@ -41,6 +61,7 @@ class Recorder:
 
     def close(self, timeout: float) -> None:
         """Write what is queued, and end; blocks, and logs what could not be written."""
+        self.ready = False
         if self.journal is not None:
             try:
                 self.journal.close(timeout)
@@ -68,9 +89,7 @@ class SessionRecording(SessionView[ConfigT]):
             SessionEndedError: the session has ended.
             ForkedSessionError: this process was forked from the session's own.
         """
-        journal = self._recorder.journal
-        if journal is None:
-            raise self._no_journal("log_metrics()")
+        journal = self._recorder.journal or self._first("log_metrics()")
         try:
             journal.log_metrics(metrics, step)
         except JournalError as exc:
@@ -89,18 +108,24 @@ class SessionRecording(SessionView[ConfigT]):
             SessionEndedError: the session has ended.
             ForkedSessionError: this process was forked from the session's own.
         """
-        journal = self._recorder.journal
-        if journal is None:
-            raise self._no_journal("log_event()")
+        journal = self._recorder.journal or self._first("log_event()")
         try:
             journal.log_event(name, data)
         except JournalError as exc:
             raise self._no_journal("log_event()") from exc
 
+    def get_session_summary(self) -> dict[str, Any]:
+        """Give what is known of the session as plain data; what is not set up yet is ``None``."""
+        journal = self._recorder.journal
+        counts = None if journal is None else journal.counters._asdict()
+        return {**super().get_session_summary(), "journal": counts}
+
     async def _flush(self) -> None:
         journal = self._recorder.journal
         if journal is None:
-            raise self._no_journal("flush()")
+            if not self._recorder.ready or self._facts.forked():
+                raise self._no_journal("flush()")
+            return  # nothing has been logged
         outcome: list[JournalError | None] = []
         answered = anyio.Event()
         wake = calling_soon(answered.set)
@@ -116,6 +141,12 @@ class SessionRecording(SessionView[ConfigT]):
         await answered.wait()
         if outcome[0] is not None:
             raise outcome[0]
+
+    def _first(self, step: str) -> Journal:
+        journal = None if self._facts.forked() else self._recorder.first()
+        if journal is None:
+            raise self._no_journal(step)
+        return journal
 
     def _no_journal(self, step: str) -> Exception:
         self._facts.check_process(step)
