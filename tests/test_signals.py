@@ -193,6 +193,26 @@ async def test_it_may_be_asked_for_before_the_block_or_in_it(
     assert failing.status == "failed"
 
 
+async def test_a_signal_before_the_block_ends_it_at_its_entry(
+    make_config: MakeConfig, own_handlers: list[int]
+) -> None:
+    """What came before there was a body to cancel is not lost."""
+    session = AsyncSessionManager(make_config())
+    entered = False
+
+    async def life() -> None:
+        nonlocal entered
+        session.handle_signals()
+        signal.raise_signal(signal.SIGUSR1)
+        async with session:
+            entered = True
+
+    with pytest.raises(SystemExit):
+        await life()
+    assert not entered
+    assert session.status == "preempted"
+
+
 def test_the_blocking_face_raises_in_the_body(
     make_config: MakeConfig, own_handlers: list[int]
 ) -> None:
