@@ -1,39 +1,43 @@
-"""For the tests of programs that use keisei: a tracker that keeps everything in memory."""
+"""For tests: a tracker that keeps everything in memory, and a check for trackers of your own."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from keisei.run.state import FinalStatus
-from keisei.trackers.base import RunInfo
+from keisei.trackers.base import Position, Record, RunInfo, Tracker, TrackerRun
+from keisei.trackers.conformance import check_tracker
+
+__all__ = ["MemoryRun", "MemoryTracker", "check_tracker"]
 
 
 @dataclass
-class MemoryRun:
+class MemoryRun(TrackerRun):
     """A run that `MemoryTracker` has started.
 
     Attributes:
         info: what the tracker was told of the run.
+        records: the rows and events that it was sent, in their order.
         ends: the statuses that `finish` was called with: one, if all is well.
     """
 
     info: RunInfo
+    records: list[Record] = field(default_factory=list)
     ends: list[FinalStatus] = field(default_factory=list)
     url: str | None = field(default=None, repr=False)  # it may hold a secret
-    mode: Literal["online", "offline"] = "offline"
-    directory: str | None = None
-    upload_as: str | None = None
 
-    @property
-    def run_id(self) -> str:
-        """The session's id."""
-        return self.info.session_id
+    def __post_init__(self) -> None:
+        self.run_id, self.mode, self.native = self.info.session_id, "offline", self
 
-    @property
-    def native(self) -> MemoryRun:
-        """The run itself."""
-        return self
+    def send(self, records: Sequence[Record]) -> None:
+        """Keep the records."""
+        self.records.extend(records)
+
+    def position(self) -> Position | None:
+        """Tell the last record."""
+        last = self.records[-1] if self.records else None
+        return last and Position(last.attempt, last.seq)
 
     def finish(self, status: FinalStatus) -> None:
         """Note the end."""
@@ -41,7 +45,7 @@ class MemoryRun:
 
 
 @dataclass
-class MemoryTracker:
+class MemoryTracker(Tracker):
     """Keeps in memory what a session tells its trackers.
 
     Start it with ``await session.setup_remote_logging(MemoryTracker())``.

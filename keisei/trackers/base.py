@@ -1,17 +1,22 @@
 """What a tracker is: two small protocols, and what it is told of a run.
 
-A tracker's methods block, and keisei calls them on daemon threads under deadlines: a tracker may
-hang or raise without harm. A new one is a file here (or in a package of its own) and a line in
-the entry-point group `keisei.trackers`.
+A tracker's methods block, and keisei calls them on a daemon thread that the tracker has to itself,
+one after the other: it may hang, raise or crawl without harm to the training or to another
+tracker. A new one is a file here (or in a package of its own) and a line in the entry-point group
+`keisei.trackers`. `keisei.testing.check_tracker` tells its author whether it keeps to what is
+said here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
+from keisei.journal.reader import Event, Row
 from keisei.run.state import FinalStatus
+
+Record = Row | Event
 
 
 @dataclass(frozen=True)
@@ -33,50 +38,83 @@ class RunInfo:
     config_text: str
 
 
+class Position(NamedTuple):
+    """A place in the record of a run: behind the row or event with this number.
+
+    Attributes:
+        attempt: the attempt that logged it.
+        seq: its number among the rows and events of that attempt, the first being 0.
+    """
+
+    attempt: int
+    seq: int
+
+
 class TrackerRun(Protocol):
-    """A run that a tracker has started."""
+    """A run that a tracker has started. Derive from it for the defaults, or have all members.
 
-    @property
-    def run_id(self) -> str:
-        """The id that the tracker knows the run by."""
+    Attributes:
+        run_id: the id that the tracker knows the run by.
+        url: where people look at the run, if anywhere.
+        mode: whether the tracker sends what it gets, or keeps it to be sent later.
+        directory: where the tracker keeps the run's files, if anywhere.
+        upload_as: the id to upload the run under, where ``run_id`` is a substitute for it.
+        native: the tracker's own object for the run, for what only it can do (media, tables).
+    """
 
-    @property
-    def url(self) -> str | None:
-        """Where people look at the run, if anywhere."""
+    run_id: str
+    url: str | None = None
+    mode: Literal["online", "offline"] = "online"
+    directory: str | None = None
+    upload_as: str | None = None
+    native: object = None
 
-    @property
-    def mode(self) -> Literal["online", "offline"]:
-        """Whether the tracker sends what it gets, or keeps it to be sent later."""
+    def send(self, records: Sequence[Record]) -> None:
+        """Take rows and events, in the order in which they were logged; may block, and may raise.
 
-    @property
-    def directory(self) -> str | None:
-        """Where the tracker keeps the run's files, if anywhere."""
+        When it returns, they count as held: the tracker has them, or keeps them where the end of
+        this process does not reach. After an error it is called again, later and later, with
+        what comes after `position`. What a tracker cannot show (events, perhaps) it leaves out.
 
-    @property
-    def upload_as(self) -> str | None:
-        """The id to upload the run under, where ``run_id`` is a substitute for it."""
+        Args:
+            records: a few hundred at most. ``record.attempt`` and ``record.seq`` name each one.
+        """
 
-    @property
-    def native(self) -> object:
-        """The tracker's own object for the run, for what only it can do (media, tables)."""
+    def position(self) -> Position | None:
+        """Tell the last record that the tracker holds, by its own account; may block and raise.
+
+        It is asked after the start, and after an error of `send`. keisei keeps a place of its own
+        after each `send`; but a process that is killed between the two has it one `send` too low.
+        A tracker that can tell, or that takes a record which it has already got for the same one,
+        therefore gets each record once; another one may get the records of one `send` twice.
+
+        Returns:
+            The position; ``None`` where the tracker cannot tell, and keisei's own place counts;
+            seq -1 where it holds nothing of that attempt and everything of those before.
+        """
+        return None
 
     def finish(self, status: FinalStatus) -> None:
         """End the run with this status; may block, and may raise."""
 
 
 class Tracker(Protocol):
-    """Something that tracks runs."""
+    """Something that tracks runs. Derive from it for the default, or have all members.
 
-    @property
-    def name(self) -> str:
-        """The tracker's name, as the config and the session's record write it."""
+    Attributes:
+        name: the tracker's name, as the config and the session's record write it.
+        start_timeout: the longest that a session waits for `start`, in seconds.
+    """
 
-    @property
-    def start_timeout(self) -> float:
-        """The longest that a session waits for `start`, in seconds."""
+    name: str
+    start_timeout: float = 30.0
 
     def start(self, run: RunInfo) -> TrackerRun:
-        """Start tracking a run; may block, and may raise."""
+        """Start tracking a run, or go on with it where an earlier attempt has; may block and raise.
+
+        A start that raises may be tried again. The run may have been killed in an earlier attempt,
+        and may be taken up by another process to get what it missed.
+        """
 
 
 class TrackerFactory(Protocol):
@@ -84,6 +122,3 @@ class TrackerFactory(Protocol):
 
     def __call__(self, **options: object) -> Tracker:
         """Make the tracker from the user's options."""
-
-
-Options = Mapping[str, object]

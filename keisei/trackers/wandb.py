@@ -12,7 +12,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from keisei._io import files
 from keisei.config_schema import AppConfig, WandbConfig, WandbMode
 from keisei.errors import TrackerError, quoted
+from keisei.journal.reader import Row
 from keisei.log import logger
 from keisei.redaction import clean
 from keisei.run.state import FinalStatus
 from keisei.trackers import lane
-from keisei.trackers.base import RunInfo
+from keisei.trackers.base import Record, RunInfo, Tracker, TrackerRun
 from keisei.trackers.wandb_exit import exit_guard
 
 if TYPE_CHECKING:
@@ -49,17 +50,23 @@ _MODES: dict[str, WandbMode] = {
 }
 
 
-@dataclass(frozen=True)
-class WandbRun:
+@dataclass
+class WandbRun(TrackerRun):
     """A run of the SDK's."""
 
     run_id: str
-    url: str | None
-    mode: Literal["online", "offline"]
-    directory: str | None
     native: wandb.Run
+    url: str | None = None
+    mode: Literal["online", "offline"] = "online"
+    directory: str | None = None
     upload_as: str | None = None
     fallback_reason: str | None = None
+
+    def send(self, records: Sequence[Record]) -> None:
+        """Log the rows; blocks while the SDK's service is busy."""
+        for record in records:
+            if isinstance(record, Row):
+                self.native.log({**record.values, "_timestamp": record.time})
 
     def finish(self, status: FinalStatus) -> None:
         """End the run; blocks until the SDK has sent what it holds, or gives up.
@@ -78,7 +85,7 @@ class WandbRun:
                     files.append(directory, f"run-{self.run_id}.wandb.synced", b"")
 
 
-class WandbTracker:
+class WandbTracker(Tracker):
     """Starts runs with the W&B SDK.
 
     Args:
@@ -90,11 +97,7 @@ class WandbTracker:
 
     def __init__(self, config: WandbConfig | None = None, **options: object) -> None:
         self.config = config if config is not None else WandbConfig.model_validate(options)
-
-    @property
-    def start_timeout(self) -> float:
-        """The longest that a session waits for `start`, in seconds."""
-        return self.config.init_timeout
+        self.start_timeout = self.config.init_timeout
 
     def start(self, run: RunInfo) -> WandbRun:
         """Start a run in the mode that config, environment and login ask for; blocks."""
