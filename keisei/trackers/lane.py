@@ -34,7 +34,7 @@ Phase = Literal["connecting", "live", "broken", "finished", "abandoned"]
 
 BATCH = 256  # records in one call of a tracker
 SEND_TIMEOUT = 30.0  # seconds; a call that takes longer is said to hang
-_FIRST_PAUSE, _LONGEST_PAUSE, _LAST_PAUSE = 0.5, 30.0, 0.2
+_FIRST_PAUSE, _LONGEST_PAUSE, _LAST_PAUSE = 0.1, 30.0, 0.1
 
 
 class Lane:
@@ -276,13 +276,11 @@ class Lane:
 
     def _finish(self, run: TrackerRun) -> None:
         assert self._status is not None or self._abandoned
-        left = self.behind
+        if self.behind and self.problem is None:
+            self.problem = "it is too slow for what is logged"
         try:
             run.finish(self._status or "failed")
             self._phase = "finished"
-            if left:
-                self.problem = self.problem or "it was too slow"
-                self.problem = f"{left:,} rows and events were not sent in time: {self.problem}"
         except BaseException as exc:  # noqa: BLE001 - foreign code, on a thread of its own
             self.problem, self._phase = f"it failed to finish ({describe(exc)})", "abandoned"
             del exc
