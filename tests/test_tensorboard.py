@@ -386,19 +386,39 @@ def test_a_full_disk_that_has_room_again(tiny_disk: Path) -> None:
     """`send` raises, the position stays, and what is sent again is there once."""
     run = tiny_disk / "r"
     began = started(run)
-    began.send(rows(1, range(3)))
-    ballast = tiny_disk / "ballast"
-    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while file.write(bytes(4096)):
-            pass
-    records = rows(1, range(500))
-    with pytest.raises(OSError, match=r"events\.out"):
+    try:
+        began.send(rows(1, range(3)))
+        ballast = tiny_disk / "ballast"
+        with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(bytes(4096)):
+                pass
+        records = rows(1, range(500))
+        with pytest.raises(OSError, match=r"events\.out"):
+            send_rest(began, records)
+        assert began.position() == (1, 2)
+        ballast.unlink()
         send_rest(began, records)
-    assert began.position() == (1, 2)
-    ballast.unlink()
-    send_rest(began, records)
-    began.finish("completed")
+    finally:
+        began.finish("completed")  # what is open could not be unmounted
     assert scalars(run / "tensorboard")["loss"] == series_of(records)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the failing disk knows POSIX calls only")
+def test_the_end_stands_behind_what_counts(tmp_path: Path) -> None:
+    """What a failed write has left is cut before it; and the end itself stays there."""
+    run = tmp_path / "r"
+    with failing(Fault("write", 3, errno.ENOSPC, short=True)):
+        began = started(run)
+        began.send(rows(1, range(3)))
+        with pytest.raises(OSError, match="No space"):
+            began.send(rows(1, range(200))[3:])
+        began.finish("failed")
+    (path,) = event_files(run)
+    content = path.read_bytes()
+    assert started(run).position() == (1, 2)
+    assert path.read_bytes() == content
+    assert texts(run / "tensorboard")["keisei/status"] == [(2, "failed")]
+    assert scalars(run / "tensorboard")["loss"] == series_of(rows(1, range(3)))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links take a privilege there, modes mean little")

@@ -346,16 +346,14 @@ def _records(file: io.BufferedReader, size: int) -> Iterator[tuple[int, bytes]]:
 
 def _place_of(payload: bytes) -> _Place | None:
     """Read a mark; ``None`` where it is none, or not as it was written."""
-    from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+    from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
     data, checksum = payload[:-4], payload[-4:]
     if struct.pack("<I", masked_crc32c(data)) != checksum:
         return None
-    log = Event.FromString(data).session_log
-    if log.status != SessionLog.CHECKPOINT or not log.msg.startswith(_MARK):
-        return None
-    return _Place(*json.loads(log.msg.removeprefix(_MARK)))
+    said = Event.FromString(data).session_log.msg
+    return _Place(*json.loads(said.removeprefix(_MARK))) if said.startswith(_MARK) else None
 
 
 @lru_cache(maxsize=4096)
