@@ -56,6 +56,7 @@ class Lane:
         attempted: set when the first start has come to something.
         done: set when the thread has nothing left to do.
         problem: what went wrong last; ``None`` where all is well.
+        sent: how many records the tracker was sent.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Lane:
         self.name, self.info = name, info
         self.run: TrackerRun | None = None
         self.problem: str | None = None
+        self.sent = 0
         self.start_timeout = 0.0
         self.made, self.attempted, self.done = ThreadEvent(), ThreadEvent(), ThreadEvent()
         self._start, self._logged, self._on_live, self._retry = start, logged, on_live, retry
@@ -154,6 +156,17 @@ class Lane:
         self._attempted()
         if self._thread is None:
             self.begin()
+
+    def join(self, timeout: float) -> None:
+        """Wait until the thread has nothing left to do; blocks.
+
+        Args:
+            timeout: the longest wait, in seconds; what is not done then is abandoned.
+        """
+        if self._thread is not None:
+            self._thread.join(timeout)
+        if not self.done.is_set():
+            self.abandon()
 
     def abandon(self) -> None:
         """Let the thread be: when it comes back, it ends the tracker's run, and keeps nothing."""
@@ -260,6 +273,7 @@ class Lane:
         if records[0].attempt != own:
             self._earlier -= sum(record.attempt != own for record in records)
         self._position = Position(records[-1].attempt, records[-1].seq)
+        self.sent += len(records)
 
     def _place(self, run: TrackerRun) -> Position:
         """Tell behind which record to go on."""
