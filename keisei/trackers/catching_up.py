@@ -10,7 +10,7 @@ from typing import Any
 
 from keisei._io.files import OpenDirectory
 from keisei.errors import ConfigError, TrackerError
-from keisei.journal.following import count_after
+from keisei.journal.following import count_after, count_logged
 from keisei.run.ownership import SessionRecord
 from keisei.run.paths import CONFIG_FILE
 from keisei.run.state import FINAL, FinalStatus, check_final
@@ -100,7 +100,15 @@ def catch_up(behind: Behind, timeout: float) -> int:
     options = _options(behind, text)
     start = starting(behind.tracker, options, info)
     until = time.monotonic() + timeout
-    lane = Lane(behind.tracker, info, start, options=behind.cursor.options, retry=False)
+    logged = count_logged(behind.directory, behind.attempt)
+    lane = Lane(
+        behind.tracker,
+        info,
+        start,
+        options=behind.cursor.options,
+        logged=lambda: logged,
+        retry=False,
+    )
     lane.begin()
     lane.end(behind.status, timeout * (1 - _FINISH_RESERVE))
     lane.join(max(0.0, until - time.monotonic()))

@@ -47,7 +47,7 @@ class Lane:
         options: what a named tracker was made with; ``None`` where it cannot be made again.
         logged: tells how many records this attempt has logged.
         on_live: called on the thread when the run has started.
-        retry: whether a start that has failed is tried again.
+        retry: whether a start that has failed is tried again, and at the end a call.
 
     Attributes:
         run: the tracker's run, once it has started.
@@ -234,7 +234,7 @@ class Lane:
                 pause = min(max(2 * pause, _FIRST_PAUSE), _LONGEST_PAUSE)
                 if not self._ending.wait(pause):
                     continue
-                if time.monotonic() + _LAST_PAUSE > self._send_until:
+                if not self._retry or time.monotonic() + _LAST_PAUSE > self._send_until:
                     break
                 time.sleep(_LAST_PAUSE)
                 continue
