@@ -279,6 +279,10 @@ class AttemptReader:
         """Give the descriptor back."""
         os.close(self._fd)
 
+    def fileno(self) -> int:
+        """Give the descriptor."""
+        return self._fd
+
     def keys(self, run: Run) -> tuple[str, ...]:
         """Give the names of the values of a run of rows."""
         return () if run.shape is None else self._shapes[run.shape]

@@ -1,0 +1,1 @@
+"""`keisei plot`."""
