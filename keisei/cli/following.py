@@ -108,7 +108,7 @@ class RowsTail:
             whole = reader.seek_back(size)
             rows.clear()
             rows.extend(self._rows(reader))
-            if len(rows) >= count or whole or size >= _FAR:
+            if len(rows) >= count or whole or (self._wanted and size >= _FAR):
                 return list(rows)
             size *= 4
 

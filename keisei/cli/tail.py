@@ -122,14 +122,14 @@ def _follow(
     for state in _states(directory):
         live = state in ("running", "elsewhere")
         restarts = log.restarts if log is not None else 0
+        if rows is not None:
+            for row in rows.new():
+                printer.new_row(row)
         if log is not None:
             for line in log.new():
                 printer.new_line(line)
             if log.restarts > restarts:
                 printer.note(f"{TRAINING_LOG} was cut or replaced: it is shown from its start")
-        if rows is not None:
-            for row in rows.new():
-                printer.new_row(row)
         printer.flush()
         if lived and not live:  # one look more, for the line that is logged after the end
             lived = False
@@ -204,13 +204,13 @@ class _Printer:
 
     def flush(self) -> None:
         """Print what is held back: all of few rows, and the last one of many."""
+        many = self._row_count > _MOST_ROWS
+        for row in list(self._rows)[-1:] if many else self._rows:
+            self.row(row, self._row_count - 1 if many else 0)
         if left := self._line_count - len(self._lines):
             self.note(f"{left:,} lines left out")
         for line in self._lines:
             self.line(line)
-        many = self._row_count > _MOST_ROWS
-        for row in list(self._rows)[-1:] if many else self._rows:
-            self.row(row, self._row_count - 1 if many else 0)
         self._rows.clear()
         self._lines.clear()
         self._row_count = self._line_count = 0
