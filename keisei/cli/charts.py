@@ -71,15 +71,14 @@ class Look(NamedTuple):
 def chart(panel: Panel, look: Look) -> list[Text]:
     """Draw a panel as lines of text, each of the chart's width."""
     lines = [line for line in panel.lines if line.points.xs]
-    note = f"  ({'; '.join(panel.notes)})" if panel.notes else ""
-    head = Text.assemble((panel.title, "bold"), (note, "yellow"))
+    head = Text(panel.title, "bold")
     if not lines:
         return [_wide(text, look) for text in (head, Text("nothing to draw", "dim"))]
-    xs = _limits([x for line in lines for x in (line.points.xs[0], line.points.xs[-1])])
+    xs = limits([x for line in lines for x in (line.points.xs[0], line.points.xs[-1])])
     scale = math.log10 if look.log else float
-    ys = _limits([scale(f(line.points.ys)) for line in lines for f in (min, max)])
+    ys = limits([scale(f(line.points.ys)) for line in lines for f in (min, max)])
     y_ticks = _log_ticks(*ys) if look.log else ticks(*ys, max(3, look.height // 3))
-    y_labels = labels([10**tick for tick in y_ticks] if look.log else y_ticks)
+    y_labels = [labels([10**tick])[0] for tick in y_ticks] if look.log else labels(y_ticks)
     gutter = max(map(len, y_labels)) + 1
     inner = max(8, look.width - gutter - 1)
     rows = _rows(lines, (inner, look.height), xs, ys, look)
@@ -111,6 +110,7 @@ def legend(lines: Sequence[Line], look: Look) -> Text:
     for line in lines:
         sample = ("━━" if look.unicode else "--") if marks is None else marks[id(line)]
         text.append(f"{sample} ", _style(line)).append(f"{line.name}   ")
+    text.rstrip()
     return text
 
 
@@ -181,7 +181,7 @@ def _between(start: tuple[int, int], end: tuple[int, int]) -> list[tuple[int, in
     ]
 
 
-def _limits(values: Sequence[float]) -> tuple[float, float]:
+def limits(values: Sequence[float]) -> tuple[float, float]:
     """Give a range that holds all, and is not empty."""
     low, high = min(values), max(values)
     largest = max(abs(low), abs(high))

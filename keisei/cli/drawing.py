@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from keisei._io import files
-from keisei.cli.charts import Panel, labels
+from keisei.cli.charts import Panel, labels, limits
 from keisei.errors import MissingExtraError, quoted
 
 COLUMNS = 1000  # points of a panel's width, to which lines are thinned
@@ -105,10 +105,11 @@ def draw(
         named: dict[str, Any] = {}
         for ax in axes[len(panels) :]:
             ax.remove()
-        for ax, panel in zip(axes, panels, strict=False):
+        for i, (ax, panel) in enumerate(zip(axes, panels, strict=False)):
             _draw_panel(ax, panel, named, log=log)
+            if i + wide >= len(panels):
+                ax.set_xlabel(x_label)
         figure.suptitle(title, fontsize=12, color="#222222")
-        figure.supxlabel(x_label, fontsize=9, color="#444444")
         if len(named) > 1:
             where = "outside lower center"
             figure.legend(named.values(), named.keys(), loc=where, ncols=min(4, len(named)))
@@ -129,8 +130,11 @@ def _draw_panel(ax: Any, panel: Panel, named: dict[str, Any], *, log: bool) -> N
     drawn = [line for line in panel.lines if line.points.xs]
     if log and drawn:
         ax.set_yscale("log")
-    else:
+    elif drawn:
         ax.yaxis.set_major_formatter(formatter)
+        ends = [end(line.points.ys) for line in drawn for end in (min, max)]
+        if limits(ends) != (min(ends), max(ends)):
+            ax.set_ylim(*limits(ends))
     for line in drawn:
         line.points.thin(COLUMNS)
         xs, ys, lone = [], [], []

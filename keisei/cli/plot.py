@@ -95,7 +95,8 @@ def plot(
         if kind is None:
             _print(console, panels, f"{', '.join(names)}, by {label[axis]}", log=log_y)
         else:
-            console.print(Text(plain(f"{len(panels)} metrics drawn to {output}", console)))
+            what = "1 metric" if len(panels) == 1 else f"{len(panels)} metrics"
+            console.print(Text(plain(f"{what} drawn to {output}", console)))
     except (OSError, ValueError, MissingExtraError) as exc:
         if isinstance(exc, BrokenPipeError):
             raise
@@ -146,7 +147,7 @@ def _panel(
             panel.lines.append(Line(name, series.points, colour))
         if series.note:
             whose = f"{name}: " if len(found) > 1 else ""
-            panel.notes.append(f"{whose}not drawn: {series.note}")
+            panel.notes.append(f"{whose}{series.note} not drawn")
     panel.lines += smooth
     return panel
 
@@ -187,3 +188,6 @@ def _print(console: Console, panels: list[Panel], title: str, *, log: bool) -> N
             line.rstrip()
             console.print(line)
         console.print()
+    for panel in panels:
+        if panel.notes:
+            console.print(Text(f"{panel.title}: {'; '.join(panel.notes)}", "yellow"))

@@ -99,7 +99,7 @@ class Series:
     left_out: Counter[str] = field(default_factory=Counter)
     new_xs: list[float] = field(default_factory=list)
     new_ys: list[Value] = field(default_factory=list)
-    _sum: float = 0.0
+    _mean: float = 0.0
     _share: float = 0.0
 
     def settle(self) -> None:
@@ -142,9 +142,9 @@ class Series:
         """Give the mean of all so far, each earlier one weighing less by the same factor."""
         if not math.isfinite(y):
             return y
-        self._sum = self.weight * self._sum + (1 - self.weight) * y
         self._share = self.weight * self._share + 1 - self.weight
-        return self._sum / self._share
+        self._mean += (1 - self.weight) / self._share * (y - self._mean)
+        return self._mean
 
     def _what(self, y: float) -> str | None:
         """Say why a value cannot be drawn; ``None`` where it can."""
