@@ -181,7 +181,7 @@ class LogTail:
     def rest(self) -> Iterator[str]:
         """Give the last line, where it has no newline and none is waited for."""
         if self._part:
-            yield _text(self._part)
+            yield from _pieces(self._part)
             self._part = b""
 
     def _open(self) -> bool:
@@ -196,14 +196,16 @@ class LogTail:
         while data := os.read(self._fd, 1 << 20):
             self._position += len(data)
             *lines, self._part = (self._part + data).split(b"\n")
-            yield from map(_text, lines)
-            while len(self._part) > _LONGEST:
-                yield _text(self._part[:_LONGEST])
-                self._part = self._part[_LONGEST:]
+            for line in lines:
+                yield from _pieces(line)
+            if len(self._part) > _LONGEST:
+                yield from self.rest()
 
 
-def _text(line: bytes) -> str:
-    return line.removesuffix(b"\r").decode(errors="replace")
+def _pieces(line: bytes) -> Iterator[str]:
+    line = line.removesuffix(b"\r")
+    for start in range(0, len(line) or 1, _LONGEST):
+        yield line[start : start + _LONGEST].decode(errors="replace")
 
 
 def _stands(fd: int, path: str) -> bool:

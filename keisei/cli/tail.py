@@ -24,11 +24,13 @@ from keisei.cli.shared import Root, find_run, plain, root_of_runs, stop
 from keisei.errors import quoted
 from keisei.redaction import clean
 from keisei.run.paths import RECORD_FILE, TRAINING_LOG
+from keisei.run.state import FINAL
 from keisei.training.diagnosis import diagnose
 
 _LOOK = 0.2  # seconds between two looks
 _ASK = 1.0  # seconds until the owner is asked for again
 _MOST_ROWS, _MOST_LINES = 10, 100  # that are shown of one look
+_ENDS = (*FINAL, "died")
 _KEY = 40  # columns of a metric's name
 
 
@@ -63,28 +65,25 @@ def tail(
     """
     printer = _Printer(as_json)
     try:
-        directory = _find(root_of_runs(root)[0], run, wait=wait and follow)
+        root = root_of_runs(root)[0]
+        waited = wait and follow and _await(root, run)
+        directory = find_run(root, run)
         with (
             closing(RowsTail(directory, keys or [])) as rows,
             closing(LogTail(directory, TRAINING_LOG)) as log,
         ):
             show_rows, show_log = metrics is not False, metrics is not True
-            if show_log:
+            if show_log and not waited:
                 for line in log.last(lines):
                     printer.line(line)
-            if show_rows:
+            if show_rows and not waited:
                 for row in rows.last(lines):
                     printer.row(row)
                 if rows.keys and unknown(keys or [], rows.keys):
                     _hint(unknown(keys or [], rows.all_keys()))
             if follow:
-                _follow(
-                    directory,
-                    printer,
-                    rows if show_rows else None,
-                    log if show_log else None,
-                    wait=wait,
-                )
+                shown = (rows if show_rows else None, log if show_log else None)
+                _follow(directory, printer, *shown, wait=wait)
             for line in log.rest():
                 printer.line(line)
             printer.flush()
@@ -98,15 +97,18 @@ def tail(
         raise typer.Exit(1)
 
 
-def _find(root: str, run: str, *, wait: bool) -> str:
-    """Find a run; or wait until it is there."""
-    if wait:
-        places = (os.path.join(root, run), run)
-        if not any(map(os.path.isdir, places)):
+def _await(root: str, run: str) -> bool:
+    """Wait until a run is there; tells whether that took any waiting."""
+    waited = False
+    while True:
+        for place in (os.path.join(root, run), os.path.abspath(run)):
+            found = diagnose(place)
+            if found is not None and found.record is not None:
+                return waited
+        if not waited:
             typer.echo(f"keisei tail: waiting for run {quoted(run)} under {quoted(root)}", err=True)
-        while not any(diagnose(os.path.abspath(place)) for place in places):
-            sleep(_LOOK)
-    return find_run(root, run)
+            waited = True
+        sleep(_LOOK)
 
 
 def _hint(problem: str | None) -> None:
@@ -135,6 +137,8 @@ def _follow(
             lived = False
             continue
         lived = live
+        if not (live or wait or state in _ENDS):
+            raise OSError(f"the end of {quoted(directory, 300)} cannot be seen: {state}")
         if not live and state != told:
             printer.end(os.path.basename(directory), state, waits=wait)
         if not live and not wait:
