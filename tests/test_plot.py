@@ -54,7 +54,8 @@ def program(*words: str, **environ: str) -> subprocess.CompletedProcess[bytes]:
     text = (
         "import sys, keisei.cli\n"
         "try: keisei.cli.main()\n"
-        "finally: sys.stderr.write(str({*sys.modules} & {'matplotlib', 'numpy', 'pandas', 'wandb'}))"
+        "finally: print({*sys.modules} & {'matplotlib', 'numpy', 'pandas', 'wandb'}, "
+        "file=sys.stderr)"
     )
     command = [sys.executable, "-c", text, *words]
     return subprocess.run(command, env={**os.environ, **environ}, capture_output=True, check=True)

@@ -44,7 +44,7 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def check(path: str) -> str:
+def check_picture(path: str) -> str:
     """Check that a picture can be written, and give its kind, before anything is read for it.
 
     Args:
@@ -75,7 +75,7 @@ def check(path: str) -> str:
     return kind
 
 
-def draw(
+def draw_picture(
     path: str, kind: str, title: str, panels: Sequence[Panel], x_label: str, *, log: bool
 ) -> None:
     """Draw panels to a file, which is written whole or not at all.

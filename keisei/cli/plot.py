@@ -14,12 +14,12 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from keisei.cli import drawing
 from keisei.cli.charts import Line, Look, Panel, chart, legend
+from keisei.cli.drawing import check_picture, draw_picture
 from keisei.cli.keys import places_of, shortened, unknown
 from keisei.cli.program import app
 from keisei.cli.series import Axis, Series, has_steps, keys_of, read_series
-from keisei.cli.shared import Root, find_run, plain, root_of_runs, stop
+from keisei.cli.shared import Keys, Root, Run, find_run, plain, root_of_runs, stop
 from keisei.errors import MissingExtraError, quoted
 
 _IN_TERMINAL, _IN_PICTURE, _NAMED = 9, 16, 64  # the most panels
@@ -30,11 +30,8 @@ _TIMES = ((172_800.0, 86_400.0, "days"), (7200.0, 3600.0, "h"), (120.0, 60.0, "m
 
 @app.command()
 def plot(
-    run: Annotated[str, typer.Argument(help="The run's name or path.")],
-    keys: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY]...", help="Metrics, or patterns (`train/*`); all if none."),
-    ] = None,
+    run: Run,
+    keys: Keys = None,
     root: Root = None,
     output: Annotated[
         str | None, typer.Option("--output", "-o", help="Draw to this .png or .svg file.")
@@ -55,7 +52,7 @@ def plot(
     """
     console = Console(highlight=False, soft_wrap=True)
     try:
-        kind = drawing.check(output) if output is not None else None
+        kind = check_picture(output) if output is not None else None
         place = root_of_runs(root)[0]
         runs = list(dict.fromkeys(find_run(place, name) for name in [run, *(others or [])]))
         there = list(dict.fromkeys(key for directory in runs for key in keys_of(directory)))
@@ -91,7 +88,7 @@ def plot(
             if kind is not None and output is not None:
                 say("drawing")
                 title = " · ".join(names)
-                drawing.draw(output, kind, title, panels, label[axis], log=log_y)
+                draw_picture(output, kind, title, panels, label[axis], log=log_y)
         if kind is None:
             _print(console, panels, f"{', '.join(names)}, by {label[axis]}", log=log_y)
         else:

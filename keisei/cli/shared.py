@@ -14,6 +14,11 @@ from keisei.run.record import one_line
 from keisei.training import doctor
 from keisei.training.directories import DEFAULT_ROOT
 
+Run = Annotated[str, typer.Argument(help="The run's name or path.")]
+Keys = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY]...", help="Metrics, or patterns (`train/*`); all if none."),
+]
 Root = Annotated[
     str | None,
     typer.Option("--root", "-r", help="Where runs live: KEISEI_LOG_DIR, this, or `runs`."),

@@ -20,7 +20,7 @@ from rich.text import Text
 from keisei.cli.following import LogTail, RowsTail, Shown
 from keisei.cli.keys import as_float, number, shortened, unknown
 from keisei.cli.program import app
-from keisei.cli.shared import Root, find_run, plain, root_of_runs, stop
+from keisei.cli.shared import Keys, Root, Run, find_run, plain, root_of_runs, stop
 from keisei.errors import quoted
 from keisei.redaction import clean
 from keisei.run.paths import RECORD_FILE, TRAINING_LOG
@@ -36,11 +36,8 @@ _KEY = 40  # columns of a metric's name
 
 @app.command()
 def tail(
-    run: Annotated[str, typer.Argument(help="The run's name or path.")],
-    keys: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY]...", help="Metrics, or patterns (`train/*`); all if none."),
-    ] = None,
+    run: Run,
+    keys: Keys = None,
     root: Root = None,
     lines: Annotated[
         int, typer.Option("-n", "--lines", min=0, help="How many rows and lines to begin with.")
