@@ -287,13 +287,15 @@ def test_a_missing_log_or_journal_is_no_error(lived: Path) -> None:
     assert (done.exit_code, done.stdout) == (0, "")
 
 
-def test_the_last_rows_of_a_long_run_are_found_from_its_end(
+def test_the_last_rows_of_a_long_run_and_lines_of_a_long_run_are_found_from_its_end(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A small part of the journal is read, and the names come from its beginning."""
+    """Small parts of journal and log are read; the names come from the journal's beginning."""
     with session("r") as run:
         for step in range(30_000):
             run.log_metrics({"loss": 1.0, "b": 2.0}, step)
+        with open(run.log_file_path, "ab") as file:
+            file.write(b"a line\n" * 300_000)
     size = os.path.getsize(os.path.join(run.run_artifact_dir, "metrics.1.journal"))
     read, total = os.read, 0
 
@@ -308,6 +310,11 @@ def test_the_last_rows_of_a_long_run_are_found_from_its_end(
     done = tail("r", "--metrics", "--no-follow", "-n", "2")
     assert done.stdout.splitlines() == ["step 29998  loss=1  b=2", "step 29999  loss=1  b=2"]
     assert total < size / 5
+    total = 0
+    done = tail("r", "--log", "--no-follow", "-n", "2")
+    assert done.stdout.splitlines()[0] == "log  a line"
+    assert "session ended" in done.stdout.splitlines()[1]
+    assert total < 300_000
     done = tail("r", "--metrics", "--no-follow", "--json", "-n", "9000")
     assert [told(line)["step"] for line in done.stdout.splitlines()] == [*range(21_000, 30_000)]
 
@@ -386,6 +393,22 @@ def test_a_flood_is_thinned_and_what_is_left_out_is_counted(
     left_out = [line.partition("(")[2].split()[0] for line in lines if "left out" in line]
     assert sum(int(number.replace(",", "")) for number in left_out) + len(lines) == rows
     assert len(lines) < 500
+
+
+def test_the_line_that_is_logged_after_the_end_is_shown(
+    tmp_path: Path, make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session records its end before it logs it; whoever looks in between looks once more."""
+    ward = Ward(tmp_path / "runs", make_config)
+    log = ward.elsewhere() / "training.log"
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text(lines[0])
+    steps: list[Callable[[], object]] = [
+        lambda: ward.record(status="completed"),
+        lambda: log.write_text("".join(lines)),
+    ]
+    monkeypatch.setattr("keisei.cli.tail.sleep", lambda seconds: steps.pop(0)())
+    assert "session ended" in tail("r").stdout.splitlines()[-1]
 
 
 def test_the_end_of_an_owner_that_was_killed_is_seen(
