@@ -111,10 +111,12 @@ def test_a_line_that_rises_goes_from_the_lower_left_to_the_upper_right(log: Log)
 
 
 def test_in_a_terminal_it_has_colours_and_its_width(log: Log) -> None:
-    """Charts stand side by side where there is room; nothing but colours is sent to it."""
+    """Charts stand side by side where there is room; progress is told on stderr."""
     log("r", [({"loss": step, "学習率": -step}, step) for step in range(100)])
     for width, beside in ((60, False), (120, True)):
-        shown = plot("r", FORCE_COLOR="1", TERM="xterm-256color", COLUMNS=str(width)).stdout
+        done = plot("r", FORCE_COLOR="1", TERM="xterm-256color", COLUMNS=str(width))
+        assert "reading r: 0 rows" in done.stderr
+        shown = done.stdout
         rows = re.sub("\x1b\\[[0-9;]*m", "", shown).splitlines()
         assert "\x1b[36m" in shown
         assert "\x1b" not in "".join(rows)

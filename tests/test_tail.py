@@ -287,7 +287,7 @@ def test_a_missing_log_or_journal_is_no_error(lived: Path) -> None:
     assert (done.exit_code, done.stdout) == (0, "")
 
 
-def test_the_last_rows_of_a_long_run_and_lines_of_a_long_run_are_found_from_its_end(
+def test_the_last_rows_and_lines_of_a_long_run_are_found_from_its_end(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Small parts of journal and log are read; the names come from the journal's beginning."""
