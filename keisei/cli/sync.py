@@ -8,13 +8,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from keisei.cli.program import app
+from keisei.cli.shared import Root, stop
 from keisei.errors import KeiseiError, TrackerError
 from keisei.redaction import clean
 from keisei.trackers import wandb_runs, wandb_sync, wandb_upload
@@ -29,10 +30,7 @@ def sync(
     runs: Annotated[
         list[str] | None, typer.Argument(metavar="[RUN]...", help="Names or paths; all if none.")
     ] = None,
-    root: Annotated[
-        str | None,
-        typer.Option("--root", "-r", help="Where runs live: KEISEI_LOG_DIR, this, or `runs`."),
-    ] = None,
+    root: Root = None,
     timeout: Annotated[
         float, typer.Option(min=0.5, help="How long each file may take, in seconds.")
     ] = 60.0,
@@ -51,7 +49,7 @@ def sync(
     try:
         found = wandb_runs.find_runs(place, runs or [])
     except FileNotFoundError as exc:
-        _stop(str(exc))
+        stop("sync", str(exc))
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
 
     def show(outcome: Outcome) -> None:
@@ -61,7 +59,7 @@ def sync(
     try:
         caught_up = list(_catch_up(found, timeout, console, show, dry_run=dry_run))
     except KeyboardInterrupt:
-        _stop("interrupted: start it again to go on", 130)
+        stop("sync", "interrupted: start it again to go on", 130)
     if caught_up and not dry_run:
         found = wandb_runs.find_runs(place, runs or [])  # W&B may have a file more
     todo = [(run, left) for run in found if (left := wandb_sync.remaining(run))]
@@ -73,9 +71,9 @@ def sync(
         if waiting and not dry_run:
             outcomes += _upload(waiting, timeout, console, quiet=as_json)
     except TrackerError as exc:
-        _stop(str(exc))
+        stop("sync", str(exc))
     except KeyboardInterrupt:
-        _stop("interrupted: start it again to go on", 130)
+        stop("sync", "interrupted: start it again to go on", 130)
     outcomes = caught_up + outcomes
     remaining = [outcome for outcome in outcomes if outcome.state in ("remaining", "would upload")]
     if as_json:
@@ -163,8 +161,3 @@ def _summary(outcomes: list[Outcome]) -> str:
     for outcome in outcomes:
         counts[outcome.state] = counts.get(outcome.state, 0) + 1
     return ", ".join(f"{number} {state}" for state, number in counts.items())
-
-
-def _stop(reason: str, status: int = 1) -> NoReturn:
-    typer.echo(f"keisei sync: {clean(reason)}", err=True)
-    raise typer.Exit(status)
