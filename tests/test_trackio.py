@@ -26,6 +26,7 @@ from keisei.testing import check_tracker
 from keisei.trackers.base import Record, RunInfo
 from keisei.trackers.trackio import TrackioRun, TrackioTracker
 
+ROOT = Path(__file__).parents[1]
 BASE_TIME = 1_700_000_000.0
 
 
@@ -80,11 +81,11 @@ def read(info: RunInfo) -> dict[str, list[tuple[int | None, float]]]:
     return series
 
 
-def python(program: str, *args: str) -> subprocess.Popen[str]:
+def python(program: str) -> subprocess.Popen[str]:
     """Run a program that has this package and this store."""
-    command = [sys.executable, "-W", "error", "-c", program, *args]
+    command = [sys.executable, "-W", "error", "-c", program]
     return subprocess.Popen(
-        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ}
+        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
     )
 
 
@@ -320,7 +321,7 @@ def test_a_remote_store_in_the_environment_is_not_used(
 
 
 DISTURBS_NOTHING = """
-import logging, os, signal, sys, threading
+import gc, logging, os, signal, sys, threading
 from keisei.journal.reader import Row
 from keisei.trackers.base import RunInfo
 from keisei.trackers.trackio import TrackioTracker
@@ -333,7 +334,8 @@ def state():
     root = logging.getLogger()
     handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
     return (
-        dict(os.environ), threading.enumerate(), handlers, sys.excepthook, sys.getswitchinterval(),
+        dict(os.environ), threading.enumerate(), handlers, sys.excepthook,
+        sys.getswitchinterval(), gc.isenabled(), gc.get_freeze_count(),
         (root.level, root.handlers, logging.getLogger("httpx").level),
     )
 
