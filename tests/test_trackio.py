@@ -147,11 +147,11 @@ def test_a_resumed_run_is_one_run_with_the_newer_config() -> None:
 
 
 def test_events_and_the_end_are_alerts(capfd: pytest.CaptureFixture[str]) -> None:
-    """Each is there once, with its step; and nothing is printed."""
+    """Each is there once, with its step and without secrets; and nothing is printed."""
     run = started()
     run.send(rows_of(5))
     events: list[Record] = [
-        Event(5, BASE_TIME + 200, 1, "checkpoint", {"path": "ü.pt"}),
+        Event(5, BASE_TIME + 200, 1, "checkpoint", {"path": "ü.pt", "hf_token": "hidden-it-is"}),
         Event(6, BASE_TIME + 201, 1, "\ud800", "x" * 5000),
         Event(7, BASE_TIME + 202, 1, "bare", None),
     ]
@@ -161,7 +161,7 @@ def test_events_and_the_end_are_alerts(capfd: pytest.CaptureFixture[str]) -> Non
     found = [(a["title"], a["text"], a["level"], a["step"]) for a in alerts]
     long = '"' + "x" * 3999 + "..."
     assert found == [
-        ("checkpoint", '{"path": "ü.pt"}', "info", 4),
+        ("checkpoint", '{"path": "ü.pt", "hf_token": "**********"}', "info", 4),
         ("?", long, "info", 4),
         ("bare", None, "info", 4),
     ]

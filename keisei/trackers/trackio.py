@@ -89,11 +89,12 @@ class TrackioRun(TrackerRun):
         return record
 
     def _event(self, event: Event, next_step: int) -> Entry:
-        text = json.dumps(event.data, ensure_ascii=False) if event.data is not None else None
+        name, data = clean(event.name), clean(event.data)
+        text = json.dumps(data, ensure_ascii=False) if data is not None else None
         if text and len(text) > _LONGEST_DATA:
             text = text[:_LONGEST_DATA] + "..."
         number = f"{event.attempt}-{event.seq}"
-        return self._alert(number, event.time, next_step, event.name, text, "info")
+        return self._alert(number, event.time, next_step, name, text, "info")
 
     def _alert(
         self, number: str, moment: float, next_step: int, title: str, text: str | None, level: str
