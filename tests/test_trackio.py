@@ -141,9 +141,10 @@ def test_a_resumed_run_is_one_run_with_the_newer_config() -> None:
     deep = {"n": "Infinity"}  # its reader turns only the outermost values back
     assert seen.config == {"config_Group": "mine", "lr": 0.5, "deep": deep, "_Group": "g"}
     again.send(rows_of(2, attempt=2))
+    run.send(rows_of(1, first=3))  # late, from a process that has not ended yet
     (seen,) = trackio.Api().runs("keisei")
     assert seen.config == {"lr": 0.25, "big": 1e30, "_Group": "g"}
-    assert steps_of() == [0, 1, 2, 0, 1]
+    assert steps_of() == [0, 1, 2, 3, 0, 1]
 
 
 def test_events_and_the_end_are_alerts(capfd: pytest.CaptureFixture[str]) -> None:
