@@ -169,6 +169,7 @@ def test_events_and_the_end_are_alerts(capfd: pytest.CaptureFixture[str]) -> Non
     assert alerts[0]["timestamp"] == "2023-11-14T22:16:40.000000+00:00"
     for attempt, status in enumerate(sorted(FINAL), 2):
         run = started(info_of(attempt=attempt))
+        run.send(rows_of(1, attempt))
         run.finish(check_final(status))
         run.finish(check_final(status))
     ends = [a for a in trackio.Api().alerts("keisei") if a["title"].startswith("run ")]
@@ -179,6 +180,14 @@ def test_events_and_the_end_are_alerts(capfd: pytest.CaptureFixture[str]) -> Non
         ("run preempted", "warn", "attempt 5"),
     ]
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_run_that_came_alive_too_late_leaves_no_end() -> None:
+    """It is closed as failed, which is not what became of the session."""
+    run = started()
+    run.send([])
+    run.finish("failed")
+    assert trackio.Api().alerts("keisei") == []
 
 
 SENDS_WITHOUT_END = """

@@ -51,6 +51,7 @@ class TrackioRun(TrackerRun):
     fragments: Any
     write: Callable[[list[Entry]], object]
     directory: str | None = None
+    has_sent: bool = False
 
     def __post_init__(self) -> None:
         self.run_id = self.info.session_id
@@ -74,9 +75,15 @@ class TrackioRun(TrackerRun):
                 entries.append(self._event(record, next_step))
         self.write(entries)
         self.config, self.next_step = config, next_step
+        self.has_sent = self.has_sent or bool(entries)
 
     def finish(self, status: FinalStatus) -> None:
-        """Note the status as an alert: trackio has no status of a run."""
+        """Note the status as an alert, since trackio has none of its own.
+
+        A run that has sent nothing is unknown to trackio, or was started too late to be of use.
+        """
+        if not self.has_sent:
+            return
         text, level = f"attempt {self.info.attempt}", _LEVELS[status]
         number = f"{self.info.attempt}-end"
         self.write([self._alert(number, time.time(), self.next_step, f"run {status}", text, level)])
