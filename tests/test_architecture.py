@@ -31,6 +31,7 @@ ROWS: list[list[str]] = [
     ["redaction"],
 ]
 ONE_HOME = {
+    "trackio": "trackers.trackio",
     "aiofiles": "_io.files",
     "tensorboard": "trackers.tensorboard",
     "wandb": "trackers.wandb",
