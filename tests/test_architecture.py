@@ -28,7 +28,12 @@ ROWS: list[list[str]] = [
     ["errors", "log"],
     ["redaction"],
 ]
-ONE_HOME = {"aiofiles": "_io.files", "wandb": "trackers.wandb", "yaml": "config_file"}
+ONE_HOME = {
+    "aiofiles": "_io.files",
+    "mlflow": "trackers.mlflow",
+    "wandb": "trackers.wandb",
+    "yaml": "config_file",
+}
 PURE = {"run"}
 EFFECTS = {"aiofiles", "anyio", "socket", "subprocess", "shutil", "tempfile", "pathlib"}
 
