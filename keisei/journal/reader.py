@@ -57,6 +57,18 @@ class Event(NamedTuple):
     data: object
 
 
+class Position(NamedTuple):
+    """A place in the record of a run: behind the row or event with this number.
+
+    Attributes:
+        attempt: the attempt that logged it.
+        seq: its number among the rows and events of that attempt, the first being 0.
+    """
+
+    attempt: int
+    seq: int
+
+
 class Damage(NamedTuple):
     """What cannot be read of a run's journals.
 
@@ -260,10 +272,13 @@ class AttemptReader:
     Args:
         directory: the run's directory.
         attempt: the attempt.
+        start: the number of the first record that is wanted; those in blocks before it are left
+            out.
     """
 
-    def __init__(self, directory: str, attempt: int) -> None:
+    def __init__(self, directory: str, attempt: int, start: int = 0) -> None:
         self.attempt = attempt
+        self._start = start
         with OpenDirectory(directory) as opened:
             self._fd = opened.open(file_name(attempt), os.O_RDONLY)
         self._scanner = Scanner(_reads(self._fd))
@@ -280,6 +295,18 @@ class AttemptReader:
     def close(self) -> None:
         """Give the descriptor back."""
         os.close(self._fd)
+
+    @property
+    def position(self) -> int:
+        """The end of the last good block that was read, in bytes."""
+        return self._scanner.position
+
+    def counts(self) -> Iterator[tuple[int, int]]:
+        """Give the first number and the count of the records of each block, unread."""
+        for block in self._scanner.blocks():
+            if block.marker == RECORDS and block.seq >= self._next and block.records:
+                self._next = block.seq + block.records
+                yield block.seq, block.records
 
     def keys(self, run: Run) -> tuple[str, ...]:
         """Give the names of the values of a run of rows."""
@@ -303,6 +330,8 @@ class AttemptReader:
                 continue
             self._missing += block.seq - self._next
             self._next = block.seq + block.records
+            if self._next <= self._start:
+                continue
             try:
                 runs = unpack_records(block)
             except ValueError:
