@@ -20,6 +20,8 @@ from functools import partial
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from keisei._io import files, locks
+from keisei._io.switching import quiet_imports
 from keisei.errors import KeiseiError, MissingExtraError, TrackerError
 from keisei.journal.reader import Event, Row
 from keisei.redaction import clean, redact_text, secret_values
@@ -38,8 +40,10 @@ _STATUSES: dict[FinalStatus, str] = {
     "cancelled": "KILLED",
     "preempted": "KILLED",
 }
-# MLflow's limits for one request: 1,000 metrics, params and tags, 100 of the latter, and 1 MB.
-_MOST_METRICS = 900
+# MLflow's limits for one request: 1,000 metrics, params and tags, 100 of the latter, and 1 MB. With
+# fewer metrics at a time, less of what SQLAlchemy makes grows old: it is then, in an interpreter
+# full of MLflow, that a collection of all garbage takes 0.3 s.
+_MOST_METRICS = 250
 _MOST_TAGS = 90
 _MOST_BYTES = 800_000
 # Its own default is 120 s, seven times over. Whoever sends tries again by itself.
@@ -66,7 +70,7 @@ class MlflowRun(TrackerRun):
         """Log the rows, and of each kind of event the last one, as a tag; may block.
 
         Raises:
-            TrackerError: MLflow has not taken all of it, or has not said so.
+            RuntimeError: MLflow has not taken all of it, or has not said so.
         """
         with _errors(self.known):
             place = self._place()
@@ -177,7 +181,8 @@ class MlflowTracker(Tracker):
 
         Raises:
             MissingExtraError: MLflow is not installed.
-            TrackerError: MLflow does not do it, or not in a way that keeps each row once.
+            TrackerError: it cannot be done in a way that keeps each row once.
+            RuntimeError: MLflow has not done it; it may be tried again.
         """
         known = secret_values({"": self._tracking_uri or ""})
         with _errors(known):
@@ -211,7 +216,7 @@ def _errors(known: tuple[str, ...]) -> Iterator[None]:
         problem = redact_text(f"{type(exc).__name__}: {exc}", known)[:1000]
     else:
         return
-    raise TrackerError(f"MLflow: {problem}")
+    raise RuntimeError(clean(f"MLflow: {problem}"))  # not a TrackerError: it may be tried again
 
 
 _lock = threading.Lock()
@@ -219,8 +224,10 @@ _lock = threading.Lock()
 
 def _sdk() -> Any:
     try:
-        with _lock:
+        with _lock, quiet_imports():
             import mlflow
+
+            mlflow.MlflowClient  # noqa: B018 - imported when it is looked at
     except ImportError as exc:
         if exc.name != "mlflow":
             raise
@@ -245,10 +252,30 @@ def _store(uri: str) -> Any:
         )
     if scheme in ("http", "https"):
         return _server(uri)
-    from mlflow.tracking._tracking_service.utils import _get_store
-
-    with _lock:  # it makes the tables of a new database, and two that do so together fail
+    with _lock, quiet_imports():
+        from mlflow.store.tracking import sqlalchemy_store  # noqa: F401 - 1 s of the first start
+        from mlflow.tracking._tracking_service.utils import _get_store
+    with _making_tables(uri):
         return _get_store(uri)
+
+
+@contextmanager
+def _making_tables(uri: str) -> Iterator[None]:
+    """Let one start at a time make the tables of a new database: two that do so together fail."""
+    from sqlalchemy.engine import make_url
+
+    url = make_url(uri)
+    with _lock:
+        if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
+            yield
+            return
+        parent, name = os.path.split(os.path.abspath(str(url.database)))
+        os.makedirs(parent, exist_ok=True)
+        with (
+            files.OpenDirectory(os.path.realpath(parent)) as directory,
+            locks.locked(directory, f"{name}.lock"),
+        ):
+            yield
 
 
 def _server(uri: str) -> Any:
