@@ -213,10 +213,9 @@ def _errors(known: tuple[str, ...]) -> Iterator[None]:
     except KeiseiError:
         raise
     except Exception as exc:  # noqa: BLE001 - foreign code
-        problem = redact_text(f"{type(exc).__name__}: {exc}", known)[:1000]
-    else:
-        return
-    raise RuntimeError(clean(f"MLflow: {problem}"))  # not a TrackerError: it may be tried again
+        problem = clean(redact_text(f"{type(exc).__name__}: {exc}", known))[:1000]
+        # Not a TrackerError: it may be tried again. And what MLflow has raised is not shown.
+        raise RuntimeError(f"MLflow: {problem}") from None
 
 
 _lock = threading.Lock()

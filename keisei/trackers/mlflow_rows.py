@@ -20,7 +20,8 @@ _LARGEST_STEP = 2**63 - 1
 _LARGEST_TIME = 2**53
 # MLflow takes letters, digits and these; a colon, which it refuses on Windows, counts as refused.
 _REFUSED = re.compile(r"[^\w/\-. ]")
-_LOOKS_ESCAPED = re.compile(r"_(?=x[0-9A-F]{4,6}_)")
+_LOOKS_ESCAPED = re.compile(r"_(?=x[0-9A-F]{4,6}_)|\A_(?=x_\Z)")
+_EMPTY = "_x_"
 
 
 @dataclass(frozen=True)
@@ -91,10 +92,10 @@ def mlflow_name(name: str) -> str:
     Args:
         name: the name as it was logged.
     """
-    shown = _REFUSED.sub(_escaped, _LOOKS_ESCAPED.sub(_escaped, name))
+    shown = _EMPTY if not name else _REFUSED.sub(_escaped, _LOOKS_ESCAPED.sub(_escaped, name))
     norm = posixpath.normpath(shown)
     if norm != shown or norm.startswith(("..", "/")) or norm == ".":  # a path that is another one
-        shown = re.sub("[/.]", _escaped, shown) or "_"
+        shown = re.sub("[/.]", _escaped, shown)
     if len(shown) > LONGEST_KEY:
         digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
         shown = f"{shown[: LONGEST_KEY - 17]}-{digest}"
