@@ -25,10 +25,10 @@ from keisei.errors import TrackerError
 from keisei.journal.reader import Event, Row
 from keisei.run.identity import new_session_id
 from keisei.testing import check_tracker
-from keisei.trackers import mlflow as module
 from keisei.trackers.base import Record, RunInfo
 from keisei.trackers.mlflow import MlflowTracker
 from keisei.trackers.mlflow_rows import Place, mlflow_name
+from keisei.trackers.mlflow_store import open_store
 from tests.conftest import MakeConfig
 from tests.support.mlflow_server import FAULTS, MlflowServer, mlflow_server
 
@@ -51,7 +51,7 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def server(uri: str) -> Iterator[MlflowServer]:
     """A server of the same database."""
-    with mlflow_server(module._store(uri)) as control:
+    with mlflow_server(open_store(uri)) as control:
         yield control
 
 

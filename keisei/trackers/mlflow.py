@@ -11,23 +11,19 @@ from __future__ import annotations
 import getpass
 import json
 import os
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from keisei._io import files, locks
-from keisei._io.switching import quiet_imports
-from keisei.errors import KeiseiError, MissingExtraError, TrackerError
 from keisei.journal.reader import Event, Row
-from keisei.redaction import clean, redact_text, secret_values
+from keisei.redaction import clean, secret_values
 from keisei.run.state import FinalStatus
 from keisei.trackers.base import Position, Record, RunInfo, Tracker, TrackerRun
 from keisei.trackers.mlflow_rows import LONGEST_VALUE, Place, mlflow_name, number, params
+from keisei.trackers.mlflow_store import errors, find_experiment, import_sdk, open_store
 
 DEFAULT_EXPERIMENT = "keisei"
 
@@ -46,8 +42,6 @@ _STATUSES: dict[FinalStatus, str] = {
 _MOST_METRICS = 250
 _MOST_TAGS = 90
 _MOST_BYTES = 800_000
-# Its own default is 120 s, seven times over. Whoever sends tries again by itself.
-_REQUEST_TIMEOUT = 15.0
 
 
 @dataclass
@@ -72,8 +66,8 @@ class MlflowRun(TrackerRun):
         Raises:
             RuntimeError: MLflow has not taken all of it, or has not said so.
         """
-        with _errors(self.known):
-            place = self._place()
+        with errors(self.known):
+            place = before = self._place()
             self.place = None  # unknown until all is well
             batch = _Batch(self.store, self.run_id)
             for record in records:
@@ -85,12 +79,13 @@ class MlflowRun(TrackerRun):
                 else:
                     batch.add_event(record, place)
                 place = after
-            batch.flush(place)
+            if place != before:
+                batch.flush(place)
             self.place = place
 
     def position(self) -> Position:
         """Tell the last record that MLflow has, as the tag `keisei.position` says."""
-        with _errors(self.known):
+        with errors(self.known):
             self.place = self._place()
             return self.place.position
 
@@ -98,7 +93,7 @@ class MlflowRun(TrackerRun):
         """End the run: as finished, failed or killed, with the very status as a tag."""
         from mlflow.entities import RunStatus, RunTag
 
-        with _errors(self.known):
+        with errors(self.known):
             self.store.log_batch(self.run_id, [], [], [RunTag("keisei.status", status)])
             ended = RunStatus.from_string(_STATUSES[status])
             self.store.update_run_info(self.run_id, ended, int(time.time() * 1000), None)
@@ -164,6 +159,9 @@ class MlflowTracker(Tracker):
             default the one that MLflow itself would use, which ``MLFLOW_TRACKING_URI`` sets.
         experiment: the experiment's name; by default ``MLFLOW_EXPERIMENT_NAME``, else ``keisei``.
         tags: tags for the run.
+
+    A request takes ``MLFLOW_HTTP_REQUEST_TIMEOUT`` seconds at most (15 where it is not set), and
+    is not tried again by MLflow's own client. A server has to keep its runs in a database, too.
     """
 
     name = "mlflow"
@@ -185,141 +183,20 @@ class MlflowTracker(Tracker):
             RuntimeError: MLflow has not done it; it may be tried again.
         """
         known = secret_values({"": self._tracking_uri or ""})
-        with _errors(known):
-            sdk = _sdk()
+        with errors(known):
+            sdk = import_sdk()
             uri = str(self._tracking_uri or sdk.get_tracking_uri())
             known = secret_values({"": uri})
-        with _errors(known):
-            store, client = _store(uri), sdk.MlflowClient(tracking_uri=uri)
+        with errors(known):
+            store, client = open_store(uri), sdk.MlflowClient(tracking_uri=uri)
             experiment = self.experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME")
-            experiment_id = _experiment_id(store, clean(experiment or DEFAULT_EXPERIMENT))
+            experiment_id = find_experiment(store, clean(experiment or DEFAULT_EXPERIMENT))
             native = _find(store, experiment_id, run) or _create(store, experiment_id, run)
             _describe(store, native, run, self.tags)
             run_id = str(native.info.run_id)
             place = Place.parsed(native.data.tags.get(POSITION_TAG))
             url = _url(uri, experiment_id, run_id)
             return MlflowRun(run_id, store, known, place, native=client, url=url)
-
-
-@contextmanager
-def _errors(known: tuple[str, ...]) -> Iterator[None]:
-    """Raise what MLflow raises as an error of ours that holds no secret.
-
-    Args:
-        known: what of the tracking URI is one.
-    """
-    try:
-        yield
-    except KeiseiError:
-        raise
-    except Exception as exc:  # noqa: BLE001 - foreign code
-        problem = clean(redact_text(f"{type(exc).__name__}: {exc}", known))[:1000]
-        # Not a TrackerError: it may be tried again. And what MLflow has raised is not shown.
-        raise RuntimeError(f"MLflow: {problem}") from None
-
-
-_lock = threading.Lock()
-
-
-def _sdk() -> Any:
-    try:
-        with _lock, quiet_imports():
-            import mlflow
-
-            mlflow.MlflowClient  # noqa: B018 - imported when it is looked at
-    except ImportError as exc:
-        if exc.name != "mlflow":
-            raise
-        raise MissingExtraError(
-            "the tracker 'mlflow' needs MLflow: install it with `pip install 'keisei[mlflow]'`"
-        ) from exc
-    return mlflow
-
-
-def _store(uri: str) -> Any:
-    """Give MLflow's store at an address.
-
-    Raises:
-        TrackerError: it is a directory of files, to which a row that comes again is added again.
-    """
-    scheme = urlsplit(uri).scheme
-    if scheme in ("", "file") or len(scheme) == 1:
-        raise TrackerError(
-            "MLflow would keep the run in a directory of files, which cannot keep each row once: "
-            "set tracking_uri or MLFLOW_TRACKING_URI to a database, such as sqlite:///mlflow.db, "
-            "or to a server"
-        )
-    if scheme in ("http", "https"):
-        return _server(uri)
-    with _lock, quiet_imports():
-        from mlflow.store.tracking import sqlalchemy_store  # noqa: F401 - 1 s of the first start
-        from mlflow.tracking._tracking_service.utils import _get_store
-    with _making_tables(uri):
-        return _get_store(uri)
-
-
-@contextmanager
-def _making_tables(uri: str) -> Iterator[None]:
-    """Let one start at a time make the tables of a new database: two that do so together fail."""
-    from sqlalchemy.engine import make_url
-
-    url = make_url(uri)
-    with _lock:
-        if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
-            yield
-            return
-        parent, name = os.path.split(os.path.abspath(str(url.database)))
-        os.makedirs(parent, exist_ok=True)
-        with (
-            files.OpenDirectory(os.path.realpath(parent)) as directory,
-            locks.locked(directory, f"{name}.lock"),
-        ):
-            yield
-
-
-def _server(uri: str) -> Any:
-    """Give MLflow's store of a server, with requests that end within a bound."""
-    from mlflow.store.tracking.rest_store import RestStore
-    from mlflow.utils.credentials import get_default_host_creds
-    from mlflow.utils.proto_json_utils import parse_dict
-    from mlflow.utils.rest_utils import http_request, verify_rest_response
-
-    timeout = float(os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT") or _REQUEST_TIMEOUT)
-
-    store = RestStore(partial(get_default_host_creds, uri))
-
-    def call_endpoint(api: Any, json_body: str | None = None, **_: object) -> Any:
-        endpoint, method = store._METHOD_TO_INFO[api]
-        response = http_request(
-            store.get_host_creds(),
-            endpoint,
-            method,
-            max_retries=0,
-            timeout=timeout,
-            raise_on_status=False,
-            **{"params" if method == "GET" else "json": json.loads(json_body or "{}")},
-        )
-        answer = api.Response()
-        parse_dict(json.loads(verify_rest_response(response, endpoint).text), answer)
-        return answer
-
-    store._call_endpoint = call_endpoint
-    return store
-
-
-def _experiment_id(store: Any, name: str) -> str:
-    """Find the experiment, or create it; another session may do so at the same time."""
-    found = store.get_experiment_by_name(name)
-    if found is None:
-        try:
-            return str(store.create_experiment(name, None, []))
-        except Exception:
-            found = store.get_experiment_by_name(name)
-            if found is None:
-                raise
-    if found.lifecycle_stage != "active":
-        raise TrackerError("the experiment is deleted in MLflow: restore it, or name another one")
-    return str(found.experiment_id)
 
 
 def _find(store: Any, experiment_id: str, run: RunInfo) -> Any:
