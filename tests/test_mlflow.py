@@ -310,6 +310,7 @@ def test_a_credential_in_the_address_is_sent_and_never_shown(server: MlflowServe
     info = info_of()
     run = MlflowTracker(uri).start(info)
     assert any(server.authorizations)
+    assert (run.url or "").startswith(f"{server.url}/#/experiments/")
     server.faults += ["a cut"]
     with pytest.raises(RuntimeError) as caught:
         run.send(rows_of(3))
