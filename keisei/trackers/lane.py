@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Literal
 
 from keisei._io.loop import ThreadEvent
@@ -25,6 +25,7 @@ from keisei.redaction import clean, redact
 from keisei.run.ownership import TrackerRecord
 from keisei.run.state import FinalStatus
 from keisei.trackers import cursor
+from keisei.trackers.apart import ApartRun
 from keisei.trackers.base import Position, Record, RunInfo, TrackerRun
 from keisei.trackers.cursor import Cursor
 from keisei.trackers.loading import describe
@@ -57,6 +58,7 @@ class Lane:
         done: set when the thread has nothing left to do.
         problem: what went wrong last; ``None`` where all is well.
         sent: how many records the tracker was sent.
+        kill: ends what a call of the tracker waits for, where that can be ended.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Lane:
         self.run: TrackerRun | None = None
         self.problem: str | None = None
         self.sent = 0
+        self.kill: Callable[[], object] | None = None
         self.start_timeout = 0.0
         self.made, self.attempted, self.done = ThreadEvent(), ThreadEvent(), ThreadEvent()
         self._start, self._logged, self._on_live, self._retry = start, logged, on_live, retry
@@ -171,6 +174,8 @@ class Lane:
     def abandon(self) -> None:
         """Let the thread be: when it comes back, it ends the tracker's run, and keeps nothing."""
         self._abandoned = True
+        if self.kill is not None:
+            self.kill()
 
     def _work(self) -> None:
         try:
@@ -253,7 +258,8 @@ class Lane:
         return self._phase == "live" and self._logged() == 0 and self._earlier == 0
 
     def _send(self, run: TrackerRun, follower: Follower) -> bool:
-        with quick_switches():
+        apart = isinstance(run, ApartRun)
+        with nullcontext() if apart else quick_switches():
             records = follower.read(BATCH)
             if records:
                 self._calling = time.monotonic()
