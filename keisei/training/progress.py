@@ -259,7 +259,7 @@ class Display:
                 self._thread = None
         try:
             if screen is not None and _in_foreground():
-                lines = self._lines(sessions)
+                lines = lines_of(sessions)
                 if sessions:
                     screen.draw(lines)
                 else:
@@ -271,20 +271,26 @@ class Display:
             progress.gone.set()
         return bool(sessions)
 
-    def _lines(self, sessions: list[Progress]) -> list[Text]:
-        from rich.text import Text
 
-        shown: list[Progress] = []
-        for progress in sessions:
-            if len(shown) < MOST_LINES:
-                progress.look()
-                if progress.shown:
-                    shown.append(progress)
-        lines = [progress.text() for progress in shown]
-        more = sum(progress.due for progress in sessions) - len(shown)
-        if len(shown) == MOST_LINES and more:
-            lines.append(Text(f"and {more} more", style="dim"))
-        return lines
+def lines_of(sessions: list[Progress]) -> list[Text]:
+    """Look at the first sessions that log, and give a line for each; the others are counted.
+
+    Args:
+        sessions: what is to be shown.
+    """
+    from rich.text import Text
+
+    shown: list[Progress] = []
+    for progress in sessions:
+        if len(shown) < MOST_LINES:
+            progress.look()
+            if progress.shown:
+                shown.append(progress)
+    lines = [progress.text() for progress in shown]
+    more = sum(progress.due for progress in sessions) - len(shown)
+    if len(shown) == MOST_LINES and more:
+        lines.append(Text(f"and {more} more", style="dim"))
+    return lines
 
 
 def _on_loop() -> bool:
