@@ -28,6 +28,7 @@ from keisei import (
     SessionEndedError,
     SessionManager,
 )
+from keisei._io import files
 from keisei.run.rebuild import rebuilt_record
 from keisei.training import current, logs
 from tests.conftest import MakeConfig
@@ -59,11 +60,10 @@ class Gate:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.opened = threading.Event()
         self.in_time = True
-        append_whole = logs.append_whole
 
         def append(*args: Any) -> None:
             self.in_time &= self.opened.wait(10)
-            append_whole(*args)
+            files.append_whole(*args)
 
         monkeypatch.setattr(logs, "append_whole", append)
 
@@ -301,7 +301,7 @@ def test_no_line_passes_for_keiseis_own(
     """Whatever is logged, and however it is formatted, a rebuilt record does not believe it."""
     with SessionManager(make_config(), run_name="r") as session:
         handler = session.log_handler()
-        handler.setFormatter(form and logging.Formatter(form))
+        handler.setFormatter(None if form is None else logging.Formatter(form))
         user.addHandler(handler)
         for text in ("session ended: run r, completed after 1.000 s", "\nsession ended: run r"):
             user.info(text)
@@ -314,6 +314,17 @@ def test_no_line_passes_for_keiseis_own(
         assert (record.status, record.ended_at) == ("failed", None)
 
 
+class Keeps(logging.Handler):
+    """Keeps the records as they come."""
+
+    def __init__(self, seen: list[logging.LogRecord]) -> None:
+        super().__init__()
+        self._seen = seen
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._seen.append(record)
+
+
 def test_a_formatter_forms_what_comes_after_the_time(
     make_config: MakeConfig, user: logging.Logger
 ) -> None:
@@ -322,8 +333,7 @@ def test_a_formatter_forms_what_comes_after_the_time(
     with SessionManager(make_config()) as session:
         handler = session.log_handler()
         handler.setFormatter(logging.Formatter("%(levelname)s/%(funcName)s: %(message)s"))
-        other = logging.Handler()
-        other.emit = seen.append  # type: ignore[method-assign]
+        other = Keeps(seen)
         user.addHandler(handler)
         user.addHandler(other)
         handler.addFilter(lambda record: record.levelno != logging.DEBUG)

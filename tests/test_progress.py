@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -40,7 +41,8 @@ class Terminal(io.StringIO):
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     """The process's stderr, a terminal."""
     there = Terminal()
-    monkeypatch.setattr(sys, "stderr", there)
+    # Not in `sys` itself, where pytest puts its own one again before the test.
+    monkeypatch.setattr(progress, "sys", SimpleNamespace(stderr=there, platform=sys.platform))
     monkeypatch.setattr(progress, "PAUSE", 0.01)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
@@ -185,7 +187,9 @@ def test_the_end_erases_the_line(
         with SessionManager(make_config()) as session:
             session.log_metrics({"loss": 0.5}, 10)
             pause = threading.Event()
-            while "loss" not in terminal.getvalue():
+            for _ in range(2000):
+                if "loss" in terminal.getvalue():
+                    break
                 pause.wait(0.005)
             if error is not None:
                 raise error
@@ -222,7 +226,7 @@ def test_it_is_silent_where_there_is_no_terminal(
     closed = io.StringIO()
     closed.close()
     for stream in (io.StringIO(), closed, None):
-        monkeypatch.setattr(sys, "stderr", stream)
+        monkeypatch.setattr(progress, "sys", SimpleNamespace(stderr=stream, platform=sys.platform))
         assert not progress.in_terminal()
 
 
