@@ -466,6 +466,28 @@ def test_a_forked_child_writes_nothing(make_config: MakeConfig, user: logging.Lo
     assert messages_of(session) == ["parent", "parent again"]
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_has_its_own_session(make_config: MakeConfig, user: logging.Logger) -> None:
+    """Taken step by step, it gets the child's records, a bare thread's too, and no other does."""
+    with SessionManager(make_config()) as session:
+        user.addHandler(session.log_handler())
+
+        def child() -> list[str]:
+            own = SessionManager(make_config(), run_name="child")
+            own.setup_directories()
+            user.addHandler(own.log_handler())
+            user.info("child")
+            thread = threading.Thread(target=user.info, args=("thread",))
+            thread.start()
+            thread.join()
+            own.finalize_session()
+            return messages_of(own)
+
+        assert in_child(child) == "returned ['child', 'thread']"
+        user.info("parent")
+    assert messages_of(session) == ["parent"]
+
+
 def test_logging_while_logging(make_config: MakeConfig, user: logging.Logger) -> None:
     """From a signal handler that interrupts a call, and from an argument's own text."""
     before = signal.signal(signal.SIGINT, lambda *_: user.info("signal"))

@@ -7,6 +7,7 @@ was left is marked, and passed over.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -26,6 +27,9 @@ class Entered:
 
 
 _innermost: ContextVar[Entered | None] = ContextVar("keisei_session", default=None)
+
+if hasattr(os, "register_at_fork"):  # the sessions are the parent's
+    os.register_at_fork(after_in_child=lambda: _innermost.set(None))
 
 
 def _open() -> Entered | None:

@@ -163,6 +163,9 @@ def _clean(text: str, known: Iterable[str]) -> str:
 
 _live: weakref.WeakSet[LogHandler] = weakref.WeakSet()
 
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_live.clear)
+
 
 class LogHandler(logging.Handler):
     """Writes records into a session's `training.log`, and never makes their logger wait.
@@ -179,12 +182,8 @@ class LogHandler(logging.Handler):
         self._closed = False
         _live.add(self)
 
-    def createLock(self) -> None:
-        """Have no lock: nobody waits for another thread's line."""
-        self.lock = None
-
     def handle(self, record: logging.LogRecord) -> bool:
-        """Queue a record that passes the filters."""
+        """Queue a record that passes the filters, without the lock that handlers have."""
         kept: bool | logging.LogRecord = self.filter(record)
         if kept:
             self.emit(record if kept is True else kept)
