@@ -278,7 +278,7 @@ def test_hostile_messages(
     lines = lines_of(session)
     assert all(line.isprintable() for line in lines)
     assert all(line.startswith(("[2", "    ")) for line in lines)
-    assert max(map(len, lines)) < 33_000
+    assert max(map(len, lines)) < 17_000
     text = "\n".join(lines)
     assert "canary" not in text
     told = messages_of(session)

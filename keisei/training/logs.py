@@ -35,7 +35,7 @@ from keisei.training.current import current
 
 DELAY = 0.2  # seconds that lines are gathered: a crash loses at most what is younger
 CAPACITY = 65_536  # lines that may wait
-LONGEST = 32_768  # characters of a line; what is hidden may begin before the cut and end after it
+LONGEST = 16_384  # characters of a line; what is hidden may begin before the cut and end after it
 _CUT = LONGEST + 4096
 _SHORT, _MOST_LONG = 2048, 1000  # where so many lines wait, others are cut to this: for the memory
 _CLOSE_TIMEOUT = 2.0
