@@ -98,6 +98,7 @@ class Lane(Generic[RecordT]):
         delay: how long rows are gathered, in seconds.
         capacity: how many may be queued.
         policy: what to do when that many are.
+        on_written: called on the thread each time that rows have been written.
         name: the thread's name.
 
     Attributes:
@@ -112,6 +113,7 @@ class Lane(Generic[RecordT]):
         delay: float,
         capacity: int,
         policy: Policy,
+        on_written: Callable[[], object] | None = None,
         name: str = "keisei-journal",
     ) -> None:
         self.queue: deque[RecordT] = deque()
@@ -119,6 +121,7 @@ class Lane(Generic[RecordT]):
         self.high = max(1, capacity // 2)
         self.asleep = True
         self._file, self._delay, self._capacity, self._policy = file, delay, capacity, policy
+        self._on_written = on_written
         self._name = name
         self._requests: deque[OnDurable] = deque()
         self._bell = threading.Lock()
@@ -301,6 +304,7 @@ class Lane(Generic[RecordT]):
         """Write what is queued, and answer who has asked for it before."""
         requests = [self._requests.popleft() for _ in range(len(self._requests))]
         error: JournalError | None = None
+        written = self._file.written
         try:
             self._file.write()  # what an earlier error has left
             self._take()
@@ -311,11 +315,10 @@ class Lane(Generic[RecordT]):
             known = exc if isinstance(exc, OSError) else OSError(errno.EIO, repr(exc))
             self._file.error = known
             error = self._refusal(known)
+        if self._on_written is not None and self._file.written > written:
+            _call(self._on_written)
         for request in requests:
-            try:
-                request(error)
-            except Exception:  # a caller's own function must not end the thread
-                logger.warning("a callback of the journal has raised", exc_info=True)
+            _call(request, error)
         return error is None
 
     def _take(self) -> None:
@@ -326,3 +329,11 @@ class Lane(Generic[RecordT]):
             self._taken += len(records)
             self._pressed = False
         self._file.add(records, skipped)
+
+
+def _call(function: Callable[..., object], *args: object) -> None:
+    """Call a caller's own function, which must not end the thread."""
+    try:
+        function(*args)
+    except Exception:
+        logger.warning("a callback of the journal has raised", exc_info=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import http.client
 import importlib
 import json
@@ -12,21 +11,23 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from keisei._io import files
-from keisei.config_schema import AppConfig, WandbConfig, WandbMode
+from keisei._io.switching import quiet_imports
+from keisei.config_schema import AppConfig, WandbConfig, WandbMode, wants_wandb
 from keisei.errors import TrackerError, quoted
 from keisei.journal.reader import Row
 from keisei.log import logger
 from keisei.redaction import clean
 from keisei.run.state import FinalStatus
-from keisei.trackers import lane
 from keisei.trackers.base import Record, RunInfo, Tracker, TrackerRun
+from keisei.trackers.loading import describe
+from keisei.trackers.starting import start_within
 from keisei.trackers.wandb_exit import exit_guard
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ class WandbTracker(Tracker):
                 raise
             _free_id(run.session_id)
             offline = _init(sdk, config, run, "offline", run.session_id)
-            return replace(offline, fallback_reason=lane.describe(exc))
+            return replace(offline, fallback_reason=describe(exc))
 
 
 async def setup_wandb(config: AppConfig, run: RunInfo) -> WandbRun | None:
@@ -156,7 +157,7 @@ async def setup_wandb(config: AppConfig, run: RunInfo) -> WandbRun | None:
     Raises:
         TimeoutError: W&B did not start in time. What its SDK raises is raised as it is.
     """
-    if not config.logging.wandb_enabled:
+    if not wants_wandb(config):
         return None
     mode = requested_mode(config.wandb, os.environ)
     if mode == "disabled":
@@ -167,11 +168,11 @@ async def setup_wandb(config: AppConfig, run: RunInfo) -> WandbRun | None:
     reserve = min(2.0, timeout / 4) if fall_back else 0.0
     start, substitute = partial(tracker.start, run), partial(tracker.start_substitute, run)
     try:
-        started = await lane.start_within(timeout - reserve, start, tracker.name)
+        started = await start_within(timeout - reserve, start, tracker.name)
     except TimeoutError:
         if not fall_back:
             raise
-        started = await lane.start_within(reserve, substitute, tracker.name)
+        started = await start_within(reserve, substitute, tracker.name)
     if started.fallback_reason is not None:
         logger.warning(
             "W&B cannot be reached (%s): run %s is tracked offline, in %s. Upload it with "
@@ -202,42 +203,12 @@ def _sdk() -> Any:
     with _import_lock:
         if "wandb" in sys.modules:
             return importlib.import_module("wandb")
-        with _no_collection(), _quick_switches():
+        with quiet_imports():
             sdk = importlib.import_module("wandb")
             with suppress(Exception):  # private names of the SDK
                 importlib.import_module("wandb.sdk.launch")  # 115 ms of the first init
                 _base_url()  # loads its settings; threads that did so together saw the defaults
             return sdk
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Keep the garbage collector off what an import makes: 25 ms with the whole loop held.
-
-    It would look at all of it again as soon as it is enabled, were it not moved to the oldest
-    generation: that is what freezing does, and thawing at once leaves it there.
-    """
-    collecting, frozen = gc.isenabled(), gc.get_freeze_count()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if frozen < 1000:  # the interpreter's own few; more are the program's, and stay frozen
-            gc.freeze()
-            gc.unfreeze()
-        if collecting:
-            gc.enable()
-
-
-@contextmanager
-def _quick_switches() -> Iterator[None]:
-    """Let the loop's thread in every 0.5 ms and not every 5 while an import runs beside it."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(0.0005)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(interval)
 
 
 def _init(

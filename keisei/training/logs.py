@@ -295,7 +295,7 @@ class Logs:
         with self._making:
             if self._lane is None:
                 self._files = LogFiles(self._directory, self._run_name)
-                self._lane = Lane(self._files, DELAY, CAPACITY, "drop_oldest", _THREAD)
+                self._lane = Lane(self._files, DELAY, CAPACITY, "drop_oldest", name=_THREAD)
         if self._lane.asleep:
             with suppress(JournalError):  # the session has just ended
                 self._lane.ring()

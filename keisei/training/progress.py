@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from anyio.lowlevel import current_token
 
-from keisei.journal.reader import AttemptReader
+from keisei.journal.attempt import AttemptReader
 from keisei.journal.writer import Journal
 from keisei.redaction import clean
 from keisei.run.record import one_line
@@ -77,8 +77,8 @@ class Progress:
 
     @property
     def shown(self) -> bool:
-        """Whether there is anything to show."""
-        return self._reader is not None
+        """Whether there is anything to show: a row, and not events alone."""
+        return bool(self._steps or self._values)
 
     def look(self) -> None:
         """Read what was logged since the last look."""

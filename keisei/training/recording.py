@@ -34,6 +34,7 @@ class Recorder:
         journal: the attempt's journal; ``None`` while nothing has been logged.
         logs: what its lines go through.
         ready: whether something may be logged: the run's directory is the session's own.
+        on_written: called on the journal's thread each time that rows have been written.
     """
 
     _making = threading.Lock()
@@ -42,6 +43,7 @@ class Recorder:
         self.journal: Journal | None = None
         self.logs = Logs()
         self.ready = False
+        self.on_written: Callable[[], object] | None = None
         self._entered: current.Entered | None = None
         self._make: Callable[[], Journal] | None = None
 
@@ -55,6 +57,7 @@ class Recorder:
             max_delay=config.max_delay,
             capacity=config.capacity,
             policy=config.when_full,
+            on_written=self.on_written,
         )
         self.logs.set_up(paths.run_artifact_dir, os.path.basename(paths.run_artifact_dir))
         self.ready = True
@@ -76,6 +79,10 @@ class Recorder:
             if self.journal is None and self.ready and self._make is not None:
                 self.journal = self._make()
             return self.journal
+
+    def logged(self) -> int:
+        """Tell how many rows and events this attempt has logged."""
+        return 0 if self.journal is None else self.journal.counters.logged
 
     @property
     def started(self) -> bool:
