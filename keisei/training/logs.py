@@ -38,6 +38,7 @@ CAPACITY = 65_536  # lines that may wait
 LONGEST = 16_384  # characters of a line; what is hidden may begin before the cut and end after it
 _CUT = LONGEST + 4096
 _SHORT, _MOST_LONG = 2048, 1000  # where so many lines wait, others are cut to this: for the memory
+_BREATH = 16
 _CLOSE_TIMEOUT = 2.0
 _THREAD = "keisei-logs"
 
@@ -94,9 +95,11 @@ class LogFiles:
         self._fresh = False
         if self._raw:
             known = secret_values(os.environ)
-            for item in self._raw:
+            for number, item in enumerate(self._raw):
                 self._left[item[0]].append(_formatted(item, known))
                 self._counts[item[0]] += 1
+                if number % _BREATH == 0:
+                    time.sleep(0)  # let the loop go on: it would wait 5 ms for the interpreter
             self._raw.clear()
         error: OSError | None = None
         for name, lines in self._left.items():
