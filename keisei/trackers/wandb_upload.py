@@ -16,7 +16,7 @@ from typing import Any
 from keisei._io import process
 from keisei.errors import TrackerError
 from keisei.redaction import clean
-from keisei.trackers import wandb as tracker
+from keisei.trackers import wandb_sdk
 from keisei.trackers.wandb_exit import exit_guard
 
 # What the SDK itself asks before it resumes a run.
@@ -49,7 +49,7 @@ def log_in() -> None:
         TrackerError: there is none, or it is none of W&B's.
     """
     with exit_guard.call():
-        sdk = tracker._sdk()
+        sdk = wandb_sdk.load_sdk()
         from wandb.sdk import wandb_setup
         from wandb.sdk.lib import wbauth
 
@@ -76,7 +76,7 @@ def ask(timeout: float) -> None:
     Raises:
         OSError: it does not.
     """
-    tracker._ask_server(tracker._base_url(), timeout)
+    wandb_sdk.ask_server(wandb_sdk.base_url(), timeout)
 
 
 def service() -> tuple[int, str]:
