@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from keisei._io import files
 from keisei.config_schema import AppConfig, WandbConfig, WandbMode
 from keisei.errors import TrackerError, quoted
-from keisei.journal.reader import Row
 from keisei.log import logger
 from keisei.redaction import clean
 from keisei.run.state import FinalStatus
-from keisei.trackers import lane, wandb_sdk
-from keisei.trackers.base import Record, RunInfo, Tracker, TrackerRun
+from keisei.trackers import lane, wandb_sdk, wandb_upload
+from keisei.trackers.base import Position, Record, RunInfo, Tracker, TrackerRun
 from keisei.trackers.wandb_exit import exit_guard
+from keisei.trackers.wandb_rows import FLUSH_INTERVAL, Rows
 
 if TYPE_CHECKING:
     import wandb
@@ -48,6 +48,7 @@ class WandbRun(TrackerRun):
 
     run_id: str
     native: wandb.Run
+    rows: Rows = field(repr=False, kw_only=True)
     url: str | None = None
     mode: Literal["online", "offline"] = "online"
     directory: str | None = None
@@ -55,10 +56,12 @@ class WandbRun(TrackerRun):
     fallback_reason: str | None = None
 
     def send(self, records: Sequence[Record]) -> None:
-        """Log the rows; blocks while the SDK's service is busy."""
-        for record in records:
-            if isinstance(record, Row):
-                self.native.log({**record.values, "_timestamp": record.time})
+        """Log the rows, and events as lines of the run's log; blocks until the file has them."""
+        self.rows.send(records)
+
+    def position(self) -> Position | None:
+        """Tell the last record that the files of the run's attempts have, or the server."""
+        return self.rows.position()
 
     def finish(self, status: FinalStatus) -> None:
         """End the run; blocks until the SDK has sent what it holds, or gives up.
@@ -207,15 +210,31 @@ def _init(
     )
     url = getattr(native, "url", None) if mode == "online" else None
     directory = getattr(getattr(native, "settings", None), "sync_dir", None)
+    directory = directory if isinstance(directory, str) else None
     exit_guard.hold(native, config.finish_timeout)
     return WandbRun(
         run_id=run_id,
         url=url if isinstance(url, str) else None,
         mode=mode,
-        directory=directory if isinstance(directory, str) else None,
+        directory=directory,
         native=native,
+        rows=_rows(native, run, run_id, mode, directory),
         upload_as=None if run_id == run.session_id else run.session_id,
     )
+
+
+def _rows(native: Any, run: RunInfo, run_id: str, mode: str, directory: str | None) -> Rows:
+    file = os.path.join(directory, f"run-{run_id}.wandb") if directory is not None else None
+
+    def ask_server() -> Iterable[Mapping[str, object]]:
+        # It may have a row that the file has lost, by a fraction of a second, with the service.
+        with suppress(Exception):
+            return wandb_upload.on_server(native.entity, native.project, run_id, 5.0).tail
+        return ()
+
+    if mode == "online":
+        return Rows(native, run.directory, file, ask_server)
+    return Rows(native, run.directory, file)
 
 
 def _settings(sdk: Any, config: WandbConfig) -> Any:
@@ -227,7 +246,7 @@ def _settings(sdk: Any, config: WandbConfig) -> Any:
         "init_timeout": config.init_timeout + 60.0,
         "finish_timeout": max(0.05, config.finish_timeout - 0.3),
         "finish_timeout_raises": True,
-        "x_transaction_log_flush_interval": 0.2,  # the default loses 15 s to a kill
+        "x_transaction_log_flush_interval": FLUSH_INTERVAL,  # the default loses 15 s to a kill
         "x_disable_meta": True,  # it holds sys.argv, and with it secrets
         "x_save_requirements": False,  # 70 ms of every start
         "save_code": False,

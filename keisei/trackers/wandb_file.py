@@ -163,25 +163,37 @@ def last_payloads(path: str, mark: bytes) -> Iterator[bytes]:
     with open(path, "rb") as file:
         if file.read(len(_HEADER)) != _HEADER:
             return
-        end, size = file.seek(0, os.SEEK_END), 1
+        end, blocks = file.seek(0, os.SEEK_END), 1
         while end > len(_HEADER):
-            start = max(0, (end - 1) // _BLOCK + 1 - size) * _BLOCK
-            while start and not _begins_record(file, start):
-                start -= _BLOCK
+            start = max(0, (end - 1) // _BLOCK + 1 - blocks) * _BLOCK
             file.seek(start)
-            data, size = file.read(end - start), _BLOCKS_AT_ONCE
-            # A name may be cut in two only by the chunk header with which a block begins.
+            data = file.read(end - start)
+            first = _first_record(data) if start else len(_HEADER)
+            if first is None:
+                blocks *= 4  # all of it is of one record
+                continue
+            # Nothing but the header of a block's first chunk may cut the mark in two.
             if mark in b"".join(
                 data[at + _CHUNK.size : at + _BLOCK] for at in range(0, len(data), _BLOCK)
             ):
-                found = _payloads(io.BytesIO(data), 0 if start else len(_HEADER))
-                yield from reversed([payload for payload, _ in found if mark in payload])
-            end = start
+                found = [payload for payload, _ in _payloads(io.BytesIO(data), first)]
+                yield from (payload for payload in reversed(found) if mark in payload)
+            end, blocks = start + first, _BLOCKS_AT_ONCE
 
 
-def _begins_record(file: BinaryIO, block: int) -> bool:
-    file.seek(block + _CHUNK.size - 1)
-    return file.read(1) in (bytes([_FULL]), bytes([_FIRST]))
+def _first_record(data: bytes) -> int | None:
+    """Find where the first record begins in data that begin with a block."""
+    at = 0
+    while at + _CHUNK.size <= len(data):
+        left = _BLOCK - at % _BLOCK
+        if left < _CHUNK.size:
+            at += left
+            continue
+        _, length, kind = _CHUNK.unpack_from(data, at)
+        if kind in (_FULL, _FIRST):
+            return at
+        at += _CHUNK.size + length
+    return None
 
 
 @functools.cache
