@@ -111,20 +111,23 @@ class Rest:
         skip: how many of its first history rows to leave out.
         ending: another run file, whose summary and exit take the place of the original's.
         copy: whether a copy is needed; else it is the original itself.
+        fresh: whether the copy's steps are counted anew, and not as the attempt itself had them.
     """
 
     original: str
     skip: int
     ending: str | None
     copy: bool
+    fresh: bool = False
 
     def __enter__(self) -> str:
         if not self.copy:
             return self.original
         write_rest(self._path, self.original, self.skip, self.ending)
         # The SDK's note of the step at which the attempt stands on the server.
-        with suppress(FileNotFoundError):
-            shutil.copyfile(f"{self.original}.syncstate", f"{self._path}.syncstate")
+        if not self.fresh:
+            with suppress(FileNotFoundError):
+                shutil.copyfile(f"{self.original}.syncstate", f"{self._path}.syncstate")
         with suppress(FileNotFoundError):
             os.unlink(f"{self._path}.synced")
         return self._path
