@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.wandb_client import client_environ
+from tests.support.wandb_conformance import sync
+from tests.support.wandb_file import wait_for_exit_record
 
 SESSION_ID = "01JD0000000000000000000000"
 
@@ -44,7 +46,10 @@ class Sender:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.held = tuple(self.answer() or (attempt, -1))
+
+    def held(self) -> tuple[int, int]:
+        """Wait for the start; gives what it holds."""
+        return tuple(self.answer() or (1, -1))
 
     def tell(self, *command: object) -> None:
         """Give it a command."""
@@ -68,8 +73,7 @@ class Sender:
             self.process.kill()
 
     def end(self) -> None:
-        """Let it finish the run, and end."""
-        self.ask("finish")
+        """Let it end."""
         with self.process:
             assert self.process.stdin is not None
             self.process.stdin.close()
@@ -94,9 +98,10 @@ def main(about: Mapping[str, Any]) -> None:
     from keisei.trackers.wandb import WandbTracker
     from keisei.trackers.wandb_upload import service
 
-    tracker = WandbTracker(mode=about["mode"], offline_fallback=False, finish_timeout=2.0)
-    info = RunInfo(SESSION_ID, "r", about["attempt"], about["directory"], "{}")
     substitute = about["mode"] == "substitute"
+    mode = "offline" if substitute else about["mode"]
+    tracker = WandbTracker(mode=mode, offline_fallback=False, finish_timeout=2.0)
+    info = RunInfo(SESSION_ID, "r", about["attempt"], about["directory"], "{}")
     run = tracker.start_substitute(info) if substitute else tracker.start(info)
     print(json.dumps(run.position()), flush=True)
     for line in sys.stdin:
@@ -121,6 +126,10 @@ def main(about: Mapping[str, Any]) -> None:
                 os.kill(service()[0], signal.SIGKILL)
             case ["finish"]:
                 run.finish("completed")
+                if run.directory is not None:
+                    wait_for_exit_record(Path(run.directory, f"run-{run.run_id}.wandb"), 20.0)
+            case ["sync"]:
+                sync(about["directory"], SESSION_ID)
         print(json.dumps(said), flush=True)
 
 
