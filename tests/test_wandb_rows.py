@@ -23,7 +23,7 @@ from keisei.trackers.wandb import WandbRun, WandbTracker
 from tests.support.wandb_client import client_environ
 from tests.support.wandb_conformance import local_rows
 from tests.support.wandb_file import find_run_files, wait_for_exit_record
-from tests.support.wandb_sender import SESSION_ID, Sender
+from tests.support.wandb_sender import SESSION_ID, Sender, records
 from tests.support.wandb_server import FakeWandb
 
 KINDS = ["offline", "online"]
@@ -154,14 +154,14 @@ def test_without_the_sdks_private_names_the_rows_are_the_same(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A release that has changed them costs time, and nothing else."""
-    records: list[Record] = [row(n, {"a": n / 3, "b": n, "c": math.inf}, n) for n in range(5)]
-    records.insert(3, Event(5, 1.7e9, 1, "e", None))
+    sent: list[Record] = [row(n, {"a": n / 3, "b": n, "c": math.inf}, n) for n in range(5)]
+    sent.insert(3, Event(5, 1.7e9, 1, "e", None))
     run = start()
     assert wandb_rows._Link.of(run.native) is not None
-    run.send(records)
+    run.send(sent)
     monkeypatch.setattr(wandb_rows._Link, "of", lambda native: None)
-    run.send([each._replace(attempt=2) for each in records])
-    assert run.position() == (2, records[-1].seq)
+    run.send([each._replace(attempt=2) for each in sent])
+    assert run.position() == (2, sent[-1].seq)
     rows = ended(run)
     first, second = rows[:5], rows[5:]
     own = {"_step", "_runtime", "_keisei"}
@@ -249,10 +249,14 @@ def test_each_record_is_held_once_whatever_is_killed(
     assert second.ask("fail to send", 2, 100, 150) is not None
     assert second.ask("position") == [2, 99]
     second.kill()
-    third = sender(3, "substitute")
-    assert third.held() == (2, 99)
-    third.ask("send", 2, 100, 150)
-    third.ask("finish")
+    about = RunInfo(SESSION_ID, "r", 3, str(tmp_path / "run"), "{}")
+    third = WandbTracker(mode="offline").start_substitute(about)
+    assert third.upload_as == SESSION_ID
+    assert third.position() == (2, 99)
+    third.send(records(2, 100, 150))
+    third.finish("completed")
+    assert third.directory is not None
+    wait_for_exit_record(Path(third.directory, f"run-{third.run_id}.wandb"), timeout=20)
     assert numbers(local_rows(str(tmp_path))) == wanted((1, 1000), (2, 150))
 
 

@@ -98,11 +98,9 @@ def main(about: Mapping[str, Any]) -> None:
     from keisei.trackers.wandb import WandbTracker
     from keisei.trackers.wandb_upload import service
 
-    substitute = about["mode"] == "substitute"
-    mode = "offline" if substitute else about["mode"]
-    tracker = WandbTracker(mode=mode, offline_fallback=False, finish_timeout=2.0)
+    tracker = WandbTracker(mode=about["mode"], offline_fallback=False, finish_timeout=2.0)
     info = RunInfo(SESSION_ID, "r", about["attempt"], about["directory"], "{}")
-    run = tracker.start_substitute(info) if substitute else tracker.start(info)
+    run = tracker.start(info)
     print(json.dumps(run.position()), flush=True)
     for line in sys.stdin:
         said: Any = None
