@@ -105,7 +105,10 @@ def row(seq: int, values: dict[str, Any], step: int | None = None) -> Row:
 def test_a_row_has_its_values_time_and_step(start: Start) -> None:
     """The step is a metric, over which the others are drawn, and W&B's own step counts on."""
     run = start()
+    assert run.directory is not None
+    (path,) = Path(run.directory).glob("run-*.wandb")
     run.send([row(0, {"loss": 0.5, "train/ok": True}, 700), row(1, {"global_step": 3.0}, 701)])
+    assert wandb_rows.last_number(str(path)) == (1, 1)  # once it has returned, the file has them
     run.native.log({"picture": 1})
     run.send([row(2, {"loss": 0.25}, 20)])
     rows = ended(run)
@@ -114,8 +117,6 @@ def test_a_row_has_its_values_time_and_step(start: Start) -> None:
     assert rows[1]["global_step"] == 3.0
     assert (rows[2]["picture"], rows[3]["global_step"]) == (1, 20)
     assert [each["_step"] for each in rows] == [0, 1, 2, 3]
-    assert run.directory is not None
-    (path,) = Path(run.directory).glob("run-*.wandb")
     kinds = [wandb_file.parsed(p).metric for p in wandb_file.last_payloads(str(path), b"*")]
     assert ("*", "global_step") in [(metric.glob_name, metric.step_metric) for metric in kinds]
 
