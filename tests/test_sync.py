@@ -285,6 +285,7 @@ def test_an_abandoned_attempt_behind_a_complete_one(house: House) -> None:
     assert [told["rows"] for told in synced.json] == [5]
     run = house.server.runs[run_id]
     assert sorted(house.rows(run_id)) == list(range(14))
+    assert len({row["_step"] for row in run.history}) == 14
     assert run.rows_received == 14
     assert run.summary["n"] == 13
     assert (run.complete, run.exit_code) == (True, 0)

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import http.client
-import importlib
 import json
 import os
-import sys
-import threading
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from keisei._io import files
-from keisei._io.switching import quiet_imports
 from keisei.config_schema import AppConfig, WandbConfig, WandbMode, wants_wandb
 from keisei.errors import TrackerError, quoted
-from keisei.journal.reader import Row
 from keisei.log import logger
 from keisei.redaction import clean
 from keisei.run.state import FinalStatus
-from keisei.trackers.base import Record, RunInfo, Tracker, TrackerRun
+from keisei.trackers import wandb_sdk, wandb_upload
+from keisei.trackers.base import Position, Record, RunInfo, Tracker, TrackerRun
 from keisei.trackers.loading import describe
 from keisei.trackers.starting import start_within
 from keisei.trackers.wandb_exit import exit_guard
+from keisei.trackers.wandb_rows import FLUSH_INTERVAL, Rows
 
 if TYPE_CHECKING:
     import wandb
@@ -57,6 +50,7 @@ class WandbRun(TrackerRun):
 
     run_id: str
     native: wandb.Run
+    rows: Rows = field(repr=False, kw_only=True)
     url: str | None = None
     mode: Literal["online", "offline"] = "online"
     directory: str | None = None
@@ -64,10 +58,12 @@ class WandbRun(TrackerRun):
     fallback_reason: str | None = None
 
     def send(self, records: Sequence[Record]) -> None:
-        """Log the rows; blocks while the SDK's service is busy."""
-        for record in records:
-            if isinstance(record, Row):
-                self.native.log({**record.values, "_timestamp": record.time})
+        """Log the rows, and events as lines of the run's log; blocks until the file has them."""
+        self.rows.send(records)
+
+    def position(self) -> Position | None:
+        """Tell the last record that the files of the run's attempts have, or the server."""
+        return self.rows.position()
 
     def finish(self, status: FinalStatus) -> None:
         """End the run; blocks until the SDK has sent what it holds, or gives up.
@@ -103,13 +99,13 @@ class WandbTracker(Tracker):
     def start(self, run: RunInfo) -> WandbRun:
         """Start a run in the mode that config, environment and login ask for; blocks."""
         with exit_guard.call():
-            return self._start(_sdk(), run)
+            return self._start(wandb_sdk.load_sdk(), run)
 
     def start_substitute(self, run: RunInfo) -> WandbRun:
         """Start an offline run under another id, while the SDK holds the run's own; blocks."""
         with exit_guard.call():
             substitute = f"{run.session_id}-{run.attempt}"
-            offline = _init(_sdk(), self.config, run, "offline", substitute)
+            offline = _init(wandb_sdk.load_sdk(), self.config, run, "offline", substitute)
             return replace(offline, fallback_reason="it did not answer in time")
 
     def _start(self, sdk: Any, run: RunInfo) -> WandbRun:
@@ -117,7 +113,7 @@ class WandbTracker(Tracker):
         mode = requested_mode(config, os.environ)
         if mode == "disabled":
             raise TrackerError("W&B is disabled by WANDB_MODE")
-        if mode != "offline" and not _logged_in(sdk):
+        if mode != "offline" and not wandb_sdk.logged_in(sdk):
             logger.warning(
                 "W&B has no key and no login: run %s is tracked offline. Log in with `wandb login` "
                 "or set WANDB_API_KEY; set wandb.mode to offline to say that this is meant.",
@@ -131,12 +127,12 @@ class WandbTracker(Tracker):
     def _start_online(self, sdk: Any, run: RunInfo) -> WandbRun:
         config = self.config
         try:
-            _ask_server(_base_url(), timeout=min(5.0, config.init_timeout / 4))
+            wandb_sdk.ask_server(wandb_sdk.base_url(), timeout=min(5.0, config.init_timeout / 4))
             return _init(sdk, config, run, "online", run.session_id)
         except Exception as exc:
             if not config.offline_fallback:
                 raise
-            _free_id(run.session_id)
+            wandb_sdk.free_id(run.session_id)
             offline = _init(sdk, config, run, "offline", run.session_id)
             return replace(offline, fallback_reason=describe(exc))
 
@@ -191,26 +187,6 @@ def requested_mode(config: WandbConfig, environ: Mapping[str, str]) -> WandbMode
     return _MODES.get(environ.get("WANDB_MODE", "").lower())
 
 
-_import_lock = threading.Lock()
-
-
-def _sdk() -> Any:
-    """Import the SDK, with what its first `init` would import, in a way that the loop bears."""
-    # Without network the SDK's own error reports would hold the process's exit for 10 s, and it
-    # reads how long to wait for its service only when it starts that.
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    os.environ.setdefault("WANDB__SERVICE_WAIT", "5")
-    with _import_lock:
-        if "wandb" in sys.modules:
-            return importlib.import_module("wandb")
-        with quiet_imports():
-            sdk = importlib.import_module("wandb")
-            with suppress(Exception):  # private names of the SDK
-                importlib.import_module("wandb.sdk.launch")  # 115 ms of the first init
-                _base_url()  # loads its settings; threads that did so together saw the defaults
-            return sdk
-
-
 def _init(
     sdk: Any, config: WandbConfig, run: RunInfo, mode: Literal["online", "offline"], run_id: str
 ) -> WandbRun:
@@ -236,15 +212,31 @@ def _init(
     )
     url = getattr(native, "url", None) if mode == "online" else None
     directory = getattr(getattr(native, "settings", None), "sync_dir", None)
+    directory = directory if isinstance(directory, str) else None
     exit_guard.hold(native, config.finish_timeout)
     return WandbRun(
         run_id=run_id,
         url=url if isinstance(url, str) else None,
         mode=mode,
-        directory=directory if isinstance(directory, str) else None,
+        directory=directory,
         native=native,
+        rows=_rows(native, run, run_id, mode, directory),
         upload_as=None if run_id == run.session_id else run.session_id,
     )
+
+
+def _rows(native: Any, run: RunInfo, run_id: str, mode: str, directory: str | None) -> Rows:
+    file = os.path.join(directory, f"run-{run_id}.wandb") if directory is not None else None
+
+    def ask_server() -> Iterable[Mapping[str, object]]:
+        # It may have a row that the file has lost, by a fraction of a second, with the service.
+        with suppress(Exception):
+            return wandb_upload.on_server(native.entity, native.project, run_id, 5.0).tail
+        return ()
+
+    if mode == "online":
+        return Rows(native, run.directory, file, ask_server)
+    return Rows(native, run.directory, file)
 
 
 def _settings(sdk: Any, config: WandbConfig) -> Any:
@@ -256,99 +248,10 @@ def _settings(sdk: Any, config: WandbConfig) -> Any:
         "init_timeout": config.init_timeout + 60.0,
         "finish_timeout": max(0.05, config.finish_timeout - 0.3),
         "finish_timeout_raises": True,
-        "x_transaction_log_flush_interval": 0.2,  # the default loses 15 s to a kill
+        "x_transaction_log_flush_interval": FLUSH_INTERVAL,  # the default loses 15 s to a kill
         "x_disable_meta": True,  # it holds sys.argv, and with it secrets
         "x_save_requirements": False,  # 70 ms of every start
         "save_code": False,
     }
     known = getattr(sdk.Settings, "model_fields", wanted)
     return sdk.Settings(**{name: value for name, value in wanted.items() if name in known})
-
-
-def _logged_in(sdk: Any) -> bool:
-    """Tell whether the SDK has a key or a login, without a prompt."""
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
-        return True
-    try:
-        from wandb.sdk import wandb_setup
-        from wandb.sdk.lib import wbauth
-
-        settings = wandb_setup.singleton().settings
-        return (
-            bool(settings.api_key)
-            or wbauth.session_credentials(host=settings.base_url) is not None
-            or wbauth.read_netrc_auth(host=settings.base_url) is not None
-        )
-    except Exception:  # noqa: BLE001 - private names of the SDK
-        return bool(getattr(getattr(sdk, "api", None), "api_key", None))
-
-
-def _base_url() -> str:
-    from wandb.sdk import wandb_setup
-
-    return str(wandb_setup.singleton().settings.base_url)
-
-
-_asking = threading.Lock()
-_answer_lasts = 5.0
-_answers: dict[str, tuple[float, Exception | None]] = {}
-
-
-def _ask_server(base_url: str, timeout: float) -> None:
-    """Ask whether a W&B server answers at all, without a key; an answer lasts for 5 seconds.
-
-    The SDK goes on trying until its own deadline, and holds the run's id meanwhile; asked first,
-    a server that is away is known soon, and the id is free for an offline run. Sessions that start
-    at the same time ask once.
-
-    Args:
-        base_url: the server's address.
-        timeout: the longest wait, in seconds.
-
-    Raises:
-        OSError: it does not answer, or only with an error of its own (5xx).
-    """
-    with _asking:
-        asked, problem = _answers.get(base_url, (-_answer_lasts, None))
-        if time.monotonic() - asked > _answer_lasts:
-            problem = _server_problem(base_url, timeout)
-            _answers[base_url] = (time.monotonic(), problem)
-    if problem is not None:
-        raise problem
-
-
-def _server_problem(base_url: str, timeout: float) -> Exception | None:
-    request = urllib.request.Request(
-        f"{base_url.rstrip('/')}/graphql",
-        data=b'{"query":"{ __typename }"}',
-        headers={"Content-Type": "application/json"},
-    )
-    try:
-        urllib.request.urlopen(request, timeout=timeout).close()
-    except urllib.error.HTTPError as exc:
-        exc.close()
-        return exc if exc.code >= 500 else None
-    except urllib.error.URLError as exc:
-        import ssl
-
-        # The SDK has certificates of its own: what is wrong with ours says nothing.
-        return None if isinstance(exc.reason, ssl.SSLError) else exc
-    except (OSError, http.client.HTTPException) as exc:
-        return exc
-    return None
-
-
-def _free_id(run_id: str) -> None:
-    """Make the SDK's service forget an id whose start has failed (not one that is pending).
-
-    Without waiting for the answer to the exit record, the next start of the id would hang.
-    """
-    with suppress(Exception):  # private names of the SDK; the id may never have been held
-        from wandb.sdk import wandb_setup
-        from wandb.sdk.interface.interface_sock import InterfaceSock
-
-        setup: Any = wandb_setup.singleton()
-        service = setup.ensure_service()
-        interface = InterfaceSock(service._asyncer, service._client, stream_id=run_id)
-        interface.deliver_exit(1).wait_or(timeout=2)
-        service.inform_finish(run_id)

@@ -17,7 +17,7 @@ class ExitGuard:
     The SDK's own atexit hook waits for its service process, and that for the server. When the
     main thread has ended, nobody waits any more for a call of ours that is still under way. It
     gets a moment to come to its end (a late run to be closed, the local files to be flushed, which
-    happens every 0.2 s); then the service is killed, and the SDK's hook finds nothing to wait for.
+    happens every 0.02 s); then the service is killed, and the SDK's hook finds nothing to wait for.
     A run that the program forgot to end is left to the SDK's hook, until its own deadline.
     """
 
@@ -68,7 +68,7 @@ class ExitGuard:
             self._all_ended(self.MOMENT)
         elif self._live:
             # Once its hook has begun to tear down, the service flushes no more until the server
-            # has answered: what was logged in the last 0.2 s would go with it.
+            # has answered: what was logged in the last 0.02 s would go with it.
             time.sleep(self.MOMENT)
             self._grace = max(self._live.values())
             self._kill.set()

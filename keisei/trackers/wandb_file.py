@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import io
 import os
 import shutil
 import struct
@@ -18,11 +19,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from keisei.trackers import wandb as tracker
+from keisei.trackers import wandb_sdk
 
 _HEADER = b":W&B\xe1\xbe\x00"
 _BLOCK = 32 * 1024
 _CHUNK = struct.Struct("<IHB")
+_BLOCKS_AT_ONCE = 64
 _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 
 
@@ -56,9 +58,9 @@ def read(path: str) -> RunFile:
     """
     found = RunFile()
     whole = 0
-    for payload, end in _payloads(path):
+    for payload, end in _payloads_of(path):
         whole = end
-        record = _record(payload)
+        record = parsed(payload)
         kind = record.WhichOneof("record_type")
         if kind == "history":
             found.steps.append(record.history.step.num)
@@ -85,15 +87,15 @@ def write_rest(path: str, original: str, skip: int, ending: str | None) -> None:
 
     def chosen() -> Iterator[bytes]:
         left = skip
-        for payload, _ in _payloads(original):
-            kind = _record(payload).WhichOneof("record_type")
+        for payload, _ in _payloads_of(original):
+            kind = parsed(payload).WhichOneof("record_type")
             if kind == "history" and left:
                 left -= 1
             elif ending is None or kind not in ("summary", "exit"):
                 yield payload
         if ending is not None:
-            for payload, _ in _payloads(ending):
-                if _record(payload).WhichOneof("record_type") in ("summary", "exit"):
+            for payload, _ in _payloads_of(ending):
+                if parsed(payload).WhichOneof("record_type") in ("summary", "exit"):
                     yield payload
 
     with open(path, "wb") as file:
@@ -109,20 +111,23 @@ class Rest:
         skip: how many of its first history rows to leave out.
         ending: another run file, whose summary and exit take the place of the original's.
         copy: whether a copy is needed; else it is the original itself.
+        fresh: whether the copy's steps are counted anew, and not as the attempt itself had them.
     """
 
     original: str
     skip: int
     ending: str | None
     copy: bool
+    fresh: bool = False
 
     def __enter__(self) -> str:
         if not self.copy:
             return self.original
         write_rest(self._path, self.original, self.skip, self.ending)
         # The SDK's note of the step at which the attempt stands on the server.
-        with suppress(FileNotFoundError):
-            shutil.copyfile(f"{self.original}.syncstate", f"{self._path}.syncstate")
+        if not self.fresh:
+            with suppress(FileNotFoundError):
+                shutil.copyfile(f"{self.original}.syncstate", f"{self._path}.syncstate")
         with suppress(FileNotFoundError):
             os.unlink(f"{self._path}.synced")
         return self._path
@@ -140,40 +145,94 @@ class Rest:
         return os.path.join(head, f".rest-{tail}")
 
 
-def _record(payload: bytes) -> Any:
+def parsed(payload: bytes) -> Any:
+    """Parse a record's payload into the SDK's own type for it."""
     return _record_type().FromString(payload)
+
+
+def last_payloads(path: str, mark: bytes) -> Iterator[bytes]:
+    """Yield the payloads that hold some bytes, the last one first; what is torn is left out.
+
+    Nothing is read that is not needed: a file of gigabytes whose end is of interest costs no more
+    than a small one.
+
+    Args:
+        path: the file.
+        mark: the bytes.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        if file.read(len(_HEADER)) != _HEADER:
+            return
+        end, blocks = file.seek(0, os.SEEK_END), 1
+        while end > len(_HEADER):
+            start = max(0, (end - 1) // _BLOCK + 1 - blocks) * _BLOCK
+            file.seek(start)
+            data = file.read(end - start)
+            first = _first_record(data) if start else len(_HEADER)
+            if first is None:
+                blocks *= 4  # all of it is of one record
+                continue
+            # Nothing but the header of a block's first chunk may cut the mark in two.
+            if mark in b"".join(
+                data[at + _CHUNK.size : at + _BLOCK] for at in range(0, len(data), _BLOCK)
+            ):
+                found = [payload for payload, _ in _payloads(io.BytesIO(data), first)]
+                yield from (payload for payload in reversed(found) if mark in payload)
+            end, blocks = start + first, _BLOCKS_AT_ONCE
+
+
+def _first_record(data: bytes) -> int | None:
+    """Find where the first record begins in data that begin with a block."""
+    at = 0
+    while at + _CHUNK.size <= len(data):
+        left = _BLOCK - at % _BLOCK
+        if left < _CHUNK.size:
+            at += left
+            continue
+        _, length, kind = _CHUNK.unpack_from(data, at)
+        if kind in (_FULL, _FIRST):
+            return at
+        at += _CHUNK.size + length
+    return None
 
 
 @functools.cache
 def _record_type() -> Any:
-    tracker._sdk()
+    wandb_sdk.load_sdk()
     return importlib.import_module("wandb.proto.wandb_internal_pb2").Record
 
 
-def _payloads(path: str) -> Iterator[tuple[bytes, int]]:
-    """Yield each record's payload, and where it ends, up to the end or the first damage."""
+def _payloads_of(path: str) -> Iterator[tuple[bytes, int]]:
     with open(path, "rb") as file:
-        if file.read(len(_HEADER)) != _HEADER:
+        if file.read(len(_HEADER)) == _HEADER:
+            yield from _payloads(file, len(_HEADER))
+
+
+def _payloads(file: BinaryIO, start: int) -> Iterator[tuple[bytes, int]]:
+    """Yield each record's payload, and where it ends, up to the end or the first damage."""
+    file.seek(start)
+    parts: list[bytes] = []
+    while True:
+        left = _BLOCK - file.tell() % _BLOCK
+        if left < _CHUNK.size:
+            file.seek(left, os.SEEK_CUR)
+            continue
+        head = file.read(_CHUNK.size)
+        if len(head) < _CHUNK.size:
             return
-        parts: list[bytes] = []
-        while True:
-            left = _BLOCK - file.tell() % _BLOCK
-            if left < _CHUNK.size:
-                file.seek(left, os.SEEK_CUR)
-                continue
-            head = file.read(_CHUNK.size)
-            if len(head) < _CHUNK.size:
-                return
-            checksum, length, kind = _CHUNK.unpack(head)
-            data = file.read(length)
-            if len(data) < length or zlib.crc32(data, zlib.crc32(bytes([kind]))) != checksum:
-                return
-            if (kind in (_FULL, _FIRST)) == bool(parts):
-                return
-            parts.append(data)
-            if kind in (_FULL, _LAST):
-                yield b"".join(parts), file.tell()
-                parts = []
+        checksum, length, kind = _CHUNK.unpack(head)
+        data = file.read(length)
+        if len(data) < length or zlib.crc32(data, zlib.crc32(bytes([kind]))) != checksum:
+            return
+        if (kind in (_FULL, _FIRST)) == bool(parts):
+            return
+        parts.append(data)
+        if kind in (_FULL, _LAST):
+            yield b"".join(parts), file.tell()
+            parts = []
 
 
 def _write(file: BinaryIO, payloads: Iterable[bytes]) -> None:

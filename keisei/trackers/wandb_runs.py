@@ -61,7 +61,6 @@ class LocalRun:
         directory: an absolute path.
         alive: whether its owner lives.
         attempts: its run files, the oldest first.
-        record: its own record.
     """
 
     name: str
@@ -69,7 +68,6 @@ class LocalRun:
     directory: str
     alive: bool
     attempts: tuple[Attempt, ...]
-    record: SessionRecord
 
 
 def find_runs(root: str, wanted: Iterable[str] = ()) -> list[LocalRun]:
@@ -109,12 +107,15 @@ def _run(place: str) -> LocalRun | None:
         return None
     owner = record.owner
     alive = record.status == "running" and process.lives(owner.host, owner.pid, owner.process_start)
-    return LocalRun(
-        record.run_name, record.session_id, place, alive, tuple(_attempts(place)), record
-    )
+    return LocalRun(record.run_name, record.session_id, place, alive, tuple(attempts_in(place)))
 
 
-def _attempts(place: str) -> list[Attempt]:
+def attempts_in(place: str) -> list[Attempt]:
+    """Find the run files of a run that are not empty, the oldest first.
+
+    Args:
+        place: the run's directory.
+    """
     found = []
     above = os.path.join(place, "wandb")
     with suppress(FileNotFoundError):

@@ -140,10 +140,10 @@ class _Upload:
         notes.service = wandb_upload.service()
         self._save()
         skip = notes.delivered[key]
-        # An offline attempt could not know at which step the one before it had ended.
-        first = content.steps[0] if content.steps else 0
-        renumber = not attempt.online and first <= has.last_step
-        with self._rest(attempt, content, skip) as path:
+        # An offline attempt could not know at which step the one before it had ended; and behind
+        # one that was killed online, the next begins at a step that its rest has as well.
+        renumber = skip < len(content.steps) and content.steps[skip] <= has.last_step
+        with self._rest(attempt, content, skip, fresh=renumber and attempt.online) as path:
             wandb_upload.upload(
                 path, self._run.id, max(0.1, end - time.monotonic()), renumber=renumber
             )
@@ -187,11 +187,15 @@ class _Upload:
                 break
         return sum(step < first_missing for step in steps)
 
-    def _rest(self, attempt: Attempt, content: RunFile, skip: int) -> Rest:
-        """Choose the file to upload: the original, or a copy where that would not do."""
+    def _rest(self, attempt: Attempt, content: RunFile, skip: int, *, fresh: bool) -> Rest:
+        """Choose the file to upload: the original, or a copy where that would not do.
+
+        Where it is to be fresh, the step at which the attempt itself stood on the server is left.
+        """
         later = self._run.attempts[self._run.attempts.index(attempt) + 1 :]
         ending = next((other.path for other in reversed(later) if other.uploaded), None)
-        return Rest(attempt.path, skip, ending, copy=bool(skip or content.torn or ending))
+        copy = bool(skip or content.torn or ending or fresh)
+        return Rest(attempt.path, skip, ending, copy, fresh)
 
     def _end_earlier_service(self) -> None:
         """End the process that an upload which was killed has left, lest it sends on."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from keisei._io import process
 from keisei.errors import TrackerError
 from keisei.redaction import clean
-from keisei.trackers import wandb as tracker
+from keisei.trackers import wandb_sdk
 from keisei.trackers.wandb_exit import exit_guard
 
 # What the SDK itself asks before it resumes a run.
@@ -36,10 +37,12 @@ class OnServer:
     Attributes:
         lines: how many history rows.
         last_step: the last one's step; -1 where there is none.
+        tail: the last rows that it tells of: one, or a few.
     """
 
     lines: int = 0
     last_step: int = -1
+    tail: tuple[Mapping[str, object], ...] = ()
 
 
 def log_in() -> None:
@@ -49,7 +52,7 @@ def log_in() -> None:
         TrackerError: there is none, or it is none of W&B's.
     """
     with exit_guard.call():
-        sdk = tracker._sdk()
+        sdk = wandb_sdk.load_sdk()
         from wandb.sdk import wandb_setup
         from wandb.sdk.lib import wbauth
 
@@ -76,7 +79,7 @@ def ask(timeout: float) -> None:
     Raises:
         OSError: it does not.
     """
-    tracker._ask_server(tracker._base_url(), timeout)
+    wandb_sdk.ask_server(wandb_sdk.base_url(), timeout)
 
 
 def service() -> tuple[int, str]:
@@ -123,9 +126,9 @@ def on_server(entity: str, project: str, run_id: str, timeout: float) -> OnServe
     run = ((answer or {}).get("model") or {}).get("bucket")
     if run is None:
         return OnServer()
-    tail = json.loads(run.get("historyTail") or "[]")
-    last = json.loads(tail[-1]).get("_step", -1) if tail else -1
-    return OnServer(int(run.get("historyLineCount") or 0), int(last))
+    tail = tuple(json.loads(row) for row in json.loads(run.get("historyTail") or "[]"))
+    last = tail[-1].get("_step", -1) if tail else -1
+    return OnServer(int(run.get("historyLineCount") or 0), int(last), tail)
 
 
 def upload(path: str, run_id: str, timeout: float, *, renumber: bool) -> None:

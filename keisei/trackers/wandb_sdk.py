@@ -1,0 +1,132 @@
+"""W&B's SDK: how it is imported, what it knows of a login and a server, and what it holds."""
+
+from __future__ import annotations
+
+import http.client
+import importlib
+import os
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from contextlib import suppress
+from typing import Any
+
+from keisei._io.switching import quiet_imports
+
+_import_lock = threading.Lock()
+
+
+def load_sdk() -> Any:
+    """Import the SDK, with what its first `init` would import, in a way that the loop bears."""
+    # Without network the SDK's own error reports would hold the process's exit for 10 s, and it
+    # reads how long to wait for its service only when it starts that.
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    os.environ.setdefault("WANDB__SERVICE_WAIT", "5")
+    with _import_lock:
+        if "wandb" in sys.modules:
+            return importlib.import_module("wandb")
+        with quiet_imports():
+            sdk = importlib.import_module("wandb")
+            with suppress(Exception):  # private names of the SDK
+                importlib.import_module("wandb.sdk.launch")  # 115 ms of the first init
+                base_url()  # loads its settings; threads that did so together saw the defaults
+            return sdk
+
+
+def logged_in(sdk: Any) -> bool:
+    """Tell whether the SDK has a key or a login, without a prompt.
+
+    Args:
+        sdk: the SDK's module.
+    """
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    try:
+        from wandb.sdk import wandb_setup
+        from wandb.sdk.lib import wbauth
+
+        settings = wandb_setup.singleton().settings
+        return (
+            bool(settings.api_key)
+            or wbauth.session_credentials(host=settings.base_url) is not None
+            or wbauth.read_netrc_auth(host=settings.base_url) is not None
+        )
+    except Exception:  # noqa: BLE001 - private names of the SDK
+        return bool(getattr(getattr(sdk, "api", None), "api_key", None))
+
+
+def base_url() -> str:
+    """Give the address of the W&B server that the SDK's settings name."""
+    from wandb.sdk import wandb_setup
+
+    return str(wandb_setup.singleton().settings.base_url)
+
+
+_asking = threading.Lock()
+_answer_lasts = 5.0
+_answers: dict[str, tuple[float, Exception | None]] = {}
+
+
+def ask_server(base_url: str, timeout: float) -> None:
+    """Ask whether a W&B server answers at all, without a key; an answer lasts for 5 seconds.
+
+    The SDK goes on trying until its own deadline, and holds the run's id meanwhile; asked first,
+    a server that is away is known soon, and the id is free for an offline run. Sessions that start
+    at the same time ask once.
+
+    Args:
+        base_url: the server's address.
+        timeout: the longest wait, in seconds.
+
+    Raises:
+        OSError: it does not answer, or only with an error of its own (5xx).
+    """
+    with _asking:
+        asked, problem = _answers.get(base_url, (-_answer_lasts, None))
+        if time.monotonic() - asked > _answer_lasts:
+            problem = _server_problem(base_url, timeout)
+            _answers[base_url] = (time.monotonic(), problem)
+    if problem is not None:
+        raise problem
+
+
+def _server_problem(base_url: str, timeout: float) -> Exception | None:
+    request = urllib.request.Request(
+        f"{base_url.rstrip('/')}/graphql",
+        data=b'{"query":"{ __typename }"}',
+        headers={"Content-Type": "application/json"},
+    )
+    try:
+        urllib.request.urlopen(request, timeout=timeout).close()
+    except urllib.error.HTTPError as exc:
+        exc.close()
+        return exc if exc.code >= 500 else None
+    except urllib.error.URLError as exc:
+        import ssl
+
+        # The SDK has certificates of its own: what is wrong with ours says nothing.
+        return None if isinstance(exc.reason, ssl.SSLError) else exc
+    except (OSError, http.client.HTTPException) as exc:
+        return exc
+    return None
+
+
+def free_id(run_id: str) -> None:
+    """Make the SDK's service forget an id whose start has failed (not one that is pending).
+
+    Without waiting for the answer to the exit record, the next start of the id would hang.
+
+    Args:
+        run_id: the id.
+    """
+    with suppress(Exception):  # private names of the SDK; the id may never have been held
+        from wandb.sdk import wandb_setup
+        from wandb.sdk.interface.interface_sock import InterfaceSock
+
+        setup: Any = wandb_setup.singleton()
+        service = setup.ensure_service()
+        interface = InterfaceSock(service._asyncer, service._client, stream_id=run_id)
+        interface.deliver_exit(1).wait_or(timeout=2)
+        service.inform_finish(run_id)
