@@ -65,7 +65,7 @@ def find_behind(directory: str) -> list[Behind]:
     for name in cursor.names(directory):
         known = cursor.load(directory, name)
         rows = count_after(directory, known.position, record.attempt)
-        if rows or (known.known.state != "finished" and known.position != cursor.NOWHERE):
+        if rows or (known.known.state != "finished" and known.seq >= 0):
             status = check_final(record.status) if record.status in FINAL else "failed"
             found.append(
                 Behind(

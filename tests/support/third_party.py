@@ -20,7 +20,6 @@ class Lines(LineTracker):
         self.refuses, self.hangs_in, self.says = refuses, hangs_in, says
 
     def start(self, run):
-        print("this is no answer")
         if self.says:
             logging.getLogger("keisei").warning(self.says)
         Path(run.directory, "pid.new").write_text(str(os.getpid()))
@@ -41,6 +40,10 @@ class Lines(LineTracker):
 class Apart(Lines):
     name = "apart"
     apart = True
+
+    def start(self, run):
+        print("this is no answer")
+        return super().start(run)
 """
 
 
