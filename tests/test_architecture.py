@@ -30,7 +30,13 @@ ROWS: list[list[str]] = [
     ["errors", "log"],
     ["redaction"],
 ]
-ONE_HOME = {"aiofiles": "_io.files", "wandb": "trackers.wandb", "yaml": "config_file"}
+ONE_HOME = {
+    "trackio": "trackers.trackio",
+    "aiofiles": "_io.files",
+    "tensorboard": "trackers.tensorboard",
+    "wandb": "trackers.wandb",
+    "yaml": "config_file",
+}
 PURE = {"run"}
 EFFECTS = {"aiofiles", "anyio", "socket", "subprocess", "shutil", "tempfile", "pathlib"}
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from keisei._io.files import OpenDirectory
 from keisei.errors import MissingExtraError
-from keisei.journal.decoding import RawRow, Run, Scanner, unpack_records
-from keisei.journal.encoding import RECORDS, SHAPE, attempt_of, file_name
+from keisei.journal.decoding import CHUNK, RawRow, Run, Scanner, unpack_records
+from keisei.journal.encoding import HEAD_SIZE, RECORDS, SHAPE, attempt_of, file_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,7 +150,7 @@ class RunJournal:
         Args:
             include_superseded: give these rows too; they are marked.
         """
-        for attempt, superseded, seq, keys, raw in self._merged():
+        for attempt, superseded, seq, keys, raw in self.merged():
             if include_superseded or not superseded:
                 yield _row(attempt, seq, keys, raw, superseded)
 
@@ -166,7 +166,7 @@ class RunJournal:
         steps: list[int | None] = []
         values: list[Value] = []
         places: dict[tuple[str, ...], int | None] = {}
-        for _, superseded, _, keys, raw in self._merged():
+        for _, superseded, _, keys, raw in self.merged():
             if keys not in places:
                 places[keys] = keys.index(key) + 1 if key in keys else None
             place = places[keys]
@@ -212,10 +212,8 @@ class RunJournal:
                 for attempt in self.attempts():
                     if attempt not in readers:
                         readers[attempt] = AttemptReader(self.directory, attempt)
-                    reader = readers[attempt]
-                    for run in reader.runs():
-                        for i, raw in enumerate(run.rows):
-                            yield _row(attempt, run.seq + i, reader.keys(run), raw, False)
+                    for seq, keys, raw in readers[attempt].rows():
+                        yield _row(attempt, seq, keys, raw, False)
                 if last:
                     return
                 sleep(poll)
@@ -245,7 +243,7 @@ class RunJournal:
         right = pd.DataFrame.from_records([row.values for row in rows], index=left.index)
         return pd.concat([left, right], axis=1)
 
-    def _merged(self) -> Iterator[tuple[int, bool, int, tuple[str, ...], RawRow]]:
+    def merged(self) -> Iterator[tuple[int, bool, int, tuple[str, ...], RawRow]]:
         """Give attempt, whether superseded, number, keys and raw row, in order."""
         attempts = self.attempts()
         cuts: dict[int, float] = {}
@@ -283,7 +281,7 @@ class AttemptReader:
             self._fd = opened.open(file_name(attempt), os.O_RDONLY)
         self._scanner = Scanner(_reads(self._fd))
         self._shapes: dict[int, tuple[str, ...]] = {}
-        self._looked_ahead = False
+        self._places: list[int | None] = [None, CHUNK]  # where to look for lost names, from the end
         self._next = self._missing = self._unnamed = self._foreign = 0
 
     def __enter__(self) -> AttemptReader:
@@ -308,9 +306,38 @@ class AttemptReader:
                 self._next = block.seq + block.records
                 yield block.seq, block.records
 
+    def fileno(self) -> int:
+        """Give the descriptor."""
+        return self._fd
+
     def keys(self, run: Run) -> tuple[str, ...]:
         """Give the names of the values of a run of rows."""
         return () if run.shape is None else self._shapes[run.shape]
+
+    def shapes(self) -> list[tuple[str, ...]]:
+        """Look through the file for the names of all rows' values, and give them."""
+        self._look(None)
+        return list(self._shapes.values())
+
+    def seek_back(self, size: int) -> bool:
+        """Go on reading near the end of the file, with the rows of its last bytes.
+
+        Args:
+            size: how many bytes.
+
+        Returns:
+            Whether these are all that there are.
+        """
+        start = max(0, os.fstat(self._fd).st_size - size)
+        ahead, self._scanner = Scanner(_reads(self._fd)), Scanner(_reads(self._fd))
+        ahead.position = self._scanner.position = start
+        self._next = 0
+        for block in ahead.blocks() if start else ():
+            if block.marker == RECORDS:
+                self._scanner.position = ahead.position - HEAD_SIZE - len(block.payload)
+                self._next = block.seq
+                break
+        return not start
 
     def first_step(self) -> float:
         """Give the first step that was logged; infinity where there is none."""
@@ -344,6 +371,13 @@ class AttemptReader:
                 else:
                     self._unnamed += len(run.rows)
 
+    def rows(self) -> Iterator[tuple[int, tuple[str, ...], RawRow]]:
+        """Give number, keys and raw row of the rows that can be read, each once."""
+        for run in self.runs():
+            keys = self.keys(run)
+            for seq, raw in enumerate(run.rows, run.seq):
+                yield seq, keys, raw
+
     def damage(self) -> Damage:
         """Give what could not be read so far."""
         scanner = self._scanner
@@ -360,12 +394,15 @@ class AttemptReader:
         self._shapes[shape["id"]] = tuple(shape["keys"])
 
     def _knows(self, shape: int) -> bool:
-        if shape not in self._shapes and not self._looked_ahead:
-            self._looked_ahead = True  # the first of its two definitions is damaged
-            for block in Scanner(_reads(self._fd)).blocks():
-                if block.marker == SHAPE:
-                    self._learn(block.payload)
+        # The first of its two definitions is damaged, or stands before the place that was sought.
+        while shape not in self._shapes and self._places:
+            self._look(self._places.pop())
         return shape in self._shapes
+
+    def _look(self, end: int | None) -> None:
+        for block in Scanner(_reads(self._fd, end)).blocks():
+            if block.marker == SHAPE:
+                self._learn(block.payload)
 
 
 def _row(attempt: int, seq: int, keys: tuple[str, ...], raw: RawRow, superseded: bool) -> Row:
@@ -373,9 +410,9 @@ def _row(attempt: int, seq: int, keys: tuple[str, ...], raw: RawRow, superseded:
     return Row(seq, raw[0], raw[-1], attempt, values, superseded)  # type: ignore[arg-type]
 
 
-def _reads(fd: int) -> Callable[[int, int], bytes]:
+def _reads(fd: int, end: int | None = None) -> Callable[[int, int], bytes]:
     def read(offset: int, size: int) -> bytes:
         os.lseek(fd, offset, os.SEEK_SET)
-        return os.read(fd, size)
+        return os.read(fd, size if end is None else max(0, min(size, end - offset)))
 
     return read

@@ -34,7 +34,7 @@ Phase = Literal["connecting", "live", "broken", "finished", "abandoned"]
 
 BATCH = 256  # records in one call of a tracker
 SEND_TIMEOUT = 30.0  # seconds; a call that takes longer is said to hang
-_FIRST_PAUSE, _LONGEST_PAUSE, _LAST_PAUSE = 0.5, 30.0, 0.2
+_FIRST_PAUSE, _LONGEST_PAUSE, _LAST_PAUSE = 0.1, 30.0, 0.1
 
 
 class Lane:
@@ -47,7 +47,7 @@ class Lane:
         options: what a named tracker was made with; ``None`` where it cannot be made again.
         logged: tells how many records this attempt has logged.
         on_live: called on the thread when the run has started.
-        retry: whether a start that has failed is tried again.
+        retry: whether a start that has failed is tried again, and at the end a call.
 
     Attributes:
         run: the tracker's run, once it has started.
@@ -56,6 +56,7 @@ class Lane:
         attempted: set when the first start has come to something.
         done: set when the thread has nothing left to do.
         problem: what went wrong last; ``None`` where all is well.
+        sent: how many records the tracker was sent.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Lane:
         self.name, self.info = name, info
         self.run: TrackerRun | None = None
         self.problem: str | None = None
+        self.sent = 0
         self.start_timeout = 0.0
         self.made, self.attempted, self.done = ThreadEvent(), ThreadEvent(), ThreadEvent()
         self._start, self._logged, self._on_live, self._retry = start, logged, on_live, retry
@@ -155,6 +157,17 @@ class Lane:
         if self._thread is None:
             self.begin()
 
+    def join(self, timeout: float) -> None:
+        """Wait until the thread has nothing left to do; blocks.
+
+        Args:
+            timeout: the longest wait, in seconds; what is not done then is abandoned.
+        """
+        if self._thread is not None:
+            self._thread.join(timeout)
+        if not self.done.is_set():
+            self.abandon()
+
     def abandon(self) -> None:
         """Let the thread be: when it comes back, it ends the tracker's run, and keeps nothing."""
         self._abandoned = True
@@ -221,7 +234,7 @@ class Lane:
                 pause = min(max(2 * pause, _FIRST_PAUSE), _LONGEST_PAUSE)
                 if not self._ending.wait(pause):
                     continue
-                if time.monotonic() + _LAST_PAUSE > self._send_until:
+                if not self._retry or time.monotonic() + _LAST_PAUSE > self._send_until:
                     break
                 time.sleep(_LAST_PAUSE)
                 continue
@@ -260,6 +273,7 @@ class Lane:
         if records[0].attempt != own:
             self._earlier -= sum(record.attempt != own for record in records)
         self._position = Position(records[-1].attempt, records[-1].seq)
+        self.sent += len(records)
 
     def _place(self, run: TrackerRun) -> Position:
         """Tell behind which record to go on."""
@@ -276,13 +290,11 @@ class Lane:
 
     def _finish(self, run: TrackerRun) -> None:
         assert self._status is not None or self._abandoned
-        left = self.behind
+        if self.behind and self.problem is None:
+            self.problem = "it is too slow for what is logged"
         try:
             run.finish(self._status or "failed")
             self._phase = "finished"
-            if left:
-                self.problem = self.problem or "it was too slow"
-                self.problem = f"{left:,} rows and events were not sent in time: {self.problem}"
         except BaseException as exc:  # noqa: BLE001 - foreign code, on a thread of its own
             self.problem, self._phase = f"it failed to finish ({describe(exc)})", "abandoned"
             del exc

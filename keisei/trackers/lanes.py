@@ -106,24 +106,17 @@ class Trackers:
             self._tell(lane, timeout)
 
     def _tell(self, lane: Lane, timeout: float) -> None:
-        run, problem = lane.run, lane.problem
-        if not lane.done.is_set():
-            if run is None and not lane.behind:
-                return
+        """Say in one warning what has become of a tracker that did not end well."""
+        run, problem, behind = lane.run, lane.problem, lane.behind
+        if not lane.done.is_set() and (run is not None or behind):
             problem = f"did not {'start' if run is None else 'finish'} within {timeout:.1f} s"
         elif run is None or problem is None:
             return
-        kept = (
-            f"; its local files are in {quoted(run.directory, 300)}"
-            if run and run.directory
-            else ""
-        )
-        missed = (
-            f", and {lane.behind:,} rows and events wait for it (`keisei sync`)"
-            if lane.behind
-            else ""
-        )
-        logger.warning("%s: %s%s%s", lane.name, problem, missed, kept)
+        if behind:
+            problem += f", and {behind:,} rows and events wait for it (`keisei sync`)"
+        if run is not None and run.directory:
+            problem += f"; its local files are in {quoted(run.directory, 300)}"
+        logger.warning("%s: %s", lane.name, problem)
 
 
 def starting(backend: str | Tracker, options: dict[str, object], info: RunInfo) -> Start:

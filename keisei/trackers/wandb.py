@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import http.client
 import importlib
 import json
@@ -12,8 +11,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,6 +25,7 @@ from keisei.log import logger
 from keisei.redaction import clean
 from keisei.run.state import FinalStatus
 from keisei.trackers.base import Record, RunInfo, Tracker, TrackerRun
+from keisei.trackers.importing import gentle_import
 from keisei.trackers.loading import describe
 from keisei.trackers.starting import start_within
 from keisei.trackers.wandb_exit import exit_guard
@@ -191,54 +191,20 @@ def requested_mode(config: WandbConfig, environ: Mapping[str, str]) -> WandbMode
     return _MODES.get(environ.get("WANDB_MODE", "").lower())
 
 
-_import_lock = threading.Lock()
-
-
 def _sdk() -> Any:
     """Import the SDK, with what its first `init` would import, in a way that the loop bears."""
     # Without network the SDK's own error reports would hold the process's exit for 10 s, and it
     # reads how long to wait for its service only when it starts that.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     os.environ.setdefault("WANDB__SERVICE_WAIT", "5")
-    with _import_lock:
+    with gentle_import("wandb"):
         if "wandb" in sys.modules:
             return importlib.import_module("wandb")
-        with _no_collection(), _quick_switches():
-            sdk = importlib.import_module("wandb")
-            with suppress(Exception):  # private names of the SDK
-                importlib.import_module("wandb.sdk.launch")  # 115 ms of the first init
-                _base_url()  # loads its settings; threads that did so together saw the defaults
-            return sdk
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Keep the garbage collector off what an import makes: 25 ms with the whole loop held.
-
-    It would look at all of it again as soon as it is enabled, were it not moved to the oldest
-    generation: that is what freezing does, and thawing at once leaves it there.
-    """
-    collecting, frozen = gc.isenabled(), gc.get_freeze_count()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if frozen < 1000:  # the interpreter's own few; more are the program's, and stay frozen
-            gc.freeze()
-            gc.unfreeze()
-        if collecting:
-            gc.enable()
-
-
-@contextmanager
-def _quick_switches() -> Iterator[None]:
-    """Let the loop's thread in every 0.5 ms and not every 5 while an import runs beside it."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(0.0005)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(interval)
+        sdk = importlib.import_module("wandb")
+        with suppress(Exception):  # private names of the SDK
+            importlib.import_module("wandb.sdk.launch")  # 115 ms of the first init
+            _base_url()  # loads its settings; threads that did so together saw the defaults
+        return sdk
 
 
 def _init(
