@@ -70,7 +70,7 @@ def test_cartpole_learns_and_leaves_everything_behind(tmp_path: Path, backend: s
     assert (run / "models" / "final_model.npz").exists()
     assert (run / "training.log").read_text(encoding="utf-8").count("epoch") == 8
     (evaluation,) = (run / "evaluation.log").read_text(encoding="utf-8").splitlines()
-    assert "mean_return" in json.loads(evaluation)
+    assert "mean_return" in json.loads(evaluation)["values"]
     journal = series(run)
     assert len(journal["train/mean_return"]) == len(journal["heartbeat/longest_stall_ms"]) == 8
     assert len(journal["episode/return"]) > 100
@@ -87,7 +87,7 @@ Series = dict[str, list[tuple[int | None, float]]]
 
 
 def series(run: Path) -> Series:
-    """Give steps and values by metric, from the run's journal, in 32 bits as TensorBoard has them."""
+    """Give steps and values by metric from the run's journal, in 32 bits as TensorBoard has them."""
     found: Series = {}
     for row in read_run(run).rows():
         for name, value in row.values.items():
