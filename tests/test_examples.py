@@ -87,7 +87,7 @@ Series = dict[str, list[tuple[int | None, float]]]
 
 
 def series(run: Path) -> Series:
-    """Give steps and values by metric from the run's journal, in 32 bits as TensorBoard has them."""
+    """Give steps and values by metric from the journal, in 32 bits as TensorBoard has them."""
     found: Series = {}
     for row in read_run(run).rows():
         for name, value in row.values.items():
