@@ -31,9 +31,10 @@ ROWS: list[list[str]] = [
     ["redaction"],
 ]
 ONE_HOME = {
-    "trackio": "trackers.trackio",
     "aiofiles": "_io.files",
+    "mlflow": "trackers.mlflow",
     "tensorboard": "trackers.tensorboard",
+    "trackio": "trackers.trackio",
     "wandb": "trackers.wandb",
     "yaml": "config_file",
 }

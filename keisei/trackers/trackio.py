@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from keisei._io.switching import quiet_imports
 from keisei.errors import MissingExtraError, TrackerError, quoted
 from keisei.journal.reader import Event, Row
 from keisei.log import logger
 from keisei.redaction import clean
 from keisei.run.state import FinalStatus
 from keisei.trackers.base import Record, RunInfo, Tracker, TrackerRun
-from keisei.trackers.importing import gentle_import
 
 DEFAULT_PROJECT = "keisei"
 
@@ -191,7 +191,7 @@ def _sdk() -> tuple[Any, Any, Any]:
     httpx_logger = logging.getLogger("httpx")
     level = httpx_logger.level
     try:
-        with gentle_import("trackio"):
+        with quiet_imports("trackio"):
             from trackio import fragments, utils
             from trackio.sqlite_storage import SQLiteStorage
     except ImportError as exc:

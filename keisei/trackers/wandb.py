@@ -18,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from keisei._io import files
+from keisei._io.switching import quiet_imports
 from keisei.config_schema import AppConfig, WandbConfig, WandbMode, wants_wandb
 from keisei.errors import TrackerError, quoted
 from keisei.journal.reader import Row
@@ -25,7 +26,6 @@ from keisei.log import logger
 from keisei.redaction import clean
 from keisei.run.state import FinalStatus
 from keisei.trackers.base import Record, RunInfo, Tracker, TrackerRun
-from keisei.trackers.importing import gentle_import
 from keisei.trackers.loading import describe
 from keisei.trackers.starting import start_within
 from keisei.trackers.wandb_exit import exit_guard
@@ -191,20 +191,24 @@ def requested_mode(config: WandbConfig, environ: Mapping[str, str]) -> WandbMode
     return _MODES.get(environ.get("WANDB_MODE", "").lower())
 
 
+_import_lock = threading.Lock()
+
+
 def _sdk() -> Any:
     """Import the SDK, with what its first `init` would import, in a way that the loop bears."""
     # Without network the SDK's own error reports would hold the process's exit for 10 s, and it
     # reads how long to wait for its service only when it starts that.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     os.environ.setdefault("WANDB__SERVICE_WAIT", "5")
-    with gentle_import("wandb"):
+    with _import_lock:
         if "wandb" in sys.modules:
             return importlib.import_module("wandb")
-        sdk = importlib.import_module("wandb")
-        with suppress(Exception):  # private names of the SDK
-            importlib.import_module("wandb.sdk.launch")  # 115 ms of the first init
-            _base_url()  # loads its settings; threads that did so together saw the defaults
-        return sdk
+        with quiet_imports():
+            sdk = importlib.import_module("wandb")
+            with suppress(Exception):  # private names of the SDK
+                importlib.import_module("wandb.sdk.launch")  # 115 ms of the first init
+                _base_url()  # loads its settings; threads that did so together saw the defaults
+            return sdk
 
 
 def _init(
