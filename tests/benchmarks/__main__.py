@@ -16,7 +16,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import astuple, fields
 
-from tests.benchmarks import dark, imports, journal, many, setup_cost, stall
+from tests.benchmarks import dark, imports, journal, lanes, many, peers, setup_cost, stall
 from tests.benchmarks.measure import Row
 
 BENCHMARKS = {
@@ -26,6 +26,9 @@ BENCHMARKS = {
     "many": many.run,
     "dark": dark.run,
     "journal": journal.run,
+    "peers": peers.run,
+    "calls": peers.run_calls,
+    "lanes": lanes.run,
 }
 
 
