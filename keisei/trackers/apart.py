@@ -22,6 +22,10 @@ from keisei.trackers.base import Position, Record, RunInfo, Tracker, TrackerRun
 
 CHILD = "from keisei.trackers.apart_child import main; main()"
 END_TIMEOUT = 5.0  # seconds; what the process may still do when nobody wants anything of it
+# On Windows: no window, and the training goes first where there are more threads than cores.
+_FLAGS = getattr(subprocess, "CREATE_NO_WINDOW", 0) | getattr(
+    subprocess, "BELOW_NORMAL_PRIORITY_CLASS", 0
+)
 FACTS = ("run_id", "url", "mode", "directory", "upload_as")
 
 
@@ -114,7 +118,7 @@ class ApartTracker(Tracker):
             stdout=subprocess.PIPE,
             # What is typed at the terminal, and what is sent to the program's group, is not for it.
             start_new_session=True,
-            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+            creationflags=_FLAGS,
         )
         try:
             made = self.call("make", sys.path, self._entry_point, self._options)

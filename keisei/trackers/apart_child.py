@@ -18,6 +18,7 @@ from keisei.trackers.base import Tracker, TrackerRun
 from keisei.trackers.loading import make_tracker
 
 _LOOK_EVERY = 1.0  # seconds
+_NICENESS = 10
 _IGNORED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGBREAK")
 
 
@@ -69,6 +70,8 @@ def main() -> None:
     for name in _IGNORED:  # the program tells when to end
         if (number := getattr(signal, name, None)) is not None:
             signal.signal(number, signal.SIG_IGN)
+    if hasattr(os, "nice"):
+        os.nice(_NICENESS)  # the training goes first, where there are more threads than cores
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer
     logger.addHandler(_Told(answers))

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import anyio
 
 from keisei import AppConfig, AsyncSessionManager, load_config
-from keisei.trackers.base import Record, RunInfo, Tracker, TrackerRun
+from keisei.trackers.apart import ApartRun
+from keisei.trackers.lane import Lane
 from tests.benchmarks.measure import Row, child_environment, progress, row, run_child, workplace
 from tests.benchmarks.sinks import built
 from tests.benchmarks.ticker import PERIOD, run_on, tick_during
@@ -69,55 +70,24 @@ def run(*, quick: bool) -> list[Row]:
     ]
 
 
-class Hanging(Tracker):
-    """A tracker whose `send` can be made to hang for ever, and which counts what it is sent.
-
-    Args:
-        inner: the true tracker.
-    """
-
-    def __init__(self, inner: Tracker) -> None:
-        self.name, self.start_timeout = inner.name, inner.start_timeout
-        self.inner, self.hung, self.sent = inner, False, 0
-
-    def start(self, run: RunInfo) -> TrackerRun:
-        """Start the true tracker's run."""
-        started = self.inner.start(run)
-        send = started.send
-
-        def counted(records: Sequence[Record]) -> None:
-            while self.hung:
-                time.sleep(3600)
-            send(records)
-            self.sent += len(records)
-
-        started.send = counted  # type: ignore[method-assign]
-        return started
+def options_in(place: Path) -> dict[str, dict[str, object]]:
+    """Give the trackers' options, so that each keeps what it gets in a directory."""
+    os.environ["TRACKIO_DIR"] = str(place / "trackio")
+    return {
+        "mlflow": {"tracking_uri": f"sqlite:///{place}/mlflow.db"},
+        "wandb": {"mode": "offline"},
+    }
 
 
-def built_in(name: str, place: Path) -> Tracker:
-    """Make a built-in tracker that keeps what it gets in a directory.
-
-    Args:
-        name: its name.
-        place: the directory.
-    """
-    if name == "tensorboard":
-        from keisei.trackers.tensorboard import TensorBoardTracker
-
-        return TensorBoardTracker()
-    if name == "mlflow":
-        from keisei.trackers.mlflow import MlflowTracker
-
-        return MlflowTracker(tracking_uri=f"sqlite:///{place}/mlflow.db")
-    if name == "trackio":
-        from keisei.trackers.trackio import TrackioTracker
-
-        os.environ["TRACKIO_DIR"] = str(place / "trackio")
-        return TrackioTracker()
-    from keisei.trackers.wandb import WandbTracker
-
-    return WandbTracker(mode="offline")
+def hang(lane: Lane) -> None:
+    """Let a tracker hang for ever: its process is stopped, or its `send` does not return."""
+    if isinstance(lane.run, ApartRun):
+        process = lane.run._tracker._process
+        assert process is not None
+        process.send_signal(signal.SIGSTOP)
+    else:
+        assert lane.run is not None
+        lane.run.send = lambda records: time.sleep(3600)  # type: ignore[method-assign]
 
 
 def config_in(place: Path) -> AppConfig:
@@ -155,22 +125,23 @@ async def measure(hung: str, seconds: float, place: Path) -> dict[str, dict[str,
     async with AsyncSessionManager(config_in(place)) as session:
         ticker = await tick_during(partial(log_rows, session, seconds))
     told["logging"] = ticker.as_json()
-    trackers = [Hanging(built_in(name, place)) for name in TRACKERS]
+    options = options_in(place)
     async with AsyncSessionManager(config_in(place)) as session:
 
         async def start() -> None:
-            for tracker in trackers:
-                if not await session.setup_remote_logging(tracker):
-                    raise RuntimeError(f"{tracker.name} did not start")
+            for name in TRACKERS:
+                if not await session.setup_remote_logging(name, **options.get(name, {})):
+                    raise RuntimeError(f"{name} did not start")
 
         told["starting"] = (await tick_during(start)).as_json()
         await log_rows(session, 0.5)  # what is done once, at the first rows
-        for tracker in trackers:
-            tracker.hung = tracker.name == hung
-        before = {tracker.name: tracker.sent for tracker in trackers}
+        lanes = session._trackers.lanes
+        if hung in lanes:
+            hang(lanes[hung])
+        before = {name: lane.sent for name, lane in lanes.items()}
         ticker = await tick_during(partial(log_rows, session, seconds))
         told["live"] = ticker.as_json()
-        told["sent"] = {t.name: (t.sent - before[t.name]) / seconds for t in trackers}
+        told["sent"] = {name: (lanes[name].sent - before[name]) / seconds for name in lanes}
         told["threads"] = {"threads": threading.active_count()}
     return told
 

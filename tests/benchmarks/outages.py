@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import random
 import subprocess
 import sys
@@ -25,13 +26,38 @@ from keisei import AsyncSessionManager, load_config
 from keisei.journal.reader import read_run
 from keisei.trackers import lane
 from keisei.trackers.base import Record, RunInfo, Tracker, TrackerRun
-from tests.benchmarks.lanes import TRACKERS, built_in
+from tests.benchmarks.lanes import TRACKERS
 from tests.benchmarks.measure import ROOT, Row, child_environment, progress, run_child, workplace
 from tests.support.wandb_file import find_run_files, read_run_file
 
 NAME = "n"
 ROWS_A_LIFE = 1200
 ERRORS_A_LIFE = 12  # three of each tracker
+
+
+def built_in(name: str, place: Path) -> Tracker:
+    """Make a built-in tracker that keeps what it gets in a directory.
+
+    Args:
+        name: its name.
+        place: the directory.
+    """
+    if name == "tensorboard":
+        from keisei.trackers.tensorboard import TensorBoardTracker
+
+        return TensorBoardTracker()
+    if name == "mlflow":
+        from keisei.trackers.mlflow import MlflowTracker
+
+        return MlflowTracker(tracking_uri=f"sqlite:///{place}/mlflow.db")
+    if name == "trackio":
+        from keisei.trackers.trackio import TrackioTracker
+
+        os.environ["TRACKIO_DIR"] = str(place / "trackio")
+        return TrackioTracker()
+    from keisei.trackers.wandb import WandbTracker
+
+    return WandbTracker(mode="offline")
 
 
 def run(*, quick: bool) -> list[Row]:
