@@ -16,7 +16,17 @@ import platform
 from collections.abc import Sequence
 from dataclasses import astuple, fields
 
-from tests.benchmarks import dark, imports, journal, lanes, many, peers, setup_cost, stall
+from tests.benchmarks import (
+    dark,
+    imports,
+    journal,
+    lanes,
+    many,
+    outages,
+    peers,
+    setup_cost,
+    stall,
+)
 from tests.benchmarks.measure import Row
 
 BENCHMARKS = {
@@ -29,6 +39,7 @@ BENCHMARKS = {
     "peers": peers.run,
     "calls": peers.run_calls,
     "lanes": lanes.run,
+    "outages": outages.run,
 }
 
 
