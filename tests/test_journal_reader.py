@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import random
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -261,9 +261,11 @@ def _append_then(path: Path, data: bytearray, stops: Any) -> bool:
     return last
 
 
-@pytest.mark.skipif(importlib.util.find_spec("pandas") is not None, reason="pandas is installed")
-def test_a_frame_without_pandas_names_the_extra(tmp_path: Path) -> None:
+def test_a_frame_without_pandas_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The error says what to install."""
+    monkeypatch.setitem(sys.modules, "pandas", None)  # as if it were not installed
     with pytest.raises(MissingExtraError, match=r"keisei\[frames\]"):
         read_run(tmp_path).frame()
 

@@ -131,7 +131,8 @@ class Ending:
             facts.duration_s = facts.elapsed()
             if self._recorder.started:
                 await files.in_thread(self._recorder.close, JOURNAL_TIMEOUT)
-            self._recorder.close(0.0)
+            else:
+                self._recorder.close(0.0)
             if self.owned is not None:
                 await self._recorded(self.owned.end(final, facts.duration_s or 0.0))
 
