@@ -306,7 +306,7 @@ def test_the_last_rows_and_lines_of_a_long_run_are_found_from_its_end(
         return data
 
     monkeypatch.setattr(os, "read", counting)
-    monkeypatch.setattr("keisei.journal.reader.CHUNK", 1 << 16)
+    monkeypatch.setattr("keisei.journal.attempt.CHUNK", 1 << 16)
     done = tail("r", "--metrics", "--no-follow", "-n", "2")
     assert done.stdout.splitlines() == ["step 29998  loss=1  b=2", "step 29999  loss=1  b=2"]
     assert total < size / 5

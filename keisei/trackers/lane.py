@@ -305,12 +305,12 @@ class Lane:
     def _finish(self, run: TrackerRun) -> None:
         assert self._status is not None or self._abandoned
         if self.behind and self.problem is None:
-            self.problem = "it is too slow for what is logged"
+            self.problem = "it is slower than what was logged"
         try:
             run.finish(self._status or "failed")
             self._phase = "finished"
         except BaseException as exc:  # noqa: BLE001 - foreign code, on a thread of its own
-            self.problem, self._phase = f"it failed to finish ({describe(exc)})", "abandoned"
+            self.problem, self._phase = f"failed to finish ({describe(exc)})", "abandoned"
             del exc
         self._store(self._phase)
 

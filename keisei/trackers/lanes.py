@@ -112,13 +112,18 @@ class Trackers:
         run, problem, behind = lane.run, lane.problem, lane.behind
         if not lane.done.is_set() and (run is not None or behind):
             problem = f"did not {'start' if run is None else 'finish'} within {timeout:.1f} s"
+            problem += ": the run is abandoned there"
         elif run is None or problem is None:
             return
+        elif lane.record().state == "abandoned":
+            problem += ": the run is abandoned there"
+        else:
+            problem = f"has ended, but not well ({problem})"
         if behind:
             problem += f", and {behind:,} rows and events wait for it (`keisei sync`)"
         if run is not None and run.directory:
             problem += f"; its local files are in {quoted(run.directory, 300)}"
-        logger.warning("%s: %s", lane.name, problem)
+        logger.warning("%s %s", lane.name, problem)
 
 
 def starting(backend: str | Tracker, options: dict[str, object], info: RunInfo) -> Start:
