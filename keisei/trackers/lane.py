@@ -226,8 +226,11 @@ class Lane:
         while not self._abandoned:
             self._bell.clear()
             ending = self._ending.is_set()  # before the look: then it sees all that there is
-            if ending and self._position_is_final():
-                break
+            if self._has_nothing(ending):
+                if ending:
+                    break
+                self._bell.wait()
+                continue
             try:
                 if follower is None:
                     follower = Follower(self.info.directory, self._place(run), self.info.attempt)
@@ -259,9 +262,11 @@ class Lane:
         if follower is not None:
             follower.close()
 
-    def _position_is_final(self) -> bool:
+    def _has_nothing(self, ending: bool) -> bool:
         """Tell whether there is nothing to send, without asking the tracker or the disk."""
-        return self._phase == "live" and self._logged() == 0 and self._earlier == 0
+        if self._logged():
+            return False
+        return self.info.attempt == 1 or (ending and self._phase == "live" and not self._earlier)
 
     def _send(self, run: TrackerRun, follower: Follower) -> bool:
         began = time.thread_time()
