@@ -261,6 +261,19 @@ def _append_then(path: Path, data: bytearray, stops: Any) -> bool:
     return last
 
 
+def test_a_frame_has_a_row_for_each_row(tmp_path: Path) -> None:
+    """Its columns are what each row has, and the metrics; what a row lacks is missing."""
+    with Journal(str(tmp_path), 1) as journal:
+        journal.log_metrics({"loss": 1.0}, 5)
+        journal.log_metrics({"reward": 2})
+    frame = read_run(tmp_path).frame()
+    assert list(frame.columns) == ["seq", "time", "step", "attempt", "loss", "reward"]
+    assert frame["step"].tolist()[0] == 5
+    assert frame["step"].isna().tolist() == [False, True]
+    assert frame["loss"].isna().tolist() == [False, True]
+    assert frame["reward"].tolist()[1] == 2
+
+
 def test_a_frame_without_pandas_names_the_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
