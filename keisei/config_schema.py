@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from keisei.redaction import Shown
 
@@ -24,6 +24,15 @@ def _lowered(value: Any) -> Any:
 
 def _absent_if_empty(value: Any) -> Any:
     return None if value == "" else value
+
+
+def _by_name(value: Any) -> Any:
+    """Take a list of names, or names with nothing behind them, for trackers without options."""
+    if isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value):
+        value = dict.fromkeys(value)
+    if isinstance(value, dict):
+        return {name: {} if options is None else options for name, options in value.items()}
+    return value
 
 
 OptionalPath = Annotated[Path | None, BeforeValidator(_absent_if_empty)]
@@ -116,6 +125,24 @@ class WandbConfig(Section):
     """Where W&B cannot be reached, track the run offline, to be uploaded later."""
 
 
+class TrackingConfig(Section):
+    """Which trackers get the run's metrics and events, W&B apart, and who waits for them."""
+
+    wait: bool = True
+    """Whether entering a session waits for its trackers to start, W&B included; without it they
+    start while the training goes on, and get what was logged meanwhile."""
+    trackers: Annotated[dict[str, dict[str, Any]], BeforeValidator(_by_name)] = {}
+    """The trackers by name, each with its options; a list of names will do where none has any.
+    `wandb` here is the same as `logging.wandb_enabled`; its options are in the section `wandb`."""
+
+    @field_validator("trackers")
+    @classmethod
+    def _wandb_has_a_section(cls, trackers: dict[str, Any]) -> dict[str, Any]:
+        if trackers.get("wandb"):
+            raise ValueError("the options of wandb belong to the section `wandb`")
+        return trackers
+
+
 class SignalsConfig(Section):
     """Which signals end the session, and how long that may take."""
 
@@ -156,8 +183,15 @@ class AppConfig(Section):
     """How Weights & Biases tracks the run."""
     journal: JournalConfig = JournalConfig()
     """How the run's own record of its metrics and events is kept."""
+    tracking: TrackingConfig = TrackingConfig()
+    """Which trackers get what the run logs."""
     signals: SignalsConfig = SignalsConfig()
     """Which signals end the session, and how long that may take."""
+
+
+def wants_wandb(config: AppConfig) -> bool:
+    """Tell whether a config asks for W&B."""
+    return config.logging.wandb_enabled or "wandb" in config.tracking.trackers
 
 
 def weigh(data: object) -> int:

@@ -47,7 +47,7 @@ def _no_blocking_calls() -> Iterator[None]:
 def _own_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Keep every test's files, and the user's own settings and login, apart."""
     for name in list(os.environ):
-        if name.startswith(("KEISEI_", "WANDB_")) and name not in ("WANDB_SERVICE",):
+        if name.startswith(("KEISEI_", "MLFLOW_", "WANDB_")) and name not in ("WANDB_SERVICE",):
             monkeypatch.delenv(name)
     home = tmp_path / "home"
     home.mkdir()

@@ -19,7 +19,9 @@ ROWS: list[list[str]] = [
     ["testing", "training.doctor", "training.session_manager"],
     ["training.blocking_session"],
     ["training.async_session"],
-    ["training.utils", "utils.utils", "training.diagnosis", "training.ending"],
+    ["training.diagnosis", "training.ending"],
+    ["training.tracking"],
+    ["training.utils", "utils.utils"],
     ["training.callbacks", "training.interruption", "training.recording"],
     ["training.directories", "trackers"],
     ["journal"],
@@ -28,7 +30,14 @@ ROWS: list[list[str]] = [
     ["errors", "log"],
     ["redaction"],
 ]
-ONE_HOME = {"aiofiles": "_io.files", "wandb": "trackers.wandb", "yaml": "config_file"}
+ONE_HOME = {
+    "aiofiles": "_io.files",
+    "mlflow": "trackers.mlflow",
+    "tensorboard": "trackers.tensorboard",
+    "trackio": "trackers.trackio",
+    "wandb": "trackers.wandb",
+    "yaml": "config_file",
+}
 PURE = {"run"}
 EFFECTS = {"aiofiles", "anyio", "socket", "subprocess", "shutil", "tempfile", "pathlib"}
 

@@ -105,6 +105,32 @@ def test_a_callback_that_raises_harms_nobody(
     assert journal.counters.written == 1
 
 
+def test_each_write_of_rows_is_told(run: str, disk: Disk, caplog: pytest.LogCaptureFixture) -> None:
+    """Before their flush returns, not for a write that failed, and also where it raises."""
+    told: list[int] = []
+
+    def tell() -> None:
+        told.append(journal.counters.written)
+        raise ZeroDivisionError("mine")
+
+    journal = Journal(run, 1, max_delay=3600, on_written=tell)
+    journal.flush(10)
+    assert told == []
+    journal.log_metrics({"x": 1.0})
+    disk.refuse["write"] = 1000
+    with pytest.raises(JournalError):
+        journal.flush(10)
+    assert told == []
+    disk.refuse.clear()
+    journal.flush(10)
+    assert told == [1]
+    journal.log_metrics({"x": 2.0})
+    journal.log_event("last")
+    journal.close(10)
+    assert told == [1, 3]
+    assert caplog.text.count("ZeroDivisionError: mine") == 2
+
+
 def test_a_callback_may_log_though_the_queue_is_full(run: str, disk: Disk) -> None:
     """The journal's thread does not wait for itself: there the oldest row is dropped."""
     journal = Journal(run, 1, capacity=2)

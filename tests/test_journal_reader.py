@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from keisei.errors import MissingExtraError
 from keisei.journal import decoding
-from keisei.journal.encoding import PREFIX, file_name
-from keisei.journal.reader import Row, read_run, repair
+from keisei.journal.encoding import HEAD_SIZE, PREFIX, file_name
+from keisei.journal.reader import AttemptReader, Row, read_run, repair
 from keisei.journal.writer import Journal
 
 
@@ -129,6 +129,27 @@ def test_a_file_torn_at_any_byte_keeps_all_before(tmp_path: Path) -> None:
         assert repair(path) == 0
         cuts += 1
     print(f"torn at {cuts} places: no whole block lost")
+
+
+def test_the_end_is_read_without_what_is_before(tmp_path: Path) -> None:
+    """From any place on: the rows of the whole blocks after it, with their names, and no damage."""
+    path = write(tmp_path, 1, list(range(40)), flush_every=3)
+    data = path.read_bytes()
+    scanner = decoding.Scanner(lambda offset, size: data[offset : offset + size])
+    starts = [  # of blocks of rows, and the first number in each
+        (scanner.position - HEAD_SIZE - len(block.payload), block.seq)
+        for block in scanner.blocks()
+        if block.records
+    ]
+    for size in range(0, len(data) + 20, 7):
+        first = min((seq for start, seq in starts if start >= len(data) - size), default=40)
+        with AttemptReader(str(tmp_path), 1) as reader:
+            assert reader.seek_back(size) == (size >= len(data))
+            rows = list(reader.rows())
+            assert [seq for seq, _, _ in rows] == list(range(first, 40))
+            assert {keys for _, keys, _ in rows} <= {("x", "attempt")}
+            assert reader.damage().missing == 0
+            assert reader.damage().skipped == 0 or not rows
 
 
 def test_a_flipped_bit_costs_one_block(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,7 +92,7 @@ async def test_a_tracker_is_told_of_the_run_and_its_end(make_config: MakeConfig)
 async def test_a_start_that_hangs_is_left_and_its_late_run_closed(
     make_config: MakeConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The session goes on at the deadline; the run that comes alive later is ended as failed."""
+    """The session goes on at the deadline; a run that comes alive after its end is told of it."""
     tracker = StuckTracker(start_timeout=0.05)
     session = await started(make_config)
     assert await session.setup_remote_logging(tracker) is False
@@ -99,8 +100,8 @@ async def test_a_start_that_hangs_is_left_and_its_late_run_closed(
     assert await session.finalize_session() == "completed"
     tracker.gate.set()
     assert await anyio.to_thread.run_sync(tracker.closed.wait, 10)
-    assert tracker.runs[0].ends == ["failed"]
-    assert record_of(session)["trackers"] == {}
+    assert tracker.runs[0].ends == ["completed"]
+    assert record_of(session)["trackers"]["memory"]["state"] == "abandoned"
 
 
 @pytest.mark.requirement("WB-8", "FIN-3")
@@ -217,7 +218,7 @@ async def test_a_tracker_is_found_by_its_entry_point(
     session = await started(make_config)
     assert await session.setup_remote_logging("no-such") is False
     assert "no tracker is called 'no-such'" in caplog.text
-    assert "installed: wandb" in caplog.text
+    assert re.search("installed: .*wandb", caplog.text)
     assert await session.setup_remote_logging("wandb", mode="offline", project="p") is True
     await session.finalize_session()
     assert record_of(session)["trackers"]["wandb"]["state"] == "finished"

@@ -289,7 +289,7 @@ def sync_directory(path: str) -> None:
         directory.sync()
 
 
-def write_atomic(directory: OpenDirectory, name: str, data: bytes) -> None:
+def write_atomic(directory: OpenDirectory, name: str, data: bytes, *, sync: bool = True) -> None:
     """Write a file so that after any crash it is whole: the old text, or the new one.
 
     A temporary file beside it, fsync, rename, fsync of the directory. A failed fsync is not tried
@@ -300,6 +300,8 @@ def write_atomic(directory: OpenDirectory, name: str, data: bytes) -> None:
         directory: where the file lives.
         name: its name there.
         data: all of its bytes.
+        sync: whether it has to survive a loss of power, too; without, an old one may come back,
+            or an empty one.
 
     Raises:
         OSError: the old file is as it was and the temporary one is gone, unless the last fsync is
@@ -311,7 +313,8 @@ def write_atomic(directory: OpenDirectory, name: str, data: bytes) -> None:
         fd = directory.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
             _write_all(fd, data)
-            os.fsync(fd)
+            if sync:
+                os.fsync(fd)
         finally:
             os.close(fd)
         directory.replace(temporary, name)
@@ -321,7 +324,8 @@ def write_atomic(directory: OpenDirectory, name: str, data: bytes) -> None:
         if isinstance(exc, OSError):
             exc.filename = os.path.join(directory.path, name)
         raise
-    directory.sync()
+    if sync:
+        directory.sync()
 
 
 def append(directory: OpenDirectory, name: str, data: bytes) -> bool:

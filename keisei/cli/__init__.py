@@ -14,7 +14,8 @@ def main() -> None:
     except MissingExtraError as exc:
         print(exc, file=sys.stderr)  # noqa: T201
         sys.exit(1)
-    from keisei.cli import doctor, program, sync  # noqa: F401 - commands register themselves
+    # The commands register themselves.
+    from keisei.cli import doctor, plot, program, sync, tail  # noqa: F401
 
     program.app()
 

@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import asdict
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -16,11 +16,10 @@ from rich.text import Text
 
 from keisei._io import process
 from keisei.cli.program import app
+from keisei.cli.shared import Root, plain, root_of_runs, stop
 from keisei.errors import quoted
-from keisei.run.record import one_line
 from keisei.training import doctor as doctors
 from keisei.training.diagnosis import Diagnosis, Finding, State, diagnose
-from keisei.training.directories import DEFAULT_ROOT
 
 _COLOURS: dict[State, str] = {
     "running": "green",
@@ -42,10 +41,7 @@ def doctor(
     runs: Annotated[
         list[str] | None, typer.Argument(metavar="[RUN]...", help="Names or paths; all if none.")
     ] = None,
-    root: Annotated[
-        str | None,
-        typer.Option("--root", "-r", help="Where runs live: KEISEI_LOG_DIR, this, or `runs`."),
-    ] = None,
+    root: Root = None,
     fix: Annotated[
         bool, typer.Option("--fix", help="Repair what is safe to repair; nothing is deleted.")
     ] = False,
@@ -60,24 +56,24 @@ def doctor(
     With --fix, what is safe to repair is repaired, never of a run whose owner lives. The exit
     status is 0 only if nothing needs attention.
     """
-    named = os.environ.get("KEISEI_LOG_DIR") or root
-    place = os.path.abspath(os.path.expanduser(named or DEFAULT_ROOT))
+    place, known = root_of_runs(root)
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
     if process.host_name() in (gone or []):
-        _stop(f"{quoted(process.host_name())} is this host, and not gone: --gone is for others")
+        problem = "is this host, and not gone: --gone is for others"
+        stop("doctor", f"{quoted(process.host_name())} {problem}")
     found: list[Diagnosis] = []
     try:
         with console.status("looking at runs") if console.is_terminal else nullcontext() as status:
-            for path in _places(place, runs or [], known=named is not None):
+            for path in _places(place, runs or [], known=known):
                 if status is not None:
-                    status.update(Text(_plain(f"looking at {os.path.basename(path)}", console)))
+                    status.update(Text(plain(f"looking at {os.path.basename(path)}", console)))
                 run = diagnose(path, gone or [])
                 if run is not None:
                     found.append(doctors.repair(run, gone or []) if fix else run)
     except (OSError, ValueError) as exc:
-        _stop(str(exc))
+        stop("doctor", str(exc))
     except KeyboardInterrupt:
-        _stop("interrupted: start it again to go on", 130)
+        stop("doctor", "interrupted: start it again to go on", 130)
     attention = sum(run.needs_attention for run in found)
     if as_json:
         document = {
@@ -88,7 +84,7 @@ def doctor(
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
     else:
         _print(found, console)
-        console.print(Text(_plain(_summary(found, attention, place, fix=fix), console)))
+        console.print(Text(plain(_summary(found, attention, place, fix=fix), console)))
     sys.stdout.flush()
     raise typer.Exit(1 if attention else 0)
 
@@ -110,11 +106,11 @@ def _places(root: str, runs: list[str], *, known: bool) -> list[str]:
 
 
 def _print(found: list[Diagnosis], console: Console) -> None:
-    names = [_plain(run.name, console) for run in found]
+    names = [plain(run.name, console) for run in found]
     width = min(_WIDEST, max(map(len, names), default=0))
     for run, name in zip(found, names, strict=True):
         state = (f"{run.state:<10}", _COLOURS[run.state])
-        about = _plain(_about(run), console)
+        about = plain(_about(run), console)
         line = Text.assemble(f"{name:<{width}}  ", state, f"  {about}")
         line.rstrip()
         console.print(line)
@@ -122,7 +118,7 @@ def _print(found: list[Diagnosis], console: Console) -> None:
             *((f"repaired: {done}", "green") for done in run.repairs),
             *(_said(finding) for finding in run.findings),
         ]:
-            console.print(Text(f"    {_plain(text, console)}", colour))
+            console.print(Text(f"    {plain(text, console)}", colour))
 
 
 def _about(run: Diagnosis) -> str:
@@ -190,14 +186,3 @@ def _told(run: Diagnosis) -> dict[str, Any]:
         "findings": [asdict(finding) for finding in run.findings],
         "repairs": list(run.repairs),
     }
-
-
-def _plain(text: str, console: Console) -> str:
-    """Escape what is not printable, or not to be written where the output goes."""
-    encoding = console.encoding
-    return one_line(text).encode(encoding, "backslashreplace").decode(encoding)
-
-
-def _stop(reason: str, status: int = 1) -> NoReturn:
-    typer.echo(f"keisei doctor: {reason}", err=True)
-    raise typer.Exit(status)

@@ -1,4 +1,4 @@
-"""`keisei sync`: upload what W&B has not got."""
+"""`keisei sync`: bring the trackers of runs that have ended up to date."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from keisei.cli.program import app
-from keisei.errors import TrackerError
+from keisei.cli.shared import Root, stop
+from keisei.errors import KeiseiError, TrackerError
 from keisei.redaction import clean
 from keisei.trackers import wandb_runs, wandb_sync, wandb_upload
+from keisei.trackers.catching_up import catch_up, find_behind
 from keisei.trackers.wandb_runs import LocalRun
-from keisei.trackers.wandb_sync import ASK_TIMEOUT, Outcome
+from keisei.trackers.wandb_sync import ASK_TIMEOUT, Outcome, State
 from keisei.training.directories import DEFAULT_ROOT
 
 
@@ -28,10 +30,7 @@ def sync(
     runs: Annotated[
         list[str] | None, typer.Argument(metavar="[RUN]...", help="Names or paths; all if none.")
     ] = None,
-    root: Annotated[
-        str | None,
-        typer.Option("--root", "-r", help="Where runs live: KEISEI_LOG_DIR, this, or `runs`."),
-    ] = None,
+    root: Root = None,
     timeout: Annotated[
         float, typer.Option(min=0.5, help="How long each file may take, in seconds.")
     ] = 60.0,
@@ -40,37 +39,74 @@ def sync(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Upload what W&B has not got of the runs, each row once.
+    """Send each tracker what it has not got of the runs, each row once.
 
-    Runs tracked offline, and online ones that were killed or left before all was sent. It may be
-    interrupted and started again. The exit status is 0 only if nothing remains.
+    Runs that were killed or that ended before a tracker had all of the journal, and what W&B
+    tracked offline. It may be interrupted and started again. The exit status is 0 only if nothing
+    remains.
     """
     place = os.environ.get("KEISEI_LOG_DIR") or root or DEFAULT_ROOT
     try:
         found = wandb_runs.find_runs(place, runs or [])
     except FileNotFoundError as exc:
-        _stop(str(exc))
+        stop("sync", str(exc))
+    console = Console(stderr=as_json, highlight=False, soft_wrap=True)
+
+    def show(outcome: Outcome) -> None:
+        if not as_json:
+            console.print(_line(outcome))
+
+    try:
+        caught_up = list(_catch_up(found, timeout, console, show, dry_run=dry_run))
+    except KeyboardInterrupt:
+        stop("sync", "interrupted: start it again to go on", 130)
+    if caught_up and not dry_run:
+        found = wandb_runs.find_runs(place, runs or [])  # W&B may have a file more
     todo = [(run, left) for run in found if (left := wandb_sync.remaining(run))]
     waiting = [run for run, _ in todo if not run.alive]
     outcomes = [outcome for run, left in todo if run.alive or dry_run for outcome in left]
-    console = Console(stderr=as_json, highlight=False, soft_wrap=True)
-    if not as_json:
-        for outcome in outcomes:
-            console.print(_line(outcome))
+    for outcome in outcomes:
+        show(outcome)
     try:
         if waiting and not dry_run:
             outcomes += _upload(waiting, timeout, console, quiet=as_json)
     except TrackerError as exc:
-        _stop(str(exc))
+        stop("sync", str(exc))
     except KeyboardInterrupt:
-        _stop("interrupted: start it again to go on", 130)
+        stop("sync", "interrupted: start it again to go on", 130)
+    outcomes = caught_up + outcomes
     remaining = [outcome for outcome in outcomes if outcome.state in ("remaining", "would upload")]
     if as_json:
         sys.stdout.write(json.dumps([asdict(outcome) for outcome in outcomes], indent=2) + "\n")
     else:
-        console.print(_summary(outcomes) if outcomes else "W&B has got everything.")
+        console.print(_summary(outcomes) if outcomes else "The trackers have got everything.")
     sys.stdout.flush()
     raise typer.Exit(1 if remaining else 0)
+
+
+def _catch_up(
+    runs: list[LocalRun],
+    timeout: float,
+    console: Console,
+    show: Callable[[Outcome], object],
+    *,
+    dry_run: bool,
+) -> Iterator[Outcome]:
+    """Send the trackers what the journals of runs have beyond them."""
+    for run in runs:
+        for behind in [] if run.alive else find_behind(run.directory, run.record):
+            state: State = "would upload"
+            rows, reason = behind.rows, None
+            if not dry_run:
+                waiting = escape(f"{run.name}: sending {rows:,} rows to {behind.tracker}")
+                with console.status(waiting) if console.is_terminal else nullcontext():
+                    try:
+                        state, rows = "uploaded", catch_up(behind, timeout)
+                    except (KeiseiError, OSError) as exc:
+                        state, reason = "remaining", clean(str(exc))
+            outcome = Outcome(run.name, run.id, behind.tracker, state, reason, rows)
+            show(outcome)
+            yield outcome
 
 
 def _upload(
@@ -125,8 +161,3 @@ def _summary(outcomes: list[Outcome]) -> str:
     for outcome in outcomes:
         counts[outcome.state] = counts.get(outcome.state, 0) + 1
     return ", ".join(f"{number} {state}" for state, number in counts.items())
-
-
-def _stop(reason: str, status: int = 1) -> NoReturn:
-    typer.echo(f"keisei sync: {clean(reason)}", err=True)
-    raise typer.Exit(status)

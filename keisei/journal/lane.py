@@ -67,6 +67,7 @@ class Lane:
         delay: how long rows are gathered, in seconds.
         capacity: how many may be queued.
         policy: what to do when that many are.
+        on_written: called on the thread each time that rows have been written.
 
     Attributes:
         queue: rows and events as bytes; a call appends to it, after `relieve` where it is as long
@@ -75,13 +76,21 @@ class Lane:
         lock: held for moments, and re-entrant: a signal handler may log.
     """
 
-    def __init__(self, file: JournalFile, delay: float, capacity: int, policy: Policy) -> None:
+    def __init__(
+        self,
+        file: JournalFile,
+        delay: float,
+        capacity: int,
+        policy: Policy,
+        on_written: Callable[[], object] | None = None,
+    ) -> None:
         self.queue: deque[bytes] = deque()
         self.shapes: deque[tuple[int, tuple[str, ...]]] = deque()
         self.lock = threading.RLock()
         self.high = max(1, capacity // 2)
         self.asleep = True
         self._file, self._delay, self._capacity, self._policy = file, delay, capacity, policy
+        self._on_written = on_written
         self._requests: deque[OnDurable] = deque()
         self._bell = threading.Lock()
         self._bell.acquire()
@@ -263,6 +272,7 @@ class Lane:
         """Write what is queued, and answer who has asked for it before."""
         requests = [self._requests.popleft() for _ in range(len(self._requests))]
         error: JournalError | None = None
+        written = self._file.written
         try:
             self._file.write()  # what an earlier error has left
             self._take()
@@ -273,11 +283,10 @@ class Lane:
             known = exc if isinstance(exc, OSError) else OSError(errno.EIO, repr(exc))
             self._file.error = known
             error = self._refusal(known)
+        if self._on_written is not None and self._file.written > written:
+            _call(self._on_written)
         for request in requests:
-            try:
-                request(error)
-            except Exception:  # a caller's own function must not end the thread
-                logger.warning("a callback of the journal has raised", exc_info=True)
+            _call(request, error)
         return error is None
 
     def _take(self) -> None:
@@ -289,3 +298,11 @@ class Lane:
             self._pressed = False
         shapes = [self.shapes.popleft() for _ in range(len(self.shapes))]
         self._file.add(records, shapes, skipped)
+
+
+def _call(function: Callable[..., object], *args: object) -> None:
+    """Call a caller's own function, which must not end the thread."""
+    try:
+        function(*args)
+    except Exception:
+        logger.warning("a callback of the journal has raised", exc_info=True)

@@ -2,77 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from time import sleep
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from keisei._io.files import OpenDirectory
 from keisei.errors import MissingExtraError
-from keisei.journal.decoding import RawRow, Run, Scanner, unpack_records
-from keisei.journal.encoding import RECORDS, SHAPE, attempt_of, file_name
+from keisei.journal.attempt import AttemptReader, repair
+from keisei.journal.decoding import RawRow
+from keisei.journal.encoding import attempt_of
+from keisei.journal.records import Damage, Event, Position, Row, Value
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Value = float | int | bool
-
-
-class Row(NamedTuple):
-    """A row, as it was logged.
-
-    Attributes:
-        seq: its number among the rows and events of its attempt.
-        time: when it was logged, in seconds since the epoch.
-        step: its training step, if it has one.
-        attempt: the attempt that logged it.
-        values: its numbers by name.
-        superseded: whether a later attempt began at or before its step.
-    """
-
-    seq: int
-    time: float
-    step: int | None
-    attempt: int
-    values: dict[str, Value]
-    superseded: bool = False
-
-
-class Event(NamedTuple):
-    """An event, as it was logged.
-
-    Attributes:
-        seq: its number among the rows and events of its attempt.
-        time: when it was logged, in seconds since the epoch.
-        attempt: the attempt that logged it.
-        name: what kind of event it is.
-        data: what was said of it.
-    """
-
-    seq: int
-    time: float
-    attempt: int
-    name: str
-    data: object
-
-
-class Damage(NamedTuple):
-    """What cannot be read of a run's journals.
-
-    Attributes:
-        skipped: how many stretches between good blocks are unreadable.
-        skipped_bytes: the bytes in them.
-        torn_bytes: the bytes after the last good blocks: torn, or of a write under way.
-        missing: how many rows and events are not there: dropped by the writer, or unreadable.
-        unnamed: how many rows cannot be understood, because the names of their values are lost.
-    """
-
-    skipped: int = 0
-    skipped_bytes: int = 0
-    torn_bytes: int = 0
-    missing: int = 0
-    unnamed: int = 0
+__all__ = [
+    "AttemptReader",
+    "Damage",
+    "Event",
+    "Position",
+    "Row",
+    "RunJournal",
+    "Value",
+    "read_run",
+    "repair",
+]
 
 
 def read_run(directory: str | os.PathLike[str]) -> RunJournal:
@@ -87,30 +41,6 @@ def read_run(directory: str | os.PathLike[str]) -> RunJournal:
     reader = RunJournal(os.fspath(directory))
     reader.attempts()
     return reader
-
-
-def repair(path: str | os.PathLike[str]) -> int:
-    """Cut what is torn off the end of a journal whose writer has died.
-
-    Args:
-        path: the journal's file.
-
-    Returns:
-        How many bytes were cut.
-    """
-    where, name = os.path.split(os.path.abspath(path))
-    with OpenDirectory(where) as directory:
-        fd = directory.open(name, os.O_RDWR)
-    try:
-        scanner = Scanner(_reads(fd))
-        for _ in scanner.blocks():
-            pass
-        if scanner.torn_bytes:
-            os.ftruncate(fd, scanner.position)
-            os.fsync(fd)
-        return scanner.torn_bytes
-    finally:
-        os.close(fd)
 
 
 class RunJournal:
@@ -138,7 +68,7 @@ class RunJournal:
         Args:
             include_superseded: give these rows too; they are marked.
         """
-        for attempt, superseded, seq, keys, raw in self._merged():
+        for attempt, superseded, seq, keys, raw in self.merged():
             if include_superseded or not superseded:
                 yield _row(attempt, seq, keys, raw, superseded)
 
@@ -154,7 +84,7 @@ class RunJournal:
         steps: list[int | None] = []
         values: list[Value] = []
         places: dict[tuple[str, ...], int | None] = {}
-        for _, superseded, _, keys, raw in self._merged():
+        for _, superseded, _, keys, raw in self.merged():
             if keys not in places:
                 places[keys] = keys.index(key) + 1 if key in keys else None
             place = places[keys]
@@ -200,10 +130,8 @@ class RunJournal:
                 for attempt in self.attempts():
                     if attempt not in readers:
                         readers[attempt] = AttemptReader(self.directory, attempt)
-                    reader = readers[attempt]
-                    for run in reader.runs():
-                        for i, raw in enumerate(run.rows):
-                            yield _row(attempt, run.seq + i, reader.keys(run), raw, False)
+                    for seq, keys, raw in readers[attempt].rows():
+                        yield _row(attempt, seq, keys, raw, False)
                 if last:
                     return
                 sleep(poll)
@@ -233,7 +161,7 @@ class RunJournal:
         right = pd.DataFrame.from_records([row.values for row in rows], index=left.index)
         return pd.concat([left, right], axis=1)
 
-    def _merged(self) -> Iterator[tuple[int, bool, int, tuple[str, ...], RawRow]]:
+    def merged(self) -> Iterator[tuple[int, bool, int, tuple[str, ...], RawRow]]:
         """Give attempt, whether superseded, number, keys and raw row, in order."""
         attempts = self.attempts()
         cuts: dict[int, float] = {}
@@ -254,99 +182,6 @@ class RunJournal:
                         yield attempt, superseded, seq, keys, raw
 
 
-class AttemptReader:
-    """Reads one attempt's journal from where it was left.
-
-    Args:
-        directory: the run's directory.
-        attempt: the attempt.
-    """
-
-    def __init__(self, directory: str, attempt: int) -> None:
-        self.attempt = attempt
-        with OpenDirectory(directory) as opened:
-            self._fd = opened.open(file_name(attempt), os.O_RDONLY)
-        self._scanner = Scanner(_reads(self._fd))
-        self._shapes: dict[int, tuple[str, ...]] = {}
-        self._looked_ahead = False
-        self._next = self._missing = self._unnamed = self._foreign = 0
-
-    def __enter__(self) -> AttemptReader:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Give the descriptor back."""
-        os.close(self._fd)
-
-    def keys(self, run: Run) -> tuple[str, ...]:
-        """Give the names of the values of a run of rows."""
-        return () if run.shape is None else self._shapes[run.shape]
-
-    def first_step(self) -> float:
-        """Give the first step that was logged; infinity where there is none."""
-        for run in self.runs():
-            for raw in run.rows:
-                if raw[-1] is not None:
-                    return raw[-1]
-        return float("inf")
-
-    def runs(self) -> Iterator[Run]:
-        """Give the records that can be read, each once, to the present end of the file."""
-        for block in self._scanner.blocks():
-            if block.marker == SHAPE:
-                self._learn(block.payload)
-            # What was written twice, after an fsync that failed, has numbers seen before.
-            if block.marker != RECORDS or block.seq < self._next or not block.records:
-                continue
-            self._missing += block.seq - self._next
-            self._next = block.seq + block.records
-            try:
-                runs = unpack_records(block)
-            except ValueError:
-                self._foreign += 1
-                self._missing += block.records
-                continue
-            for run in runs:
-                if run.shape is None or self._knows(run.shape):
-                    yield run
-                else:
-                    self._unnamed += len(run.rows)
-
-    def damage(self) -> Damage:
-        """Give what could not be read so far."""
-        scanner = self._scanner
-        return Damage(
-            scanner.skipped + self._foreign,
-            scanner.skipped_bytes,
-            scanner.torn_bytes,
-            self._missing,
-            self._unnamed,
-        )
-
-    def _learn(self, payload: bytes) -> None:
-        shape = json.loads(payload)
-        self._shapes[shape["id"]] = tuple(shape["keys"])
-
-    def _knows(self, shape: int) -> bool:
-        if shape not in self._shapes and not self._looked_ahead:
-            self._looked_ahead = True  # the first of its two definitions is damaged
-            for block in Scanner(_reads(self._fd)).blocks():
-                if block.marker == SHAPE:
-                    self._learn(block.payload)
-        return shape in self._shapes
-
-
 def _row(attempt: int, seq: int, keys: tuple[str, ...], raw: RawRow, superseded: bool) -> Row:
     values: dict[str, Value] = dict(zip(keys, raw[1:-1], strict=True))  # type: ignore[arg-type]
     return Row(seq, raw[0], raw[-1], attempt, values, superseded)  # type: ignore[arg-type]
-
-
-def _reads(fd: int) -> Callable[[int, int], bytes]:
-    def read(offset: int, size: int) -> bytes:
-        os.lseek(fd, offset, os.SEEK_SET)
-        return os.read(fd, size)
-
-    return read

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import time
 from typing import Literal, get_args
 
@@ -55,6 +55,9 @@ class Journal:
             a thread whose event loop runs nor while the disk refuses: there the oldest row is
             dropped; ``drop_oldest`` drops the oldest row; ``latest`` drops all queued rows. Rows
             that are dropped are counted, and leave a gap in the sequence numbers.
+        on_written: called, with nothing, each time that rows have been written, before a `flush`
+            of them returns. It is called on the journal's thread, must be quick, and must not
+            flush.
 
     Raises:
         ValueError: an argument makes no sense.
@@ -69,6 +72,7 @@ class Journal:
         max_delay: float = 0.2,
         capacity: int = 65_536,
         policy: Policy = "wait",
+        on_written: Callable[[], object] | None = None,
     ) -> None:
         if durability not in get_args(Durability):
             raise ValueError(f"durability must be one of {get_args(Durability)}: {durability!r}")
@@ -82,7 +86,7 @@ class Journal:
         self.policy = policy
         file = JournalFile(directory, attempt, sync=durability == "fsync")
         delay = 0.0 if durability == "line" else max_delay
-        self._lane = Lane(file, delay, capacity, policy)
+        self._lane = Lane(file, delay, capacity, policy, on_written)
         self._queue, self._high = self._lane.queue, self._lane.high
         self._shapes: dict[tuple[str, ...], _Shape] = {}
         self._shape = _NO_SHAPE

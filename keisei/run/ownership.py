@@ -28,14 +28,19 @@ class TrackerRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    run_id: str
+    run_id: str | None = None
     upload_as: str | None = None
     """The id to upload the run under, where `run_id` is a substitute for it."""
     url: str | None = None
     mode: str = "online"
-    state: Literal["live", "finished", "abandoned"] = "live"
-    """`abandoned`: the tracker did not end in time; what it has not sent is in `directory`."""
+    state: Literal["connecting", "live", "broken", "finished", "abandoned"] = "live"
+    """`broken`: it fails or does not answer, and is tried again; `abandoned`: it did not end in
+    time, and what it has not sent is in `directory`."""
     directory: str | None = None
+    behind: int = 0
+    """How many rows and events it has not got yet."""
+    problem: str | None = None
+    """What went wrong last."""
 
 
 class SessionRecord(BaseModel):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -38,7 +39,7 @@ class SessionFacts(Generic[ConfigT]):
         started: the monotonic clock at that moment, in seconds.
         duration_s: how long it took, once it has ended.
         seeded: what was seeded.
-        trackers: what each tracker knows of the run.
+        trackers: gives what each tracker knows of the run by now.
         wandb_active: whether W&B tracks the run, once that is known.
         wandb_run: the SDK's run object.
         logger_errors: how often the user's logger has raised.
@@ -59,7 +60,7 @@ class SessionFacts(Generic[ConfigT]):
     started: float | None = None
     duration_s: float | None = None
     seeded: tuple[str, ...] | None = None
-    trackers: dict[str, TrackerRecord] = field(default_factory=dict)
+    trackers: Callable[[], dict[str, TrackerRecord]] = dict
     wandb_active: bool | None = None
     wandb_run: wandb.Run | None = None
     logger_errors: int = 0
@@ -161,7 +162,8 @@ class SessionView(Generic[ConfigT]):
         """Give what is known of the session as plain data; what is not set up yet is ``None``."""
         facts = self._facts
         paths = facts.paths
-        known = facts.trackers.get("wandb") if facts.wandb_active else None
+        trackers = facts.trackers()
+        known = trackers.get("wandb") if facts.wandb_active else None
         return {
             "run_name": facts.run_name,
             "session_id": facts.session_id,
@@ -176,7 +178,7 @@ class SessionView(Generic[ConfigT]):
             "fallback_reason": clean(facts.fallback_reason),
             "is_wandb_active": facts.wandb_active,
             "wandb_url": known and known.url,
-            "trackers": {name: record.model_dump() for name, record in facts.trackers.items()},
+            "trackers": {name: record.model_dump() for name, record in trackers.items()},
             "seed": facts.config.env.seed,
             "seeded": None if facts.seeded is None else list(facts.seeded),
             "device": clean(facts.config.env.device),

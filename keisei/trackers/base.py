@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
 
-from keisei.journal.reader import Event, Row
+from keisei.journal.reader import Event, Position, Row
 from keisei.run.state import FinalStatus
+
+__all__ = ["Event", "Position", "Record", "Row", "RunInfo", "Tracker", "TrackerRun"]
 
 Record = Row | Event
 
@@ -36,18 +38,6 @@ class RunInfo:
     attempt: int
     directory: str
     config_text: str
-
-
-class Position(NamedTuple):
-    """A place in the record of a run: behind the row or event with this number.
-
-    Attributes:
-        attempt: the attempt that logged it.
-        seq: its number among the rows and events of that attempt, the first being 0.
-    """
-
-    attempt: int
-    seq: int
 
 
 class TrackerRun(Protocol):

@@ -1,179 +1,317 @@
-"""Start and finish trackers at arm's length: on daemon threads, under deadlines."""
+"""One tracker's lane: a daemon thread that starts it, sends it the run's records, and ends it.
+
+The run's journal is the queue. The thread reads it from the tracker's cursor on, so that a
+tracker that hangs, fails or crawls costs no memory and holds nobody: it falls behind, and catches
+up later, in a later attempt, or by `keisei sync`.
+
+All of the tracker's methods are called on this thread, one at a time. The session only looks:
+each of the attributes is written by the thread alone, and replaced as a whole.
+"""
 
 from __future__ import annotations
 
-import importlib.metadata
-from collections.abc import Awaitable, Callable
+import threading
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Literal
 
-import anyio
-
-from keisei._io.offload import Offloaded, offload
-from keisei.errors import TrackerError, quoted
+from keisei._io.loop import ThreadEvent
+from keisei._io.switching import quick_switches
+from keisei.errors import MissingExtraError, TrackerError
+from keisei.journal.following import Follower, count_after
 from keisei.log import logger
-from keisei.redaction import clean
+from keisei.redaction import clean, redact
 from keisei.run.ownership import TrackerRecord
 from keisei.run.state import FinalStatus
-from keisei.trackers.base import RunInfo, Tracker, TrackerFactory, TrackerRun
+from keisei.trackers import cursor
+from keisei.trackers.base import Position, Record, RunInfo, TrackerRun
+from keisei.trackers.cursor import Cursor
+from keisei.trackers.loading import describe
 
-RunT = TypeVar("RunT", bound=TrackerRun)
+Start = Callable[["Lane"], TrackerRun | None]
+Phase = Literal["connecting", "live", "broken", "finished", "abandoned"]
 
-LOAD_TIMEOUT = 30.0
+BATCH = 256  # records in one call of a tracker
+SEND_TIMEOUT = 30.0  # seconds; a call that takes longer is said to hang
+_FIRST_PAUSE, _LONGEST_PAUSE, _LAST_PAUSE = 0.1, 30.0, 0.1
 
 
-class Trackers:
-    """The trackers of one session: each one's run, and what is recorded of it.
+class Lane:
+    """A tracker's lane; its thread begins with `begin`.
 
     Args:
-        run_name: the run's name, for messages.
+        name: the tracker's name.
+        info: what it is told of the run.
+        start: starts the tracker's run, blocking; gives ``None`` where it is disabled.
+        options: what a named tracker was made with; ``None`` where it cannot be made again.
+        logged: tells how many records this attempt has logged.
+        on_live: called on the thread when the run has started.
+        retry: whether a start that has failed is tried again, and at the end a call.
+
+    Attributes:
+        run: the tracker's run, once it has started.
+        start_timeout: how long its start may take, in seconds, once that is known.
+        made: set when ``start_timeout`` is known.
+        attempted: set when the first start has come to something.
+        done: set when the thread has nothing left to do.
+        problem: what went wrong last; ``None`` where all is well.
+        sent: how many records the tracker was sent.
     """
 
-    def __init__(self, run_name: str) -> None:
-        self.run_name = run_name
-        self.runs: dict[str, TrackerRun] = {}
-        self.records: dict[str, TrackerRecord] = {}
-        self._starting: anyio.CancelScope | None = None
+    def __init__(
+        self,
+        name: str,
+        info: RunInfo,
+        start: Start,
+        *,
+        options: dict[str, object] | None = None,
+        logged: Callable[[], int] = lambda: 0,
+        on_live: Callable[[TrackerRun], object] = lambda run: None,
+        retry: bool = True,
+    ) -> None:
+        self.name, self.info = name, info
+        self.run: TrackerRun | None = None
+        self.problem: str | None = None
+        self.sent = 0
+        self.start_timeout = 0.0
+        self.made, self.attempted, self.done = ThreadEvent(), ThreadEvent(), ThreadEvent()
+        self._start, self._logged, self._on_live, self._retry = start, logged, on_live, retry
+        self._options: dict[str, object] | None = None if options is None else redact(options)
+        self._phase: Phase = "connecting"
+        self._position = cursor.NOWHERE
+        self._earlier = 0
+        self._calling: float | None = None
+        self._said_to_hang = False
+        self._status: FinalStatus | None = None
+        self._send_until = 0.0
+        self._abandoned = False
+        self._bell, self._ending = threading.Event(), threading.Event()
+        self._thread: threading.Thread | None = None
 
-    async def start(self, name: str, start: Callable[[], Awaitable[TrackerRun | None]]) -> bool:
-        """Start a tracker; its failure is one warning, and never raises.
-
-        Args:
-            name: the tracker's name.
-            start: starts it within a deadline of its own; gives ``None`` where it is disabled.
-
-        Returns:
-            Whether the tracker tracks the run.
-        """
+    def begin(self) -> None:
+        """Start the thread; where the system has none left, the end tries again."""
+        thread = threading.Thread(target=self._work, name=f"keisei-{self.name}", daemon=True)
         try:
-            with anyio.CancelScope() as self._starting:
-                run = await start()
-                if run is not None:
-                    self.records[name] = TrackerRecord(
-                        run_id=run.run_id,
-                        upload_as=run.upload_as,
-                        url=clean(run.url),
-                        mode=run.mode,
-                        directory=run.directory,
-                    )
-                    self.runs[name] = run
-        except TimeoutError:
-            logger.warning(
-                "%s did not start in time: run %s goes on without it. Its server may be slow or "
-                "away; give it longer, or use an offline mode.",
-                name,
-                self.run_name,
-            )
-        except Exception as exc:  # noqa: BLE001 - foreign code: no tracker may stop the training
-            problem = describe(exc)
-            logger.warning(
-                "%s did not start (%s): run %s goes on without it.", name, problem, self.run_name
-            )
-        return name in self.runs
+            thread.start()
+            self._thread = thread
+        except RuntimeError as exc:
+            self.problem, self._phase = describe(exc), "broken"
+            self._attempted()
 
-    def stop_starting(self) -> None:
-        """Let nobody wait any longer for a tracker that is still starting."""
-        if self._starting is not None:
-            self._starting.cancel()
+    @property
+    def live(self) -> bool:
+        """Whether the tracker tracks the run."""
+        return self.run is not None
 
-    async def finish(self, status: FinalStatus, timeout: float) -> None:
-        """End the runs of all trackers at the same time; what does not end is abandoned.
+    @property
+    def behind(self) -> int:
+        """How many records the tracker has not got yet."""
+        place = self._position
+        here = place.seq + 1 if place.attempt == self.info.attempt else 0
+        return max(0, self._earlier + self._logged() - here)
+
+    @property
+    def hanging(self) -> float | None:
+        """How long a call of the tracker has not returned, in seconds, where that is too long."""
+        began = self._calling
+        took = 0.0 if began is None else time.monotonic() - began
+        return took if took > SEND_TIMEOUT else None
+
+    def record(self) -> TrackerRecord:
+        """Give what is known of the tracker by now."""
+        run, phase, problem = self.run, self._phase, self.problem
+        if phase == "live" and (hanging := self.hanging) is not None:
+            phase, problem = "broken", f"it has not answered for {hanging:.0f} s"
+        return TrackerRecord(
+            run_id=run.run_id if run is not None else None,
+            upload_as=run.upload_as if run is not None else None,
+            url=clean(run.url) if run is not None else None,
+            mode=run.mode if run is not None else "online",
+            directory=run.directory if run is not None else None,
+            state="abandoned" if self._abandoned else phase,
+            behind=self.behind,
+            problem=problem,
+        )
+
+    def wake(self) -> None:
+        """Tell the thread that there may be more to send; never waits."""
+        self._bell.set()
+        if not self._said_to_hang and (hanging := self.hanging) is not None:
+            self._said_to_hang = True
+            text = "%s has not answered for %.0f s: run %s goes on, and what it misses is kept"
+            logger.warning(text, self.name, hanging, self.info.run_name)
+
+    def end(self, status: FinalStatus, send_for: float) -> None:
+        """Have the thread send what is left, and end the tracker's run; does not wait for it.
 
         Args:
             status: how the run ended.
-            timeout: the longest that all of it takes, in seconds.
+            send_for: how long it may still send, in seconds.
         """
-        # All of them begin now, and no task of ours is needed that somebody could cancel.
-        begun = {
-            name: Offloaded(partial(run.finish, status), None, f"keisei-{name}-finish")
-            for name, run in self.runs.items()
-        }
-        deadline = anyio.current_time() + timeout
-        for name, call in begun.items():
-            ended = await _finished(name, self.runs[name], call, timeout, deadline)
-            state = "finished" if ended else "abandoned"
-            self.records[name] = self.records[name].model_copy(update={"state": state})
+        self._send_until = time.monotonic() + send_for
+        self._status = status
+        self._ending.set()
+        self._bell.set()
+        self._attempted()
+        if self._thread is None:
+            self.begin()
 
+    def join(self, timeout: float) -> None:
+        """Wait until the thread has nothing left to do; blocks.
 
-async def start(backend: str | Tracker, options: dict[str, Any], run: RunInfo) -> TrackerRun:
-    """Start a tracker's run within the tracker's own deadline.
+        Args:
+            timeout: the longest wait, in seconds; what is not done then is abandoned.
+        """
+        if self._thread is not None:
+            self._thread.join(timeout)
+        if not self.done.is_set():
+            self.abandon()
 
-    Args:
-        backend: the tracker, or the name of an installed one.
-        options: what a named one is made with.
-        run: what it is told of the run.
+    def abandon(self) -> None:
+        """Let the thread be: when it comes back, it ends the tracker's run, and keeps nothing."""
+        self._abandoned = True
 
-    Raises:
-        TrackerError: no installed package offers it.
-        TimeoutError: it did not start in time. What it raises is raised as it is.
-    """
-    tracker = await load_tracker(backend, options) if isinstance(backend, str) else backend
-    return await start_within(tracker.start_timeout, partial(tracker.start, run), tracker.name)
+    def _work(self) -> None:
+        try:
+            with suppress(OSError):
+                self._position = cursor.load(self.info.directory, self.name).position
+                self._count_earlier()
+            run = self._connect()
+            if run is not None:
+                self._follow(run)
+                self._finish(run)
+        finally:
+            self._attempted()
+            self.done.set()
 
+    def _connect(self) -> TrackerRun | None:
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                run = self._start(self)
+            except BaseException as exc:  # noqa: BLE001 - foreign code, on a thread of its own
+                self.problem, self._phase = describe(exc), "broken"
+                hopeless = isinstance(exc, (TrackerError, MissingExtraError))
+                del exc  # or its traceback would hold what the tracker has made
+                self._attempted()
+                if hopeless or not self._retry or self._ending.wait(pause):
+                    return None
+                pause = min(pause * 2, _LONGEST_PAUSE)
+                continue
+            if run is not None:
+                self.run, self.problem, self._phase = run, None, "live"
+                self._on_live(run)
+                self._store("live")
+            self._attempted()
+            return run
 
-async def start_within(timeout: float, start: Callable[[], RunT], name: str) -> RunT:
-    """Start a tracker's run within a deadline; one that comes alive later is closed at once.
+    def _attempted(self) -> None:
+        self.attempted.set()  # first: who waits for the other one looks at it then
+        self.made.set()
 
-    Args:
-        timeout: the longest wait, in seconds.
-        start: the blocking call that gives the run.
-        name: the tracker's name, for its thread.
+    def _follow(self, run: TrackerRun) -> None:
+        """Send what there is and what comes, until the end."""
+        follower: Follower | None = None
+        pause = 0.0
+        while not self._abandoned:
+            self._bell.clear()
+            ending = self._ending.is_set()  # before the look: then it sees all that there is
+            if ending and self._position_is_final():
+                break
+            try:
+                if follower is None:
+                    follower = Follower(self.info.directory, self._place(run), self.info.attempt)
+                sent = self._send(run, follower)
+                pause = 0.0
+            except BaseException as exc:  # noqa: BLE001 - foreign code, on a thread of its own
+                self.problem, self._phase = describe(exc), "broken"
+                del exc
+                self._calling = None
+                if follower is not None:
+                    follower.close()
+                    follower = None
+                pause = min(max(2 * pause, _FIRST_PAUSE), _LONGEST_PAUSE)
+                if not self._ending.wait(pause):
+                    continue
+                if not self._retry or time.monotonic() + _LAST_PAUSE > self._send_until:
+                    break
+                time.sleep(_LAST_PAUSE)
+                continue
+            if sent:
+                if ending and time.monotonic() > self._send_until:
+                    break
+            elif ending:
+                break
+            else:
+                self._bell.wait()
+        if follower is not None:
+            follower.close()
 
-    Raises:
-        TimeoutError: the deadline passed. What the tracker raises is raised as it is.
-    """
-    return await offload(start, timeout=timeout, on_late=_close, name=f"keisei-{name}-start")
+    def _position_is_final(self) -> bool:
+        """Tell whether there is nothing to send, without asking the tracker or the disk."""
+        return self._phase == "live" and self._logged() == 0 and self._earlier == 0
 
+    def _send(self, run: TrackerRun, follower: Follower) -> bool:
+        with quick_switches():
+            records = follower.read(BATCH)
+            if records:
+                self._calling = time.monotonic()
+                run.send(records)
+                self._calling = None
+        if self._said_to_hang:
+            self._said_to_hang = False
+        if self._phase == "broken":
+            self.problem, self._phase = None, "live"
+        if records and not self._abandoned:
+            self._passed(records)
+            self._store("live")
+        return bool(records)
 
-def _close(late: TrackerRun) -> None:
-    """Close a run that came alive when nobody waited for it any more: it never tracked a thing."""
-    with suppress(Exception):
-        late.finish("failed")
+    def _passed(self, records: Sequence[Record]) -> None:
+        own = self.info.attempt
+        if records[0].attempt != own:
+            self._earlier -= sum(record.attempt != own for record in records)
+        self._position = Position(records[-1].attempt, records[-1].seq)
+        self.sent += len(records)
 
+    def _place(self, run: TrackerRun) -> Position:
+        """Tell behind which record to go on."""
+        self._calling = time.monotonic()
+        told = run.position()
+        self._calling = None
+        if told is not None and told != self._position:
+            self._position = Position(*told)
+            self._count_earlier()
+        return self._position
 
-async def _finished(
-    name: str, run: TrackerRun, call: Offloaded[None], timeout: float, deadline: float
-) -> bool:
-    try:
-        await call.result(max(0.0, deadline - anyio.current_time()))
-    except TimeoutError:
-        problem = f"did not finish within {timeout:.1f} s"
-    except Exception as exc:  # noqa: BLE001 - foreign code: no tracker may harm the end
-        problem = f"failed to finish ({describe(exc)})"
-    else:
-        return True
-    kept = f"; its local files are in {quoted(run.directory, 300)}" if run.directory else ""
-    logger.warning("%s %s: the run is abandoned there%s", name, problem, kept)
-    return False
+    def _count_earlier(self) -> None:
+        self._earlier = count_after(self.info.directory, self._position, self.info.attempt - 1)
 
+    def _finish(self, run: TrackerRun) -> None:
+        assert self._status is not None or self._abandoned
+        if self.behind and self.problem is None:
+            self.problem = "it is too slow for what is logged"
+        try:
+            run.finish(self._status or "failed")
+            self._phase = "finished"
+        except BaseException as exc:  # noqa: BLE001 - foreign code, on a thread of its own
+            self.problem, self._phase = f"it failed to finish ({describe(exc)})", "abandoned"
+            del exc
+        self._store(self._phase)
 
-def describe(exc: BaseException) -> str:
-    """Describe an error in one line, secrets hidden."""
-    text = str(exc)
-    return f"{type(exc).__name__}: {quoted(text, 300)[1:-1]}" if text else type(exc).__name__
-
-
-async def load_tracker(name: str, options: dict[str, Any]) -> Tracker:
-    """Make the tracker that an entry point of the group `keisei.trackers` names.
-
-    Finding and importing it blocks, and so is done at arm's length, too.
-
-    Args:
-        name: the entry point's name, such as ``"wandb"``.
-        options: what its factory is called with.
-
-    Raises:
-        TrackerError: no installed package offers it.
-        TimeoutError: it did not load within 30 s.
-    """
-    return await offload(lambda: _load(name, options), timeout=LOAD_TIMEOUT, name="keisei-load")
-
-
-def _load(name: str, options: dict[str, Any]) -> Tracker:
-    found = importlib.metadata.entry_points(group="keisei.trackers")
-    for entry_point in found:
-        if entry_point.name == name:
-            return cast(TrackerFactory, entry_point.load())(**options)
-    known = ", ".join(sorted({entry_point.name for entry_point in found})) or "none"
-    raise TrackerError(f"no tracker is called {quoted(name)}; installed: {known}")
+    def _store(self, state: Phase) -> None:
+        """Keep the cursor; nothing is kept by a thread that comes back after it was left."""
+        if self._abandoned:
+            return
+        kept = Cursor(
+            attempt=self._position.attempt,
+            seq=self._position.seq,
+            options=self._options,
+            known=self.record().model_copy(update={"state": state}),
+        )
+        try:
+            cursor.store(self.info.directory, self.name, kept)
+        except OSError as exc:
+            # The tracker's own account, or a row twice in the worst case, is better than none.
+            self.problem = f"its place cannot be kept ({describe(exc)})"

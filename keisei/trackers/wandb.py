@@ -11,13 +11,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from keisei._io import files
-from keisei.config_schema import AppConfig, WandbConfig, WandbMode
+from keisei.config_schema import AppConfig, WandbConfig, WandbMode, wants_wandb
 from keisei.errors import TrackerError, quoted
 from keisei.log import logger
 from keisei.redaction import clean
 from keisei.run.state import FinalStatus
-from keisei.trackers import lane, wandb_sdk, wandb_upload
+from keisei.trackers import wandb_sdk, wandb_upload
 from keisei.trackers.base import Position, Record, RunInfo, Tracker, TrackerRun
+from keisei.trackers.loading import describe
+from keisei.trackers.starting import start_within
 from keisei.trackers.wandb_exit import exit_guard
 from keisei.trackers.wandb_rows import FLUSH_INTERVAL, Rows
 
@@ -132,7 +134,7 @@ class WandbTracker(Tracker):
                 raise
             wandb_sdk.free_id(run.session_id)
             offline = _init(sdk, config, run, "offline", run.session_id)
-            return replace(offline, fallback_reason=lane.describe(exc))
+            return replace(offline, fallback_reason=describe(exc))
 
 
 async def setup_wandb(config: AppConfig, run: RunInfo) -> WandbRun | None:
@@ -151,7 +153,7 @@ async def setup_wandb(config: AppConfig, run: RunInfo) -> WandbRun | None:
     Raises:
         TimeoutError: W&B did not start in time. What its SDK raises is raised as it is.
     """
-    if not config.logging.wandb_enabled:
+    if not wants_wandb(config):
         return None
     mode = requested_mode(config.wandb, os.environ)
     if mode == "disabled":
@@ -162,11 +164,11 @@ async def setup_wandb(config: AppConfig, run: RunInfo) -> WandbRun | None:
     reserve = min(2.0, timeout / 4) if fall_back else 0.0
     start, substitute = partial(tracker.start, run), partial(tracker.start_substitute, run)
     try:
-        started = await lane.start_within(timeout - reserve, start, tracker.name)
+        started = await start_within(timeout - reserve, start, tracker.name)
     except TimeoutError:
         if not fall_back:
             raise
-        started = await lane.start_within(reserve, substitute, tracker.name)
+        started = await start_within(reserve, substitute, tracker.name)
     if started.fallback_reason is not None:
         logger.warning(
             "W&B cannot be reached (%s): run %s is tracked offline, in %s. Upload it with "

@@ -61,6 +61,7 @@ class LocalRun:
         directory: an absolute path.
         alive: whether its owner lives.
         attempts: its run files, the oldest first.
+        record: its own record.
     """
 
     name: str
@@ -68,10 +69,11 @@ class LocalRun:
     directory: str
     alive: bool
     attempts: tuple[Attempt, ...]
+    record: SessionRecord
 
 
 def find_runs(root: str, wanted: Iterable[str] = ()) -> list[LocalRun]:
-    """Find the runs under a root that have files of W&B's.
+    """Find the runs under a root.
 
     Args:
         root: where runs live.
@@ -86,7 +88,7 @@ def find_runs(root: str, wanted: Iterable[str] = ()) -> list[LocalRun]:
         with suppress(FileNotFoundError):
             names = sorted(os.listdir(root))
         found = [run for name in names if (run := _run(os.path.join(root, name)))]
-    return list({run.directory: run for run in found if run.attempts}.values())
+    return list({run.directory: run for run in found}.values())
 
 
 def _find(root: str, name: str) -> LocalRun:
@@ -107,7 +109,9 @@ def _run(place: str) -> LocalRun | None:
         return None
     owner = record.owner
     alive = record.status == "running" and process.lives(owner.host, owner.pid, owner.process_start)
-    return LocalRun(record.run_name, record.session_id, place, alive, tuple(attempts_in(place)))
+    return LocalRun(
+        record.run_name, record.session_id, place, alive, tuple(attempts_in(place)), record
+    )
 
 
 def attempts_in(place: str) -> list[Attempt]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import http.client
 import importlib
 import os
@@ -11,9 +10,10 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
+
+from keisei._io.switching import quiet_imports
 
 _import_lock = threading.Lock()
 
@@ -27,42 +27,12 @@ def load_sdk() -> Any:
     with _import_lock:
         if "wandb" in sys.modules:
             return importlib.import_module("wandb")
-        with _no_collection(), _quick_switches():
+        with quiet_imports():
             sdk = importlib.import_module("wandb")
             with suppress(Exception):  # private names of the SDK
                 importlib.import_module("wandb.sdk.launch")  # 115 ms of the first init
                 base_url()  # loads its settings; threads that did so together saw the defaults
             return sdk
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Keep the garbage collector off what an import makes: 25 ms with the whole loop held.
-
-    It would look at all of it again as soon as it is enabled, were it not moved to the oldest
-    generation: that is what freezing does, and thawing at once leaves it there.
-    """
-    collecting, frozen = gc.isenabled(), gc.get_freeze_count()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if frozen < 1000:  # the interpreter's own few; more are the program's, and stay frozen
-            gc.freeze()
-            gc.unfreeze()
-        if collecting:
-            gc.enable()
-
-
-@contextmanager
-def _quick_switches() -> Iterator[None]:
-    """Let the loop's thread in every 0.5 ms and not every 5 while an import runs beside it."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(0.0005)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(interval)
 
 
 def logged_in(sdk: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,13 +19,15 @@ from keisei.run import identity
 from keisei.run.record import info_lines, start_line
 from keisei.run.state import FinalStatus, Step, check_final, require
 from keisei.run.view import ConfigT, SessionFacts
-from keisei.trackers import lane
-from keisei.trackers.base import RunInfo, Tracker, TrackerRun
+from keisei.trackers.base import Tracker
+from keisei.trackers.lanes import Trackers
+from keisei.trackers.loading import describe
 from keisei.training import callbacks, directories, utils
 from keisei.training.callbacks import LoggerFunc
 from keisei.training.ending import Ending, OneStep
 from keisei.training.interruption import Tell
 from keisei.training.recording import Recorder, SessionRecording
+from keisei.training.tracking import Tracking
 
 
 class AsyncSessionManager(SessionRecording[ConfigT]):
@@ -52,10 +54,16 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
             session_id=identity.new_session_id(),
         )
         self._one_step = OneStep(self._facts)
-        self._trackers = lane.Trackers(self._facts.run_name)
-        self._facts.trackers = self._trackers.records
         self._recorder = Recorder()
-        self._ending = Ending(self._facts, self._trackers, self._recorder, self._one_step)
+        self._trackers = Trackers(self._facts.run_name, self._recorder.logged)
+        self._recorder.on_written = self._trackers.wake
+        self._facts.trackers = self._trackers.records
+        self._tracking = Tracking(
+            self._facts, self._trackers, lambda: self._ending.owned, self._serialized
+        )
+        self._ending = Ending(
+            self._facts, self._trackers, self._tracking, self._recorder, self._one_step
+        )
         self._interruption = self._ending.interruption
         self._entered = False
         self._config_text: str | None = None
@@ -83,7 +91,12 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
         try:
             await checkpoint()  # a thousand that are made at once give the loop back first
             await self.setup_directories()
-            await self.setup_wandb()
+            if self.config.tracking.wait:
+                await self.setup_wandb()
+                await self.setup_trackers()
+            else:
+                async with self._one_step():
+                    await self._tracking.begin()
             await self.save_effective_config()
             await self.setup_seeding()
             await self.log_session_start()
@@ -169,22 +182,30 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
         Raises:
             NotReadyError: the directories are not set up.
         """
-        facts = self._facts
         async with self._one_step():
-            if facts.wandb_active is None:
-                require(Step.WANDB, facts.done, facts.status)
-                facts.wandb_active = await self._start_tracker("wandb", self._start_wandb)
-                facts.done.add(Step.WANDB)
-                if facts.wandb_active:
-                    native: Any = self._trackers.runs["wandb"].native
-                    facts.wandb_run = native
-            return facts.wandb_active
+            if self._facts.wandb_active is None:
+                require(Step.WANDB, self._facts.done, self._facts.status)
+            return await self._tracking.wandb()
 
-    async def _start_wandb(self) -> TrackerRun | None:
-        return await utils.setup_wandb(self.config, await self._run_info())
+    async def setup_trackers(self) -> dict[str, bool]:
+        """Start the trackers that the config names; their failures are a warning each.
+
+        Returns:
+            By name, whether the tracker tracks the run by now. One that does not is tried again
+            while the session lives, and gets then what was logged before.
+
+        Raises:
+            NotReadyError: the directories are not set up.
+        """
+        async with self._one_step():
+            require(Step.WANDB, self._facts.done, self._facts.status)
+            return await self._tracking.named()
 
     async def setup_remote_logging(self, backend: str | Tracker, **options: object) -> bool:
         """Start one more tracker on the run; its failures are one warning, and never raise.
+
+        It gets all that the run has logged, also before. Where it fails it is tried again, later
+        and later, and then gets what it has missed.
 
         Args:
             backend: the name of an installed tracker (an entry point of the group
@@ -192,43 +213,14 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
             options: what the named tracker is made with.
 
         Returns:
-            Whether the tracker tracks this run.
+            Whether the tracker tracks this run by now.
 
         Raises:
             NotReadyError: the directories are not set up.
         """
-        name = backend if isinstance(backend, str) else backend.name
-
-        async def start() -> TrackerRun:
-            return await lane.start(backend, options, await self._run_info())
-
         async with self._one_step():
             require(Step.WANDB, self._facts.done, self._facts.status)
-            return name in self._trackers.runs or await self._start_tracker(name, start)
-
-    async def _run_info(self) -> RunInfo:
-        facts = self._facts
-        assert facts.paths is not None
-        return RunInfo(
-            session_id=facts.session_id,
-            run_name=facts.run_name,
-            attempt=facts.attempt,
-            directory=facts.paths.run_artifact_dir,
-            config_text=await self._serialized(),
-        )
-
-    async def _start_tracker(
-        self, name: str, start: Callable[[], Awaitable[TrackerRun | None]]
-    ) -> bool:
-        """Start a tracker, and note it in the session's record."""
-        started = await self._trackers.start(name, start)
-        if started:
-            try:
-                assert self._ending.owned is not None
-                await self._ending.owned.update(trackers=dict(self._trackers.records))
-            except (OSError, RuntimeError) as exc:
-                logger.warning("the record of run %s cannot be written: %s", self.run_name, exc)
-        return started
+            return await self._tracking.add(backend, options)
 
     async def save_effective_config(self) -> None:
         """Write `effective_config.json`, whole or not at all, secrets hidden.
@@ -245,7 +237,7 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
             try:
                 text = await self._serialized()
             except Exception as exc:  # noqa: BLE001 - the user's own serializers
-                problem = f"{path}: the config has no JSON form ({lane.describe(exc)})"
+                problem = f"{path}: the config has no JSON form ({describe(exc)})"
                 raise ConfigSaveError(problem) from None
             try:
                 await self._ending.owned.save_config(text)
@@ -291,7 +283,7 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
         Raises:
             NotReadyError: the directories are not set up.
         """
-        known = self._facts.trackers.get("wandb") if self._facts.wandb_active else None
+        known = self._facts.trackers().get("wandb") if self._facts.wandb_active else None
         lines = info_lines(
             self.config,
             self.run_name,

@@ -108,6 +108,10 @@ class SessionManager(SessionRecording[ConfigT]):
         """Start tracking the run with W&B; see `AsyncSessionManager`."""
         return portal.call(self._session.setup_wandb)
 
+    def setup_trackers(self) -> dict[str, bool]:
+        """Start the trackers that the config names; see `AsyncSessionManager`."""
+        return portal.call(self._session.setup_trackers)
+
     def setup_remote_logging(self, backend: str | Tracker, **options: object) -> bool:
         """Start one more tracker on the run; see `AsyncSessionManager`."""
         return portal.call(self._session.setup_remote_logging, backend, **options)

@@ -10,7 +10,7 @@ import anyio
 from keisei._io import files
 from keisei.config_schema import AppConfig, weigh
 from keisei.log import logger
-from keisei.trackers.lane import describe
+from keisei.trackers.loading import describe
 
 LOGGER_TIMEOUT = 10.0
 LIGHT = 1000  # values in a config that are serialised on the loop: about 5 ms

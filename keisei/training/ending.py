@@ -13,10 +13,11 @@ from keisei._io.offload import whole
 from keisei.log import logger
 from keisei.run.state import FINAL, FinalStatus, check_final
 from keisei.run.view import SessionFacts
-from keisei.trackers.lane import Trackers
+from keisei.trackers.lanes import Trackers
 from keisei.training.directories import OwnedRun
 from keisei.training.interruption import LAST_WORDS, Interruption
 from keisei.training.recording import Recorder
+from keisei.training.tracking import Tracking
 
 JOURNAL_TIMEOUT = 30.0  # seconds; what could not be written by then is said to be lost
 
@@ -49,7 +50,8 @@ class Ending:
 
     Args:
         facts: what is known of the session.
-        trackers: the session's trackers.
+        trackers: the lanes of the session's trackers.
+        tracking: starts them.
         recorder: what the session records with.
         one_step: lets one step at a time work.
     """
@@ -58,6 +60,7 @@ class Ending:
         self,
         facts: SessionFacts[Any],
         trackers: Trackers,
+        tracking: Tracking,
         recorder: Recorder,
         one_step: OneStep,
     ) -> None:
@@ -65,6 +68,7 @@ class Ending:
         self.interruption = Interruption()
         self._facts = facts
         self._trackers = trackers
+        self._tracking = tracking
         self._recorder = recorder
         self._one_step = one_step
         self._ended: anyio.Event | None = None
@@ -83,7 +87,7 @@ class Ending:
         if self._ended is None:
             self._ended = anyio.Event()
             facts.status = final
-            self._trackers.stop_starting()
+            self._tracking.stop_starting()
             await self._end(final, self._ended, timeout)
         else:
             with anyio.move_on_after(files.FILE_TIMEOUT + timeout):
@@ -109,7 +113,7 @@ class Ending:
         finally:
             try:
                 # The clock starts here: a slow disk is no reason to leave a tracker that is well.
-                if self._trackers.runs:
+                if self._trackers.lanes:
                     await self._whole(partial(self._end_trackers, final, timeout), timeout)
             finally:
                 self.interruption.stop()
@@ -135,7 +139,7 @@ class Ending:
         # A little before the deadline, so that what came of it can be recorded.
         await self._trackers.finish(final, timeout - min(0.1, timeout / 10))
         if self.owned is not None:
-            await self._recorded(self.owned.update(trackers=dict(self._trackers.records)))
+            await self._recorded(self.owned.update(trackers=self._trackers.records()))
 
     async def _recorded(self, written: Awaitable[None]) -> None:
         try:

@@ -25,6 +25,7 @@ class Recorder:
     Attributes:
         journal: the attempt's journal; ``None`` while nothing has been logged.
         ready: whether something may be logged: the run's directory is the session's own.
+        on_written: called on the journal's thread each time that rows have been written.
     """
 
     _making = threading.Lock()
@@ -32,6 +33,7 @@ class Recorder:
     def __init__(self) -> None:
         self.journal: Journal | None = None
         self.ready = False
+        self.on_written: Callable[[], object] | None = None
         self._make: Callable[[], Journal] | None = None
 
     def open(self, paths: RunPaths, attempt: int, config: JournalConfig) -> None:
@@ -44,6 +46,7 @@ class Recorder:
             max_delay=config.max_delay,
             capacity=config.capacity,
             policy=config.when_full,
+            on_written=self.on_written,
         )
         self.ready = True
 
@@ -53,6 +56,10 @@ class Recorder:
             if self.journal is None and self.ready and self._make is not None:
                 self.journal = self._make()
             return self.journal
+
+    def logged(self) -> int:
+        """Tell how many rows and events this attempt has logged."""
+        return 0 if self.journal is None else self.journal.counters.logged
 
     @property
     def started(self) -> bool:

@@ -1,0 +1,72 @@
+"""Lets the loop in sooner while foreign code computes, or is imported, beside it."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_INTERVAL = 0.0005  # seconds; the interpreter's own is 5 ms
+_lock = threading.Lock()
+_busy = 0
+_own = 0.005
+_importing = 0
+_collecting = True
+
+
+@contextmanager
+def quick_switches() -> Iterator[None]:
+    """Let a thread that waits for the interpreter in every 0.5 ms, and not every 5.
+
+    The interval is the interpreter's, not a thread's: it is what it was before when the last of
+    those who have asked for it is done.
+    """
+    global _busy, _own
+    with _lock:
+        if _busy == 0:
+            _own = sys.getswitchinterval()
+            sys.setswitchinterval(min(_INTERVAL, _own))
+        _busy += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _busy -= 1
+            if _busy == 0:
+                sys.setswitchinterval(_own)
+
+
+@contextmanager
+def quiet_imports(library: str | None = None) -> Iterator[None]:
+    """Import on a thread with quick switches, and with the garbage collector off what it makes.
+
+    The collector would hold the whole interpreter (for a large library 25 to 150 ms at a time),
+    and look at all of it again as soon as it is enabled, were it not moved to the oldest
+    generation: that is what freezing does, and thawing at once leaves it there.
+
+    Args:
+        library: what is imported; where it has been already, nothing is changed.
+    """
+    if library in sys.modules:
+        yield
+        return
+    global _importing, _collecting
+    with _lock:
+        if _importing == 0:
+            _collecting = gc.isenabled()
+            gc.disable()
+        _importing += 1
+    frozen = gc.get_freeze_count()
+    try:
+        with quick_switches():
+            yield
+    finally:
+        if frozen < 1000:  # the interpreter's own few; more are the program's, and stay frozen
+            gc.freeze()
+            gc.unfreeze()
+        with _lock:
+            _importing -= 1
+            if _importing == 0 and _collecting:
+                gc.enable()

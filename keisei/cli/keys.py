@@ -1,0 +1,85 @@
+"""Metrics by name or pattern, and how their names and numbers are shown."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+
+from rich.cells import cell_len
+from rich.console import Console
+
+from keisei.cli.shared import plain
+from keisei.errors import quoted
+
+
+def places_of(wanted: Sequence[str], keys: Sequence[str]) -> list[int]:
+    """Give the places of the metrics that are wanted, in their order; all where nothing is.
+
+    Args:
+        wanted: names, or patterns as the shell has them; a name that is there is no pattern.
+        keys: the names of metrics.
+    """
+    patterns = [pattern for pattern in wanted if pattern not in keys]
+    return [
+        place
+        for place, key in enumerate(keys)
+        if not wanted or key in wanted or any(fnmatchcase(key, pattern) for pattern in patterns)
+    ]
+
+
+def unknown(wanted: Iterable[str], keys: Iterable[str]) -> str | None:
+    """Say which of the wanted metrics there is not, and what there is; ``None`` if all are."""
+    there = sorted(keys)
+    for name in wanted:
+        if not places_of([name], there):
+            near = difflib.get_close_matches(name, there, 5) or there[:5]
+            more = f" and {len(there) - len(near)} more" if len(there) > len(near) else ""
+            listed = (
+                f": there is {', '.join(map(quoted, near))}{more}" if near else ": there is none"
+            )
+            return f"there is no metric {quoted(name)}{listed}"
+    return None
+
+
+def number(value: float) -> str:
+    """Give a number with few significant digits."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int) and abs(value) < 10**9:
+        return str(value)
+    return f"{as_float(value):.4g}"
+
+
+def as_float(value: float) -> float:
+    """Give a number as a float; an integer that is too large for one is infinite."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def shortened(text: str, width: int, console: Console) -> str:
+    """Give printable text of at most so many columns: what is too long loses its middle.
+
+    Args:
+        text: anything; what is not printable is escaped.
+        width: how many columns.
+        console: where it goes.
+    """
+    text = plain(text, console)
+    if cell_len(text) <= width:
+        return text
+    mark = "…" if console.encoding.lower().startswith("utf") else "..."
+    left = (width - len(mark) + 1) // 2
+    return _fit(text, left) + mark + _fit(text[::-1], width - len(mark) - left)[::-1]
+
+
+def _fit(text: str, width: int) -> str:
+    used = 0
+    for place, character in enumerate(text):
+        used += cell_len(character)
+        if used > width:
+            return text[:place]
+    return text

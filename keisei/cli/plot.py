@@ -1,0 +1,190 @@
+"""`keisei plot`: a run's metrics, drawn in the terminal or to a picture."""
+
+from __future__ import annotations
+
+import os
+import sys
+from array import array
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import zip_longest
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from keisei.cli.charts import Line, Look, Panel, chart, legend
+from keisei.cli.drawing import check_picture, draw_picture
+from keisei.cli.keys import places_of, shortened, unknown
+from keisei.cli.program import app
+from keisei.cli.series import Axis, Series, has_steps, keys_of, read_series
+from keisei.cli.shared import Keys, Root, Run, find_run, plain, root_of_runs, stop
+from keisei.errors import MissingExtraError, quoted
+
+_IN_TERMINAL, _IN_PICTURE, _NAMED = 9, 16, 64  # the most panels
+_TITLE = 48  # columns of a metric's name
+_NARROWEST = 56  # columns of a chart beside another one
+_TIMES = ((172_800.0, 86_400.0, "days"), (7200.0, 3600.0, "h"), (120.0, 60.0, "min"), (0, 1.0, "s"))
+
+
+@app.command()
+def plot(
+    run: Run,
+    keys: Keys = None,
+    root: Root = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="Draw to this .png or .svg file.")
+    ] = None,
+    others: Annotated[
+        list[str] | None, typer.Option("--with", metavar="RUN", help="Compare with this run, too.")
+    ] = None,
+    x: Annotated[Axis | None, typer.Option(help="What x is; steps, if the rows have any.")] = None,
+    smooth: Annotated[
+        float, typer.Option(min=0, max=0.9999, help="How much smoother, from 0 to under 1.")
+    ] = 0.0,
+    log_y: Annotated[bool, typer.Option("--log-y", help="A logarithmic y axis.")] = False,
+) -> None:
+    """Draw a run's metrics, merged over its attempts, in the terminal or to a picture.
+
+    What a resumed attempt has done again is drawn once. NaN and infinities leave gaps, which is
+    said. A picture is written whole or not at all.
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    try:
+        kind = check_picture(output) if output is not None else None
+        place = root_of_runs(root)[0]
+        runs = list(dict.fromkeys(find_run(place, name) for name in [run, *(others or [])]))
+        there = list(dict.fromkeys(key for directory in runs for key in keys_of(directory)))
+        names = _names(runs, console)
+        if not there:
+            stop("plot", f"no metrics have been logged in {', '.join(names)}")
+        if problem := unknown(keys or [], there):
+            stop("plot", problem)
+        wanted = [there[i] for i in places_of(keys or [], there)]
+        most = _NAMED if keys else _IN_TERMINAL if kind is None else _IN_PICTURE
+        left_out, wanted = wanted[most:], wanted[:most]
+        axis = x or ("step" if any(map(has_steps, runs)) else "row")
+        with _progress() as say:
+            found = [
+                read_series(
+                    directory,
+                    wanted,
+                    axis,
+                    lambda rows, name=name: say(f"reading {name}: {rows:,} rows"),  # type: ignore[misc]
+                    weight=smooth,
+                    log=log_y,
+                )
+                for directory, name in zip(runs, names, strict=True)
+            ]
+            unit = _in_units(found) if axis == "time" else ""
+            each = [
+                _panel(key, [one[key] for one in found], names, smooth, console) for key in wanted
+            ]
+            panels = [panel for panel in each if panel is not None]
+            if not panels:
+                stop("plot", f"no row has a value of {quoted(wanted[0])} that still counts")
+            label = {"step": "step", "row": "row", "time": f"time since the first row, {unit}"}
+            if kind is not None and output is not None:
+                say("drawing")
+                title = " · ".join(names)
+                draw_picture(output, kind, title, panels, label[axis], log=log_y)
+        if kind is None:
+            _print(console, panels, f"{', '.join(names)}, by {label[axis]}", log=log_y)
+        else:
+            what = "1 metric" if len(panels) == 1 else f"{len(panels)} metrics"
+            console.print(Text(plain(f"{what} drawn to {output}", console)))
+    except (OSError, ValueError, MissingExtraError) as exc:
+        if isinstance(exc, BrokenPipeError):
+            raise
+        stop("plot", str(exc))
+    except KeyboardInterrupt:
+        stop("plot", "interrupted: nothing is written", 130)
+    if left_out:
+        some = ", ".join(shortened(key, _TITLE, console) for key in left_out[:10])
+        more = f" and {len(left_out) - 10} more" if len(left_out) > 10 else ""
+        console.print(Text(f"left out, to be drawn by name: {some}{more}", "dim"))
+    sys.stdout.flush()
+
+
+def _names(runs: list[str], console: Console) -> list[str]:
+    """Give the runs' names; their paths where names are the same."""
+    names = list(map(os.path.basename, runs))
+    unique = len(set(names)) == len(names)
+    return [
+        shortened(name if unique else path, 60, console)
+        for name, path in zip(names, runs, strict=True)
+    ]
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """Give what tells of the progress, in a terminal."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield lambda text: None
+        return
+    with console.status("reading") as status:
+        yield lambda text: status.update(Text(plain(text, console)))
+
+
+def _panel(
+    key: str, found: list[Series], names: list[str], weight: float, console: Console
+) -> Panel | None:
+    """Give the panel of a metric; ``None`` where no run has a row of it."""
+    if not any(series.rows for series in found):
+        return None
+    panel = Panel(shortened(key, _TITLE, console))
+    smooth = []
+    for colour, (series, name) in enumerate(zip(found, names, strict=True)):
+        if series.smooth is not None:
+            panel.lines.append(Line(f"{name}, as logged", series.points, colour, pale=True))
+            smooth.append(Line(f"{name}, smoothed {weight:g}", series.smooth, colour))
+        else:
+            panel.lines.append(Line(name, series.points, colour))
+        if series.note:
+            whose = f"{name}: " if len(found) > 1 else ""
+            panel.notes.append(f"{whose}{series.note} not drawn")
+    panel.lines += smooth
+    return panel
+
+
+def _in_units(found: list[dict[str, Series]]) -> str:
+    """Turn seconds into the unit that suits them, and name it."""
+    points = [
+        points
+        for one in found
+        for series in one.values()
+        for points in (series.points, series.smooth)
+        if points is not None
+    ]
+    longest = max((max(one.xs) for one in points if one.xs), default=0.0)
+    size, unit = next((size, unit) for least, size, unit in _TIMES if longest >= least)
+    for one in points:
+        one.xs = array("d", [x / size for x in one.xs])
+        one.gaps = array("d", [x / size for x in one.gaps])
+    return unit
+
+
+def _print(console: Console, panels: list[Panel], title: str, *, log: bool) -> None:
+    """Print charts, side by side where there is room for that."""
+    width = max(24, console.width - 1)
+    beside = max(1, min(3, len(panels), width // _NARROWEST))
+    tall = 10 if len(panels) > 1 else max(10, min(24, console.height - 6))
+    unicode = console.encoding.lower().startswith("utf")
+    colour = console.is_terminal and not console.no_color
+    look = Look(width // beside - 2 * (beside > 1), tall, log, unicode, colour)
+    console.print(Text(title, "bold"))
+    lines = {line.name: line for panel in panels for line in panel.lines}
+    if len(lines) > 1:
+        console.print(legend(list(lines.values()), look))
+    for i in range(0, len(panels), beside):
+        charts = [chart(panel, look) for panel in panels[i : i + beside]]
+        for row in zip_longest(*charts, fillvalue=Text(" " * look.width)):
+            line = Text("  ").join(row)
+            line.rstrip()
+            console.print(line)
+        console.print()
+    for panel in panels:
+        if panel.notes:
+            console.print(Text(f"{panel.title}: {'; '.join(panel.notes)}", "yellow"))

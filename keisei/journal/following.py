@@ -1,0 +1,119 @@
+"""Gives the records of a run from a place on, in order, while they are being written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from keisei.journal.decoding import Run
+from keisei.journal.reader import AttemptReader, Event, Position, Row, RunJournal
+
+
+class Follower:
+    """Follows a run's journals, attempt by attempt, each record once.
+
+    Args:
+        directory: the run's directory.
+        after: the place to begin behind.
+        last: the attempt whose journal may still grow; those before it have ended.
+    """
+
+    def __init__(self, directory: str, after: Position, last: int) -> None:
+        self._journals = RunJournal(directory)
+        self._after, self._last = after, last
+        self._reader: AttemptReader | None = None
+        self._runs: Iterator[Run] = iter(())
+        self._pending: list[Row | Event] = []
+
+    def read(self, most: int) -> list[Row | Event]:
+        """Give the next records that there are by now; none where there are no more.
+
+        Args:
+            most: how many at most.
+
+        Raises:
+            OSError: a journal cannot be read.
+        """
+        while len(self._pending) < most:
+            run = next(self._runs, None)
+            if run is not None:
+                self._pending += self._records(run)
+            elif not self._next_journal():
+                break
+        given, self._pending = self._pending[:most], self._pending[most:]
+        return given
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader, self._runs = None, iter(())
+
+    def _records(self, run: Run) -> Iterator[Row | Event]:
+        assert self._reader is not None
+        attempt, keys = self._reader.attempt, self._reader.keys(run)
+        begin = self._after.seq + 1 - run.seq if attempt == self._after.attempt else 0
+        begin = max(0, begin)
+        for seq, event in enumerate(run.events[begin:], run.seq + begin):
+            yield Event(seq, event[0], attempt, event[1], event[2])
+        for seq, raw in enumerate(run.rows[begin:], run.seq + begin):
+            yield Row(seq, raw[0], raw[-1], attempt, dict(zip(keys, raw[1:-1])))  # type: ignore[arg-type]  # noqa: B905
+
+    def _next_journal(self) -> bool:
+        """Go on with what was added, or with the next journal; tell whether there is more."""
+        known = self._after.attempt if self._reader is None else self._reader.attempt
+        if self._reader is not None:
+            before = self._reader.position
+            self._runs = self._reader.runs()
+            run = next(self._runs, None)
+            if run is not None:
+                self._pending += self._records(run)
+                return True
+            if self._reader.position != before:
+                return True
+            known += 1
+        later = [n for n in self._journals.attempts() if known <= n <= self._last]
+        if not later:
+            return False
+        self.close()
+        start = self._after.seq + 1 if later[0] == self._after.attempt else 0
+        self._reader = AttemptReader(self._journals.directory, later[0], start)
+        self._runs = self._reader.runs()
+        return True
+
+
+def count_after(directory: str, after: Position, last: int) -> int:
+    """Count the records of a run behind a place, reading little more than how many there are.
+
+    Args:
+        directory: the run's directory.
+        after: the place.
+        last: the last attempt to count.
+
+    Raises:
+        OSError: a journal cannot be read.
+    """
+    total = 0
+    for attempt in RunJournal(directory).attempts():
+        if after.attempt <= attempt <= last:
+            with AttemptReader(directory, attempt) as reader:
+                start = after.seq + 1 if attempt == after.attempt else 0
+                total += sum(
+                    max(0, seq + count - max(seq, start)) for seq, count in reader.counts()
+                )
+    return total
+
+
+def count_logged(directory: str, attempt: int) -> int:
+    """Count what an attempt has logged, with what it had to drop: the number that came next.
+
+    Args:
+        directory: the run's directory.
+        attempt: the attempt.
+
+    Raises:
+        OSError: its journal cannot be read.
+    """
+    if attempt not in RunJournal(directory).attempts():
+        return 0
+    with AttemptReader(directory, attempt) as reader:
+        return max((seq + count for seq, count in reader.counts()), default=0)

@@ -1,0 +1,75 @@
+"""What a journal gives back: rows, events, places among them, and what is damaged."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+Value = float | int | bool
+
+
+class Row(NamedTuple):
+    """A row, as it was logged.
+
+    Attributes:
+        seq: its number among the rows and events of its attempt.
+        time: when it was logged, in seconds since the epoch.
+        step: its training step, if it has one.
+        attempt: the attempt that logged it.
+        values: its numbers by name.
+        superseded: whether a later attempt began at or before its step.
+    """
+
+    seq: int
+    time: float
+    step: int | None
+    attempt: int
+    values: dict[str, Value]
+    superseded: bool = False
+
+
+class Event(NamedTuple):
+    """An event, as it was logged.
+
+    Attributes:
+        seq: its number among the rows and events of its attempt.
+        time: when it was logged, in seconds since the epoch.
+        attempt: the attempt that logged it.
+        name: what kind of event it is.
+        data: what was said of it.
+    """
+
+    seq: int
+    time: float
+    attempt: int
+    name: str
+    data: object
+
+
+class Position(NamedTuple):
+    """A place in the record of a run: behind the row or event with this number.
+
+    Attributes:
+        attempt: the attempt that logged it.
+        seq: its number among the rows and events of that attempt, the first being 0.
+    """
+
+    attempt: int
+    seq: int
+
+
+class Damage(NamedTuple):
+    """What cannot be read of a run's journals.
+
+    Attributes:
+        skipped: how many stretches between good blocks are unreadable.
+        skipped_bytes: the bytes in them.
+        torn_bytes: the bytes after the last good blocks: torn, or of a write under way.
+        missing: how many rows and events are not there: dropped by the writer, or unreadable.
+        unnamed: how many rows cannot be understood, because the names of their values are lost.
+    """
+
+    skipped: int = 0
+    skipped_bytes: int = 0
+    torn_bytes: int = 0
+    missing: int = 0
+    unnamed: int = 0

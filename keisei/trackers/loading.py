@@ -1,0 +1,40 @@
+"""Find a tracker by its name: an entry point of the group `keisei.trackers`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping
+from typing import cast
+
+from keisei.errors import KeiseiError, TrackerError, quoted
+from keisei.trackers.base import Tracker, TrackerFactory
+
+
+def load_tracker(name: str, options: Mapping[str, object]) -> Tracker:
+    """Make the tracker that an entry point names; blocks, for it imports the tracker's package.
+
+    Args:
+        name: the entry point's name, such as ``"wandb"``.
+        options: what its factory is called with.
+
+    Raises:
+        TrackerError: no installed package offers it, or it cannot be made with these options.
+        MissingExtraError: it needs a package that is not installed.
+    """
+    found = importlib.metadata.entry_points(group="keisei.trackers")
+    for entry_point in found:
+        if entry_point.name == name:
+            try:
+                return cast(TrackerFactory, entry_point.load())(**options)
+            except KeiseiError:
+                raise
+            except Exception as exc:
+                raise TrackerError(f"{name} cannot be made: {describe(exc)}") from exc
+    known = ", ".join(sorted({entry_point.name for entry_point in found})) or "none"
+    raise TrackerError(f"no tracker is called {quoted(name)}; installed: {known}")
+
+
+def describe(exc: BaseException) -> str:
+    """Describe an error in one line, secrets hidden."""
+    text = str(exc)
+    return f"{type(exc).__name__}: {quoted(text, 300)[1:-1]}" if text else type(exc).__name__

@@ -1,0 +1,155 @@
+"""How MLflow is reached: its import, its stores, and what it raises."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+
+from keisei._io import files, locks
+from keisei._io.switching import quiet_imports
+from keisei.errors import KeiseiError, MissingExtraError, TrackerError
+from keisei.redaction import clean, redact_text
+
+# Addresses of MLflow's that are no path.
+_NAMES = frozenset(["databricks", "databricks-uc", "uc"])
+# Its own default is 120 s, seven times over. Whoever sends tries again by itself.
+_REQUEST_TIMEOUT = 15.0
+
+
+@contextmanager
+def errors(known: tuple[str, ...]) -> Iterator[None]:
+    """Raise what MLflow raises as an error of ours that holds no secret.
+
+    Args:
+        known: what of the tracking URI is one.
+    """
+    try:
+        yield
+    except KeiseiError:
+        raise
+    except Exception as exc:  # noqa: BLE001 - foreign code
+        problem = clean(redact_text(f"{type(exc).__name__}: {exc}", known))[:1000]
+        # Not a TrackerError: it may be tried again. And what MLflow has raised is not shown.
+        raise RuntimeError(f"MLflow: {problem}") from None
+
+
+_lock = threading.Lock()
+
+
+def import_sdk() -> Any:
+    """Import MLflow in a way that the loop bears.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    with _needing_mlflow(), _lock, quiet_imports():
+        import mlflow
+
+        mlflow.MlflowClient  # noqa: B018 - imported when it is looked at
+        return mlflow
+
+
+@contextmanager
+def _needing_mlflow() -> Iterator[None]:
+    try:
+        yield
+    except ImportError as exc:
+        if exc.name not in ("mlflow", "sqlalchemy"):
+            raise
+        raise MissingExtraError(
+            "the tracker 'mlflow' needs MLflow: install it with `pip install 'keisei[mlflow]'`; "
+            "for a tracking server, the package mlflow-skinny does"
+        ) from exc
+
+
+def open_store(uri: str) -> Any:
+    """Give MLflow's store at an address.
+
+    Raises:
+        MissingExtraError: what MLflow needs for a database is not installed.
+        TrackerError: it is a directory of files, to which a row that comes again is added again.
+    """
+    scheme = urlsplit(uri).scheme
+    if scheme in ("http", "https"):
+        return _server(uri)
+    if (scheme in ("", "file") or len(scheme) == 1) and uri not in _NAMES:
+        raise TrackerError(
+            "MLflow would keep the run in a directory of files, which cannot keep each row once: "
+            "set tracking_uri or MLFLOW_TRACKING_URI to a database, such as sqlite:///mlflow.db, "
+            "or to a server"
+        )
+    from mlflow.tracking._tracking_service.utils import _get_store
+
+    with _making_tables(uri) if scheme.startswith("sqlite") else nullcontext():
+        return _get_store(uri)
+
+
+@contextmanager
+def _making_tables(uri: str) -> Iterator[None]:
+    """Let one start at a time make the tables of a new database: two that do so together fail."""
+    with _needing_mlflow(), _lock, quiet_imports():
+        from mlflow.store.tracking import sqlalchemy_store  # noqa: F401 - 1 s of the first start
+        from sqlalchemy.engine import make_url
+
+    database = make_url(uri).database
+    if not database or database == ":memory:":
+        yield
+        return
+    parent, name = os.path.split(os.path.abspath(database))
+    os.makedirs(parent, exist_ok=True)
+    with (
+        files.OpenDirectory(os.path.realpath(parent)) as directory,
+        locks.locked(directory, f"{name}.lock"),
+    ):
+        yield
+
+
+def _server(uri: str) -> Any:
+    """Give MLflow's store of a server, with requests that end within a bound."""
+    from mlflow.store.tracking.rest_store import RestStore
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.proto_json_utils import parse_dict
+    from mlflow.utils.rest_utils import http_request, verify_rest_response
+
+    timeout = float(os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT") or _REQUEST_TIMEOUT)
+
+    store = RestStore(partial(get_default_host_creds, uri))
+
+    def call_endpoint(api: Any, json_body: str | None = None, **_: object) -> Any:
+        endpoint, method = store._METHOD_TO_INFO[api]
+        response = http_request(
+            store.get_host_creds(),
+            endpoint,
+            method,
+            max_retries=0,
+            timeout=timeout,
+            raise_on_status=False,
+            **{"params" if method == "GET" else "json": json.loads(json_body or "{}")},
+        )
+        answer = api.Response()
+        parse_dict(json.loads(verify_rest_response(response, endpoint).text), answer)
+        return answer
+
+    store._call_endpoint = call_endpoint
+    return store
+
+
+def find_experiment(store: Any, name: str) -> str:
+    """Find the experiment, or create it; another session may do so at the same time."""
+    found = store.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(store.create_experiment(name, None, []))
+        except Exception:
+            found = store.get_experiment_by_name(name)
+            if found is None:
+                raise
+    if found.lifecycle_stage != "active":
+        raise TrackerError("the experiment is deleted in MLflow: restore it, or name another one")
+    return str(found.experiment_id)
