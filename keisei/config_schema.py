@@ -97,6 +97,8 @@ class LoggingConfig(Section):
     if_exists: IfExists = "resume"
     """What to do where the run exists and nobody owns it: `resume` it as its next attempt,
     `refuse`, or `number` the new one (`name-2`)."""
+    progress: bool = True
+    """Show a line of progress in a terminal while the session logs metrics."""
 
 
 class WandbConfig(Section):

@@ -38,6 +38,7 @@ FIELDS = {
         "model_dir",
         "fallback_dir",
         "if_exists",
+        "progress",
     ],
     "wandb": [
         "project",

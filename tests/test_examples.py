@@ -9,8 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import (
+    STORE_EVERYTHING_SIZE_GUIDANCE,
+    EventAccumulator,
+)
 
+from keisei.journal.reader import read_run
 from tests.support.wandb_file import find_run_files, wait_for_exit_record
 
 ROOT = Path(__file__).parent.parent
@@ -52,7 +58,7 @@ def test_twenty_sessions_one_of_which_fails(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("backend", ["asyncio", "uvloop", "trio"])
 def test_cartpole_learns_and_leaves_everything_behind(tmp_path: Path, backend: str) -> None:
-    """A short training already plays better, and its model, log and W&B rows are there."""
+    """A short training already plays better, and its model, logs and rows are there."""
     arguments = ["--backend", backend, "--run-name", "r", "training.total_timesteps=60000"]
     process = start("cartpole", tmp_path, *arguments)
     out, errors = process.communicate(timeout=120)
@@ -62,12 +68,38 @@ def test_cartpole_learns_and_leaves_everything_behind(tmp_path: Path, backend: s
     assert "heartbeat: " in out
     run = tmp_path / "r"
     assert (run / "models" / "final_model.npz").exists()
-    assert "epoch" in (run / "training.log").read_text(encoding="utf-8")
+    assert (run / "training.log").read_text(encoding="utf-8").count("epoch") == 8
+    (evaluation,) = (run / "evaluation.log").read_text(encoding="utf-8").splitlines()
+    assert "mean_return" in json.loads(evaluation)["values"]
+    journal = series(run)
+    assert len(journal["train/mean_return"]) == len(journal["heartbeat/longest_stall_ms"]) == 8
+    assert len(journal["episode/return"]) > 100
+    assert len(journal["evaluation/mean_return"]) == 1
+    assert shown_by_tensorboard(run) == journal
     (path,) = find_run_files(run)
     file = wait_for_exit_record(path, timeout=20)
     assert file.exit_code == 0
-    assert file.history
+    assert len(file.history) == len(list(read_run(run).rows()))
     assert file.config["training"]["total_timesteps"] == 60000
+
+
+Series = dict[str, list[tuple[int | None, float]]]
+
+
+def series(run: Path) -> Series:
+    """Give steps and values by metric from the journal, in 32 bits as TensorBoard has them."""
+    found: Series = {}
+    for row in read_run(run).rows():
+        for name, value in row.values.items():
+            found.setdefault(name, []).append((row.step, float(np.float32(value))))
+    return found
+
+
+def shown_by_tensorboard(run: Path) -> Series:
+    """Give the same from its event files, by TensorBoard's own reader."""
+    guidance = STORE_EVERYTHING_SIZE_GUIDANCE
+    events = EventAccumulator(str(run / "tensorboard"), guidance).Reload()
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.scalars.Keys()}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")

@@ -13,6 +13,7 @@ import pytest
 
 from keisei.journal.reader import read_run
 from tests.support.line_tracker import lines_of
+from tests.support.third_party import install
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="kills processes as POSIX does")
 
@@ -32,37 +33,12 @@ with SessionManager(config, run_name="r") as session:
     print("flushed", flush=True)
     sys.stdin.readline()
 """
-# A package of a third party's, as pip would install it.
-TRACKER = """
-from tests.support.line_tracker import LineTracker
-
-class Lines(LineTracker):
-    def __init__(self, refuses=False):
-        self.refuses = refuses
-
-    def start(self, run):
-        from pathlib import Path
-        started = super().start(run)
-        if self.refuses and not Path("well").exists():
-            started.send = self.refuse
-        return started
-
-    def refuse(self, records):
-        raise ConnectionError("the server is away")
-"""
 
 
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
     """Install the third party's tracker, and keep the runs in the test's directory."""
-    site = tmp_path / "site"
-    (site / "lines-1.0.dist-info").mkdir(parents=True)
-    (site / "lines-1.0.dist-info" / "METADATA").write_text("Name: lines\nVersion: 1.0\n")
-    (site / "lines-1.0.dist-info" / "entry_points.txt").write_text(
-        "[keisei.trackers]\nlines = third_party:Lines\n"
-    )
-    (site / "third_party.py").write_text(TRACKER)
-    path = os.pathsep.join([str(site), str(ROOT)])
+    path = os.pathsep.join([install(tmp_path / "site"), str(ROOT)])
     return {**os.environ, "PYTHONPATH": path, "KEISEI_LOG_DIR": str(tmp_path / "runs")}
 
 

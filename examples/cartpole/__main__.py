@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import anyio
 
 from keisei import AsyncSessionManager, KeiseiError, load_config
 
+from . import display
 from .config import CartPoleConfig
-from .display import Display, learning_line
 from .heartbeat import Heartbeat
+from .metrics import logger
 from .train import train
 
 
@@ -33,26 +35,24 @@ def parse_arguments() -> argparse.Namespace:
 
 async def run(session: AsyncSessionManager[CartPoleConfig]) -> None:
     """Train in the session, and report where everything is, however it ended."""
-    display = Display(session.config.training.total_timesteps)
     heartbeat = Heartbeat()
     returns: list[float] = []
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(heartbeat.run)
             async with session:
+                logger.setLevel(logging.INFO)
+                logger.addHandler(session.log_handler())
                 await session.log_session_info(
                     display.line, agent_info={"type": "PPO in numpy", "name": "cartpole"}
                 )
-                with display:
-                    await train(session, display, returns)
+                await train(session, heartbeat, returns)
             tasks.cancel_scope.cancel()
     finally:
-        report_end(display, session.get_session_summary(), returns, heartbeat)
+        report_end(session.get_session_summary(), returns, heartbeat)
 
 
-def report_end(
-    display: Display, summary: dict[str, Any], returns: list[float], heartbeat: Heartbeat
-) -> None:
+def report_end(summary: dict[str, Any], returns: list[float], heartbeat: Heartbeat) -> None:
     """Print the session's summary, where its files are, what was learned, and the heartbeat."""
     display.table("session", summary)
     if summary["run_artifact_dir"] is not None:
@@ -63,13 +63,14 @@ def report_end(
             "training log": Path(summary["log_file_path"]),
             "evaluation log": Path(summary["eval_log_file_path"]),
             "effective config": run_dir / "effective_config.json",
+            "TensorBoard": run_dir / "tensorboard",
             "W&B offline run": max(run_dir.glob("wandb/offline-run-*"), default=None),
         }
         display.table(
             "files",
             {name: str(path) for name, path in places.items() if path and path.exists()},
         )
-    display.line(learning_line(returns))
+    display.line(display.learning_line(returns))
     display.line(str(heartbeat))
     display.line(f"{summary['status']}: {summary['run_artifact_dir'] or summary['run_name']}")
 

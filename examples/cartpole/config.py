@@ -41,6 +41,12 @@ class CartPoleSection(Section):
     minibatch: int = Field(default=256, ge=1)
     """Rows in one gradient step."""
 
+    evaluate_every: int = Field(default=5, ge=1)
+    """Epochs between two evaluations."""
+
+    evaluation_episodes: int = Field(default=10, ge=1)
+    """Episodes in an evaluation."""
+
 
 class CartPoleConfig(AppConfig):
     """Everything that `python -m examples.cartpole` can be told."""

@@ -17,6 +17,8 @@ class Heartbeat:
     """Seconds between two ticks."""
     lags: list[float] = field(default_factory=list)
     """Seconds by which each tick was late."""
+    asked: int = 0
+    """Ticks that `longest_since_asked` has told of."""
 
     async def run(self) -> None:
         """Tick until cancelled."""
@@ -24,6 +26,11 @@ class Heartbeat:
             due = perf_counter() + self.interval
             await anyio.sleep(self.interval)
             self.lags.append(perf_counter() - due)
+
+    def longest_since_asked(self) -> float:
+        """Give the longest lag since the last time that this was asked."""
+        new, self.asked = self.lags[self.asked :], len(self.lags)
+        return max(new, default=0.0)
 
     def __str__(self) -> str:
         """Give the median, the 99th percentile and the longest lag."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -49,7 +49,8 @@ async def learn(
     rng: np.random.Generator,
     experience: MemoryObjectReceiveStream[Experience],
     returns: list[float],
-    publish: Callable[[Epoch], None],
+    log: Callable[[Mapping[str, object], int], object],
+    publish: Callable[[Epoch], Awaitable[None]],
 ) -> None:
     """Improve the policy, epoch by epoch, until `config.training.total_timesteps` steps are used.
 
@@ -58,7 +59,8 @@ async def learn(
     rng: shuffles the rows.
     experience: comes from the rollout tasks.
     returns: gets every episode's return, in order.
-    publish: called with each epoch's figures; must not wait.
+    log: called with each episode's return, and the steps until then.
+    publish: awaited with each epoch's figures.
     """
     total, settings = config.training.total_timesteps, config.cartpole
     steps = number = 0
@@ -67,15 +69,18 @@ async def learn(
         parts, rows = [], 0
         wanted = min(config.training.steps_per_epoch, total - steps)
         while rows < wanted:
-            parts.append(await experience.receive())
-            rows += len(parts[-1].actions)
+            part = await experience.receive()
+            parts.append(part)
+            rows += len(part.actions)
+            for episode_return in part.episode_returns:
+                log({"episode/return": episode_return}, steps + rows)
         batch = Experience.join(parts, limit=total - steps)
         learning_rate = settings.learning_rate * (1.0 - steps / total)
         entropy, value_error = await improve(policy, batch, settings, learning_rate, rng)
         number += 1
         steps += len(batch.actions)
         returns.extend(batch.episode_returns)
-        publish(
+        await publish(
             Epoch(
                 number=number,
                 steps=steps,

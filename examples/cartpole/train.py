@@ -1,8 +1,7 @@
-"""The training itself: rollouts, learner and reports on one event loop."""
+"""The training itself: rollouts, learner and evaluations on one event loop."""
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
 
@@ -13,7 +12,8 @@ import numpy as np
 from keisei import AsyncSessionManager
 
 from .config import CartPoleConfig
-from .display import Display
+from .evaluation import evaluate
+from .heartbeat import Heartbeat
 from .learner import Epoch, learn
 from .metrics import report
 from .policy import Policy
@@ -21,30 +21,32 @@ from .rollout import Experience, rollout
 
 
 async def train(
-    session: AsyncSessionManager[CartPoleConfig], display: Display, returns: list[float]
+    session: AsyncSessionManager[CartPoleConfig], heartbeat: Heartbeat, returns: list[float]
 ) -> None:
     """Train a policy as the session's config says, and save it as `final_model.npz`.
 
     session: must have been entered.
-    display: shows progress.
+    heartbeat: tells how long the loop has been held.
     returns: gets every episode's return, in order and on the way.
     """
-    config = session.config
-    seeds = np.random.SeedSequence(config.env.seed).spawn(2 + config.cartpole.rollout_tasks)
+    config, settings = session.config, session.config.cartpole
+    seeds = np.random.SeedSequence(config.env.seed).spawn(2 + settings.rollout_tasks)
     weights_rng, learner_rng, *rollout_rngs = map(np.random.default_rng, seeds)
-    policy = Policy(observation_size=4, hidden=config.cartpole.hidden, actions=2, rng=weights_rng)
+    policy = Policy(observation_size=4, hidden=settings.hidden, actions=2, rng=weights_rng)
 
-    # Experience is bounded, so that rollouts never play far ahead of the policy. Epochs are few
-    # and not bounded, so that the learner never waits for a report.
-    send_experience, experience = anyio.create_memory_object_stream[Experience](len(rollout_rngs))
-    send_epochs, epochs = anyio.create_memory_object_stream[Epoch](math.inf)
-    async with epochs, anyio.create_task_group() as reports, send_epochs:
-        reports.start_soon(report, session, display, epochs)
-        async with send_experience, experience, anyio.create_task_group() as players:
-            for rng in rollout_rngs:
-                players.start_soon(rollout, policy, config.cartpole, rng, send_experience)
-            await learn(policy, config, learner_rng, experience, returns, send_epochs.send_nowait)
-            players.cancel_scope.cancel()
+    async def publish(epoch: Epoch) -> None:
+        report(session, heartbeat, epoch)
+        if epoch.number % settings.evaluate_every == 0:
+            record = await evaluate(policy, settings.evaluation_episodes, seed=epoch.number)
+            session.log_evaluation(record, step=epoch.steps)
+
+    # Bounded, so that rollouts never play far ahead of the policy.
+    send, experience = anyio.create_memory_object_stream[Experience](len(rollout_rngs))
+    async with send, experience, anyio.create_task_group() as players:
+        for rng in rollout_rngs:
+            players.start_soon(rollout, policy, settings, rng, send)
+        await learn(policy, config, learner_rng, experience, returns, session.log_metrics, publish)
+        players.cancel_scope.cancel()
     await anyio.to_thread.run_sync(save, policy, Path(session.model_dir) / "final_model.npz")
 
 

@@ -362,6 +362,33 @@ def append(directory: OpenDirectory, name: str, data: bytes) -> bool:
         os.close(fd)
 
 
+def append_whole(directory: OpenDirectory, name: str, data: bytes) -> None:
+    """Do what `append` does; where that fails, what it has left is cut off again.
+
+    So the lines can be added once more, and do not stand there twice. Nothing is cut where
+    somebody else has added to the file meanwhile.
+
+    Args:
+        directory: where the file lives.
+        name: its name there; it is made where it is missing.
+        data: the lines, each with its newline.
+    """
+    fd = directory.open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+    try:
+        size = os.fstat(fd).st_size
+        try:
+            append(directory, name, data)
+        except OSError:
+            with suppress(OSError):
+                os.lseek(fd, size, os.SEEK_SET)
+                left = os.read(fd, len(data) + 2)
+                if data.startswith(left) or (b"\n" + data).startswith(left):
+                    os.ftruncate(fd, size)
+            raise
+    finally:
+        os.close(fd)
+
+
 def _write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:

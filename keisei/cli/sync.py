@@ -94,7 +94,7 @@ def _catch_up(
 ) -> Iterator[Outcome]:
     """Send the trackers what the journals of runs have beyond them."""
     for run in runs:
-        for behind in [] if run.alive else find_behind(run.directory, run.record):
+        for behind in [] if run.alive else find_behind(run.directory):
             state: State = "would upload"
             rows, reason = behind.rows, None
             if not dry_run:

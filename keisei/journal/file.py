@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from contextlib import suppress
 from time import time
 
@@ -24,11 +25,13 @@ class JournalFile:
         written: how many rows and events are written.
         pending: how many are in the bytes to write next.
         bytes: how many bytes are written.
+        shapes: ids and keys of rows, here before any row that needs them.
     """
 
     def __init__(self, directory: str, attempt: int, *, sync: bool) -> None:
         self.path = os.path.join(directory, file_name(attempt))
         self._directory, self._attempt, self._sync = directory, attempt, sync
+        self.shapes: deque[tuple[int, tuple[str, ...]]] = deque()
         self.error: OSError | None = None
         self.written = self.bytes = self.pending = 0
         self._fd: int | None = None
@@ -36,16 +39,14 @@ class JournalFile:
         self._data = self._left = memoryview(b"")
         self._next = 0
 
-    def add(
-        self, records: list[bytes], shapes: list[tuple[int, tuple[str, ...]]], skipped: int
-    ) -> None:
+    def add(self, records: list[bytes], skipped: int) -> None:
         """Put records into the bytes to write next; there must be none.
 
         Args:
             records: rows and events.
-            shapes: ids and keys that rows use from here on.
             skipped: how many rows were dropped before them.
         """
+        shapes = [self.shapes.popleft() for _ in range(len(self.shapes))]
         names = [pack_json(SHAPE, {"id": number, "keys": keys}) for number, keys in shapes]
         self._next += skipped
         blocks = [*names, *pack_records(self._next, records), *names]

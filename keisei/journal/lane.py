@@ -23,12 +23,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Literal, NamedTuple
+from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from anyio.lowlevel import current_token
 
 from keisei.errors import JournalError, quoted
-from keisei.journal.file import JournalFile
+
+RecordT = TypeVar("RecordT")
 
 Policy = Literal["wait", "drop_oldest", "latest"]
 OnDurable = Callable[[JournalError | None], object]
@@ -59,7 +60,37 @@ class Counters(NamedTuple):
     errors: int
 
 
-class Lane:
+class Sink(Protocol[RecordT]):
+    """What a lane's thread writes to; no other thread calls it.
+
+    Attributes:
+        path: its path.
+        error: why the last attempt to write has failed; ``None`` where it has not.
+        written: how many records are written.
+        pending: how many are taken and not written yet.
+        bytes: how many bytes are written.
+    """
+
+    path: str
+    error: OSError | None
+    written: int
+    pending: int
+    bytes: int
+
+    def add(self, records: list[RecordT], skipped: int) -> None:
+        """Take records to write next, and how many were dropped before them."""
+        ...
+
+    def write(self) -> None:
+        """Write what was taken; what fails is kept, and tried again at the next call."""
+        ...
+
+    def close(self) -> None:
+        """Give back what is held open."""
+        ...
+
+
+class Lane(Generic[RecordT]):
     """The way of rows to the disk: a queue, and a daemon thread that starts with the first row.
 
     Args:
@@ -68,29 +99,30 @@ class Lane:
         capacity: how many may be queued.
         policy: what to do when that many are.
         on_written: called on the thread each time that rows have been written.
+        name: the thread's name.
 
     Attributes:
-        queue: rows and events as bytes; a call appends to it, after `relieve` where it is as long
-            as `high`, and before `ring` where `asleep`.
-        shapes: ids and keys of rows, here before any row that needs them.
+        queue: rows and events as the file takes them; a call appends to it, after `relieve` where
+            it is as long as `high`, and before `ring` where `asleep`.
         lock: held for moments, and re-entrant: a signal handler may log.
     """
 
     def __init__(
         self,
-        file: JournalFile,
+        file: Sink[RecordT],
         delay: float,
         capacity: int,
         policy: Policy,
         on_written: Callable[[], object] | None = None,
+        name: str = "keisei-journal",
     ) -> None:
-        self.queue: deque[bytes] = deque()
-        self.shapes: deque[tuple[int, tuple[str, ...]]] = deque()
+        self.queue: deque[RecordT] = deque()
         self.lock = threading.RLock()
         self.high = max(1, capacity // 2)
         self.asleep = True
         self._file, self._delay, self._capacity, self._policy = file, delay, capacity, policy
         self._on_written = on_written
+        self._name = name
         self._requests: deque[OnDurable] = deque()
         self._bell = threading.Lock()
         self._bell.acquire()
@@ -232,7 +264,7 @@ class Lane:
             self._bell.release()
 
     def _start(self) -> None:
-        thread = threading.Thread(target=self._run, name="keisei-journal", daemon=True)
+        thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         self._thread = thread  # first: a signal handler that logs must not start another one
         try:
             thread.start()
@@ -290,14 +322,13 @@ class Lane:
         return error is None
 
     def _take(self) -> None:
-        """Take all queued rows, and the shapes that they need."""
+        """Take all queued rows."""
         with self.lock:
             records = [self.queue.popleft() for _ in range(len(self.queue))]
             skipped, self._gap = self._dropped - self._gap, self._dropped
             self._taken += len(records)
             self._pressed = False
-        shapes = [self.shapes.popleft() for _ in range(len(self.shapes))]
-        self._file.add(records, shapes, skipped)
+        self._file.add(records, skipped)
 
 
 def _call(function: Callable[..., object], *args: object) -> None:

@@ -87,6 +87,7 @@ class Journal:
         file = JournalFile(directory, attempt, sync=durability == "fsync")
         delay = 0.0 if durability == "line" else max_delay
         self._lane = Lane(file, delay, capacity, policy, on_written)
+        self._new_shapes = file.shapes
         self._queue, self._high = self._lane.queue, self._lane.high
         self._shapes: dict[tuple[str, ...], _Shape] = {}
         self._shape = _NO_SHAPE
@@ -241,7 +242,7 @@ class Journal:
                 self._shapes.clear()  # whoever makes up names is given new shapes, not more memory
             shape = (self._shape_count, keys, (floats + b"i", floats + b"N"))
             self._shape_count += 1
-            self._lane.shapes.append(shape[:2])  # before any row of it is in the queue
+            self._new_shapes.append(shape[:2])  # before any row of it is in the queue
             self._shapes[keys] = shape
         return shape
 

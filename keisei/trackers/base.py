@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from keisei.journal.reader import Event, Position, Row
 from keisei.run.state import FinalStatus
@@ -94,10 +94,14 @@ class Tracker(Protocol):
     Attributes:
         name: the tracker's name, as the config and the session's record write it.
         start_timeout: the longest that a session waits for `start`, in seconds.
+        apart: whether a tracker that is named, not given as an object, gets a process of its own,
+            where its imports, its computing and its crashes are not felt; ``native`` is `None`
+            then.
     """
 
     name: str
     start_timeout: float = 30.0
+    apart: ClassVar[bool] = False
 
     def start(self, run: RunInfo) -> TrackerRun:
         """Start tracking a run, or go on with it where an earlier attempt has; may block and raise.

@@ -12,7 +12,7 @@ from keisei._io.files import OpenDirectory
 from keisei.errors import ConfigError, TrackerError
 from keisei.journal.following import count_after, count_logged
 from keisei.run.ownership import SessionRecord
-from keisei.run.paths import CONFIG_FILE
+from keisei.run.paths import CONFIG_FILE, RECORD_FILE
 from keisei.run.state import FINAL, FinalStatus, check_final
 from keisei.trackers import cursor
 from keisei.trackers.base import RunInfo
@@ -48,21 +48,24 @@ class Behind:
     rows: int
 
 
-def find_behind(directory: str, record: SessionRecord) -> list[Behind]:
+def find_behind(directory: str) -> list[Behind]:
     """Find the trackers of a run that have not got all of it; nobody may be writing to it.
 
     Args:
         directory: the run's directory.
-        record: its record.
 
     Raises:
         OSError: it cannot be read.
     """
     found = []
+    with OpenDirectory(directory) as opened:
+        record = SessionRecord.parsed(opened.read(RECORD_FILE) or b"")
+    if record is None:
+        return []
     for name in cursor.names(directory):
         known = cursor.load(directory, name)
         rows = count_after(directory, known.position, record.attempt)
-        if rows or (known.known.state != "finished" and known.position != cursor.NOWHERE):
+        if rows or (known.known.state != "finished" and known.seq >= 0):
             status = check_final(record.status) if record.status in FINAL else "failed"
             found.append(
                 Behind(

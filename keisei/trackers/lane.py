@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Literal
 
 from keisei._io.loop import ThreadEvent
@@ -25,6 +25,7 @@ from keisei.redaction import clean, redact
 from keisei.run.ownership import TrackerRecord
 from keisei.run.state import FinalStatus
 from keisei.trackers import cursor
+from keisei.trackers.apart import ApartRun
 from keisei.trackers.base import Position, Record, RunInfo, TrackerRun
 from keisei.trackers.cursor import Cursor
 from keisei.trackers.loading import describe
@@ -35,6 +36,9 @@ Phase = Literal["connecting", "live", "broken", "finished", "abandoned"]
 BATCH = 256  # records in one call of a tracker
 SEND_TIMEOUT = 30.0  # seconds; a call that takes longer is said to hang
 _FIRST_PAUSE, _LONGEST_PAUSE, _LAST_PAUSE = 0.1, 30.0, 0.1
+# A lane computes for a quarter of the time at most. Four that always compute would have four fifths
+# of the interpreter, and the loop would wait behind each of them.
+_REST = 3.0
 
 
 class Lane:
@@ -57,6 +61,7 @@ class Lane:
         done: set when the thread has nothing left to do.
         problem: what went wrong last; ``None`` where all is well.
         sent: how many records the tracker was sent.
+        kill: ends what a call of the tracker waits for, where that can be ended.
     """
 
     def __init__(
@@ -74,6 +79,7 @@ class Lane:
         self.run: TrackerRun | None = None
         self.problem: str | None = None
         self.sent = 0
+        self.kill: Callable[[], object] | None = None
         self.start_timeout = 0.0
         self.made, self.attempted, self.done = ThreadEvent(), ThreadEvent(), ThreadEvent()
         self._start, self._logged, self._on_live, self._retry = start, logged, on_live, retry
@@ -85,6 +91,7 @@ class Lane:
         self._said_to_hang = False
         self._status: FinalStatus | None = None
         self._send_until = 0.0
+        self._computed = 0.0
         self._abandoned = False
         self._bell, self._ending = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
@@ -171,6 +178,8 @@ class Lane:
     def abandon(self) -> None:
         """Let the thread be: when it comes back, it ends the tracker's run, and keeps nothing."""
         self._abandoned = True
+        if self.kill is not None:
+            self.kill()
 
     def _work(self) -> None:
         try:
@@ -238,8 +247,10 @@ class Lane:
                     break
                 time.sleep(_LAST_PAUSE)
                 continue
-            if sent:
-                if ending and time.monotonic() > self._send_until:
+            if sent and not ending:
+                self._ending.wait(_REST * self._computed)
+            elif sent:
+                if time.monotonic() > self._send_until:
                     break
             elif ending:
                 break
@@ -253,19 +264,22 @@ class Lane:
         return self._phase == "live" and self._logged() == 0 and self._earlier == 0
 
     def _send(self, run: TrackerRun, follower: Follower) -> bool:
+        began = time.thread_time()
         with quick_switches():
             records = follower.read(BATCH)
-            if records:
+        if records:
+            # One that lives apart computes elsewhere.
+            with nullcontext() if isinstance(run, ApartRun) else quick_switches():
                 self._calling = time.monotonic()
                 run.send(records)
                 self._calling = None
-        if self._said_to_hang:
-            self._said_to_hang = False
+        self._said_to_hang = False
         if self._phase == "broken":
             self.problem, self._phase = None, "live"
         if records and not self._abandoned:
             self._passed(records)
             self._store("live")
+        self._computed = time.thread_time() - began
         return bool(records)
 
     def _passed(self, records: Sequence[Record]) -> None:

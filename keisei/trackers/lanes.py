@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import partial
 
@@ -11,9 +12,10 @@ from keisei.errors import quoted
 from keisei.log import logger
 from keisei.run.ownership import TrackerRecord
 from keisei.run.state import FinalStatus
+from keisei.trackers.apart import ApartTracker
 from keisei.trackers.base import RunInfo, Tracker, TrackerRun
 from keisei.trackers.lane import Lane, Start
-from keisei.trackers.loading import load_tracker
+from keisei.trackers.loading import find_factory, make_tracker
 
 LOAD_TIMEOUT = 30.0
 
@@ -133,7 +135,21 @@ def starting(backend: str | Tracker, options: dict[str, object], info: RunInfo) 
 def _start(
     backend: str | Tracker, options: dict[str, object], info: RunInfo, lane: Lane
 ) -> TrackerRun:
-    tracker = load_tracker(backend, options) if isinstance(backend, str) else backend
+    tracker = _load(backend, options) if isinstance(backend, str) else backend
+    if isinstance(tracker, ApartTracker):
+        lane.kill = tracker.kill
     lane.start_timeout = tracker.start_timeout
     lane.made.set()
-    return tracker.start(info)
+    try:
+        return tracker.start(info)
+    except BaseException:
+        if isinstance(tracker, ApartTracker):
+            tracker.end(0.0)
+        raise
+
+
+def _load(name: str, options: dict[str, object]) -> Tracker:
+    """Make a named tracker, in a process of its own if it wants one."""
+    if getattr(find_factory(name), "apart", False) and sys.executable:
+        return ApartTracker(name, options)
+    return make_tracker(name, options)

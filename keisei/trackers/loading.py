@@ -10,8 +10,8 @@ from keisei.errors import KeiseiError, TrackerError, quoted
 from keisei.trackers.base import Tracker, TrackerFactory
 
 
-def load_tracker(name: str, options: Mapping[str, object]) -> Tracker:
-    """Make the tracker that an entry point names; blocks, for it imports the tracker's package.
+def make_tracker(name: str, options: Mapping[str, object]) -> Tracker:
+    """Make the tracker that an entry point names, in this process; blocks, for it imports it.
 
     Args:
         name: the entry point's name, such as ``"wandb"``.
@@ -21,15 +21,33 @@ def load_tracker(name: str, options: Mapping[str, object]) -> Tracker:
         TrackerError: no installed package offers it, or it cannot be made with these options.
         MissingExtraError: it needs a package that is not installed.
     """
+    factory = find_factory(name)
+    try:
+        return factory(**options)
+    except KeiseiError:
+        raise
+    except Exception as exc:
+        raise TrackerError(f"{name} cannot be made: {describe(exc)}") from exc
+
+
+def find_factory(name: str) -> TrackerFactory:
+    """Find what makes the tracker that an entry point names; blocks, for it imports it.
+
+    Args:
+        name: the entry point's name.
+
+    Raises:
+        TrackerError: no installed package offers it, or it cannot be imported.
+    """
     found = importlib.metadata.entry_points(group="keisei.trackers")
     for entry_point in found:
         if entry_point.name == name:
             try:
-                return cast(TrackerFactory, entry_point.load())(**options)
+                return cast(TrackerFactory, entry_point.load())
             except KeiseiError:
                 raise
             except Exception as exc:
-                raise TrackerError(f"{name} cannot be made: {describe(exc)}") from exc
+                raise TrackerError(f"{name} cannot be imported: {describe(exc)}") from exc
     known = ", ".join(sorted({entry_point.name for entry_point in found})) or "none"
     raise TrackerError(f"no tracker is called {quoted(name)}; installed: {known}")
 

@@ -165,6 +165,7 @@ class MlflowTracker(Tracker):
     """
 
     name = "mlflow"
+    apart = True
 
     def __init__(
         self,

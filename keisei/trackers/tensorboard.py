@@ -48,6 +48,7 @@ class TensorBoardTracker(Tracker):
     """
 
     name = "tensorboard"
+    apart = True
 
     def __init__(self, log_dir: str | os.PathLike[str] | None = None) -> None:
         self.log_dir = None if log_dir is None else os.path.realpath(log_dir)

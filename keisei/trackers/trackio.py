@@ -139,6 +139,7 @@ class TrackioTracker(Tracker):
     """
 
     name = "trackio"
+    apart = True
 
     def __init__(
         self, project: str = DEFAULT_PROJECT, group: str | None = None, **other: object

@@ -61,7 +61,6 @@ class LocalRun:
         directory: an absolute path.
         alive: whether its owner lives.
         attempts: its run files, the oldest first.
-        record: its own record.
     """
 
     name: str
@@ -69,7 +68,6 @@ class LocalRun:
     directory: str
     alive: bool
     attempts: tuple[Attempt, ...]
-    record: SessionRecord
 
 
 def find_runs(root: str, wanted: Iterable[str] = ()) -> list[LocalRun]:
@@ -109,9 +107,7 @@ def _run(place: str) -> LocalRun | None:
         return None
     owner = record.owner
     alive = record.status == "running" and process.lives(owner.host, owner.pid, owner.process_start)
-    return LocalRun(
-        record.run_name, record.session_id, place, alive, tuple(attempts_in(place)), record
-    )
+    return LocalRun(record.run_name, record.session_id, place, alive, tuple(attempts_in(place)))
 
 
 def attempts_in(place: str) -> list[Attempt]:

@@ -78,9 +78,11 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
         if self.config.signals.handle:
             self._start_signals()
         self._interruption.open_scope()
+        self._recorder.enter(self._facts)
         try:
             await self._enter()
         except BaseException as exc:
+            self._recorder.leave()
             if (left := self._interruption.leave(exc)) is not None and left is not exc:
                 raise left from None
             raise
@@ -116,6 +118,7 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
             await self._end_after(exc)
         except BaseException as cancelled:  # noqa: BLE001 - raised again below
             left = cancelled
+        self._recorder.leave()
         left = self._interruption.leave(left)
         if left is not None and left is not exc:
             raise left from None

@@ -42,6 +42,7 @@ class SessionManager(SessionRecording[ConfigT]):
         """Take the set-up steps in their order; a failed one ends the session before it raises."""
         if self.config.signals.handle:
             self.handle_signals()
+        self._recorder.enter(self._facts)
         try:
             self._entering = True
             portal.call(self._enter)
@@ -78,7 +79,10 @@ class SessionManager(SessionRecording[ConfigT]):
             raise left from None
 
     def _end_after(self, exc: BaseException | None) -> None:
-        portal.call(self._session._end_after, exc)
+        try:
+            portal.call(self._session._end_after, exc)
+        finally:
+            self._recorder.leave()
         self._interruption.stop()
 
     def handle_signals(self, *, preemption: str | None = None, grace: float | None = None) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
+import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -12,11 +16,15 @@ import anyio
 from keisei._io.loop import calling_soon
 from keisei.config_schema import JournalConfig
 from keisei.errors import JournalError, NotReadyError, SessionEndedError
+from keisei.journal.encoding import exact_step
 from keisei.journal.writer import Journal
 from keisei.log import logger
-from keisei.run.paths import RunPaths
+from keisei.run.evaluation import plain_record
+from keisei.run.paths import EVALUATION_LOG, RunPaths
 from keisei.run.state import FINAL
-from keisei.run.view import ConfigT, SessionView
+from keisei.run.view import ConfigT, SessionFacts, SessionView
+from keisei.training import current, progress
+from keisei.training.logs import Logs
 
 
 class Recorder:
@@ -24,6 +32,7 @@ class Recorder:
 
     Attributes:
         journal: the attempt's journal; ``None`` while nothing has been logged.
+        logs: what its lines go through.
         ready: whether something may be logged: the run's directory is the session's own.
         on_written: called on the journal's thread each time that rows have been written.
     """
@@ -32,8 +41,10 @@ class Recorder:
 
     def __init__(self) -> None:
         self.journal: Journal | None = None
+        self.logs = Logs()
         self.ready = False
         self.on_written: Callable[[], object] | None = None
+        self._entered: current.Entered | None = None
         self._make: Callable[[], Journal] | None = None
 
     def open(self, paths: RunPaths, attempt: int, config: JournalConfig) -> None:
@@ -48,7 +59,19 @@ class Recorder:
             policy=config.when_full,
             on_written=self.on_written,
         )
+        self.logs.set_up(paths.run_artifact_dir, os.path.basename(paths.run_artifact_dir))
         self.ready = True
+
+    def enter(self, facts: SessionFacts[Any]) -> None:
+        """Make the session the current one of this context, and show how it goes on."""
+        self._entered = current.enter(self.logs)
+        progress.show(self, facts)
+
+    def leave(self) -> None:
+        """Undo what `enter` has done; where it has not, do nothing."""
+        progress.hide(self)
+        if self._entered is not None:
+            current.leave(self._entered)
 
     def first(self) -> Journal | None:
         """Give the journal, made now if it has to be; ``None`` where nothing may be logged."""
@@ -64,16 +87,19 @@ class Recorder:
     @property
     def started(self) -> bool:
         """Whether `close` could have to wait."""
-        return self.journal is not None and self.journal.started
+        return self.logs.started or (self.journal is not None and self.journal.started)
 
     def close(self, timeout: float) -> None:
         """Write what is queued, and end; blocks, and logs what could not be written."""
         self.ready = False
+        give_up = time.monotonic() + timeout
         if self.journal is not None:
             try:
                 self.journal.close(timeout)
             except (JournalError, TimeoutError) as exc:
                 logger.error("the journal could not be written in full: %s", exc)
+        progress.hide(self)
+        self.logs.close(max(0.0, give_up - time.monotonic()))
 
 
 class SessionRecording(SessionView[ConfigT]):
@@ -121,13 +147,68 @@ class SessionRecording(SessionView[ConfigT]):
         except JournalError as exc:
             raise self._no_journal("log_event()") from exc
 
+    def log_handler(self) -> logging.Handler:
+        """Give a handler for any logger: it appends lines to `training.log`, and never waits.
+
+        It takes the records that are emitted where this session is the current one (in the block
+        of the session, the tasks and `anyio.to_thread` calls that it starts, and `as_current`);
+        those of a context without a session only while no other session has a handler. A line is
+        on the disk 0.2 s later, when `flush` returns, and before the session's end line.
+
+        Returns:
+            The session's handler, the same one for every logger.
+
+        Raises:
+            NotReadyError: the directories are not set up.
+            SessionEndedError: the session has ended.
+            ForkedSessionError: this process was forked from the session's own.
+        """
+        if not self._recorder.logs.open:
+            raise self._no_journal("log_handler()")
+        return self._recorder.logs.handler()
+
+    def as_current(self) -> AbstractContextManager[None]:
+        """Make this session the current one, for a `with` block in a thread or an actor.
+
+        The records that are emitted there are for this session's handler. The block of the
+        session itself, and what it starts, needs it not.
+        """
+        return current.inside(self._recorder.logs)
+
+    def log_evaluation(self, record: Mapping[str, object], step: int | None = None) -> None:
+        """Log what an evaluation has come to: a JSON line in `evaluation.log`, and metrics.
+
+        Its numbers are logged as `log_metrics` logs them, with `evaluation/` before their names.
+        Non-finite ones stand in the line as strings (`"NaN"`, `"Infinity"`, `"-Infinity"`).
+
+        Args:
+            record: what JSON can hold, by name; numbers may be numpy's or torch's. It is copied.
+            step: the training step, if it has one.
+
+        Raises:
+            TypeError: JSON cannot hold a value; the message names the key.
+            NotReadyError: the directories are not set up.
+            SessionEndedError: the session has ended.
+            ForkedSessionError: this process was forked from the session's own.
+        """
+        if not self._recorder.logs.open:
+            raise self._no_journal("log_evaluation()")
+        data, numbers = plain_record(record)
+        step = exact_step(step)
+        if numbers:
+            self.log_metrics({"evaluation": numbers}, step)
+        self._recorder.logs.start()
+        self._recorder.logs.put((EVALUATION_LOG, time.time(), step, data))
+
     def get_session_summary(self) -> dict[str, Any]:
         """Give what is known of the session as plain data; what is not set up yet is ``None``."""
         journal = self._recorder.journal
         counts = None if journal is None else journal.counters._asdict()
-        return {**super().get_session_summary(), "journal": counts}
+        lines = self._recorder.logs.counters()
+        return {**super().get_session_summary(), "journal": counts, "logs": lines}
 
     async def _flush(self) -> None:
+        await self._recorder.logs.flush()
         journal = self._recorder.journal
         if journal is None:
             if not self._recorder.ready or self._facts.forked():

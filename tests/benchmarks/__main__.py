@@ -16,7 +16,17 @@ import platform
 from collections.abc import Sequence
 from dataclasses import astuple, fields
 
-from tests.benchmarks import dark, imports, journal, many, setup_cost, stall
+from tests.benchmarks import (
+    dark,
+    imports,
+    journal,
+    lanes,
+    many,
+    outages,
+    peers,
+    setup_cost,
+    stall,
+)
 from tests.benchmarks.measure import Row
 
 BENCHMARKS = {
@@ -26,6 +36,10 @@ BENCHMARKS = {
     "many": many.run,
     "dark": dark.run,
     "journal": journal.run,
+    "peers": peers.run,
+    "calls": peers.run_calls,
+    "lanes": lanes.run,
+    "outages": outages.run,
 }
 
 

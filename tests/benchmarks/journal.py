@@ -3,13 +3,14 @@
 The rows have ten random floats, in dictionaries that are built anew. One child measures the time
 of 100,000 of them for keisei and its peers in turns: a loop that only builds the rows; one that
 also appends them to a file as JSON; and one that hands them to a thread through a `SimpleQueue`,
-which does the same. Another child makes 1,000 calls a second and times each one, beside a peer
-that copies the row and puts it into a `SimpleQueue`. A last one logs millions of rows, and looks
-at its memory.
+which does the same. Another child makes 1,000 calls of a session's `log_metrics` a second and
+times each one, in turns with the same two peers. A last one logs millions of rows, and looks at
+its memory.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import queue
@@ -18,10 +19,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from keisei import SessionManager, load_config
 from keisei.journal.writer import Journal
 from tests.benchmarks.measure import Row, child_environment, progress, row, run_child, workplace
 
@@ -41,7 +44,7 @@ def run(*, quick: bool) -> list[Row]:
     """
     repeats, seconds, many = (2, 2, 1_000_000) if quick else (5, 5, 10_000_000)
     speeds: list[dict[str, float]] = []
-    calls: list[list[dict[str, float]]] = []
+    calls: list[dict[str, dict[str, float]]] = []
     with workplace() as home:
         environ = child_environment(home)
         for repeat in range(repeats):
@@ -65,10 +68,11 @@ def run(*, quick: bool) -> list[Row]:
         row("journal, a row of 10 floats: bytes", speed("bytes"), unit="", at_most=200),
     ]
     targets = {"p50": ("us", 1.0), "p99": ("us", 6.0), "longest": ("ms", 5.0)}
-    for name, (unit, target) in targets.items():
-        series, peer = ([sample[side][name] for sample in calls] for side in (0, 1))
-        shown = f"journal, a call, {CALLS_A_SECOND:,} a second, against copy and put: {name}"
-        rows.append(row(shown, series, peer, unit=unit, at_most=target))
+    peers = {"json": "json and append", "queue": "a SimpleQueue"}
+    for (name, (unit, target)), peer in itertools.product(targets.items(), peers):
+        ours, theirs = ([sample[side][name] for sample in calls] for side in ("keisei", peer))
+        shown = f"session.log_metrics, {CALLS_A_SECOND:,} a second, against {peers[peer]}: {name}"
+        rows.append(row(shown, ours, theirs, unit=unit, at_most=target))
     if memory is not None:
         shown = f"journal, {many:,} rows: memory of the second half"
         rows.append(row(shown, [memory], unit="KiB", at_most=4096))
@@ -108,25 +112,26 @@ def _keisei(place: Path) -> tuple[float, float]:
     return taken, size
 
 
-def _json(place: Path) -> float:
+@contextmanager
+def _json(place: Path) -> Iterator[tuple[RowSink, Callable[[], object]]]:
+    """Give a call that appends a row to a file as JSON, and one that ends it."""
     with (place / "rows.jsonl").open("w", encoding="utf-8") as file:
 
         def sink(metrics: dict[str, float], step: int) -> None:
             file.write(json.dumps({**metrics, "_step": step, "_time": time.time()}) + "\n")
 
-        return _time(sink, file.flush)
+        yield sink, file.flush
 
 
-def _queue(place: Path) -> float:
+@contextmanager
+def _queue(place: Path) -> Iterator[tuple[RowSink, Callable[[], object]]]:
+    """Give a call that hands a row to a thread that appends it, and one that ends it."""
     rows: queue.SimpleQueue[dict[str, float] | None] = queue.SimpleQueue()
 
     def write() -> None:
         with (place / "queued.jsonl").open("w", encoding="utf-8") as file:
             while (metrics := rows.get()) is not None:
                 file.write(json.dumps(metrics) + "\n")
-
-    thread = threading.Thread(target=write)
-    thread.start()
 
     def sink(metrics: dict[str, float], step: int) -> None:
         rows.put({**metrics, "_step": step, "_time": time.time()})
@@ -135,45 +140,48 @@ def _queue(place: Path) -> float:
         rows.put(None)
         thread.join()
 
-    return _time(sink, finish)
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        yield sink, finish
+    finally:
+        finish()
 
 
 def _speed(place: Path) -> list[dict[str, float]]:
     samples = []
     for turn in range(-1, TURNS):  # the first one only warms up
         keisei, size = _keisei(place)
-        sample = {
-            "keisei": keisei,
-            "bytes": size,
-            "build": _build(),
-            "json": _json(place),
-            "queue": _queue(place),
-        }
+        sample = {"keisei": keisei, "bytes": size, "build": _build()}
+        for name, peer in (("json", _json), ("queue", _queue)):
+            with peer(place) as (sink, finish):
+                sample[name] = _time(sink, finish)
         if turn >= 0:
             samples.append(sample)
     return samples
 
 
-def _calls(place: Path, seconds: int) -> list[dict[str, float]]:
+def _calls(place: Path, seconds: int) -> dict[str, dict[str, float]]:
     """Time calls, between which the program computes, as a training step does."""
-    journal = Journal(str(place), 2)
-    rows: queue.SimpleQueue[tuple[dict[str, float], int]] = queue.SimpleQueue()
-    results = []
-    for sink in (journal.log_metrics, lambda metrics, step: rows.put((metrics.copy(), step))):
-        taken = []
-        due = perf_counter()
-        for metrics, step in _built(seconds * CALLS_A_SECOND):
-            due += 1 / CALLS_A_SECOND
-            while perf_counter() < due:
-                random.random()
-            started = perf_counter()
-            sink(metrics, step)
-            taken.append(perf_counter() - started)
-        taken.sort()
-        p50, p99 = taken[len(taken) // 2], taken[len(taken) * 99 // 100]
-        results.append({"p50": p50, "p99": p99, "longest": taken[-1]})
-    journal.close()
-    return results
+    config = load_config(overrides={"logging": {"log_dir": str(place), "run_name": "calls"}})
+    with SessionManager(config) as session, _json(place) as (append, _), _queue(place) as (put, _):
+        sinks: dict[str, RowSink] = {"keisei": session.log_metrics, "json": append, "queue": put}
+        taken: dict[str, list[float]] = {name: [] for name in sinks}
+        for _, (name, sink) in itertools.product(range(seconds), sinks.items()):
+            due = perf_counter()
+            for metrics, step in _built(CALLS_A_SECOND):
+                due += 1 / CALLS_A_SECOND
+                while perf_counter() < due:
+                    random.random()
+                started = perf_counter()
+                sink(metrics, step)
+                taken[name].append(perf_counter() - started)
+    return {name: _quantiles(sorted(series)) for name, series in taken.items()}
+
+
+def _quantiles(taken: list[float]) -> dict[str, float]:
+    p50, p99 = taken[len(taken) // 2], taken[len(taken) * 99 // 100]
+    return {"p50": p50, "p99": p99, "longest": taken[-1]}
 
 
 def _memory(place: Path, count: int) -> float | None:

@@ -17,7 +17,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 CHILD_TIMEOUT = 300.0
 
-UNITS = {"us": 1e6, "ms": 1e3, "s": 1.0, "KiB": 1 / 1024, "": 1.0}
+UNITS = {"us": 1e6, "ms": 1e3, "s": 1.0, "KiB": 1 / 1024, "k rows": 1e-3, "": 1.0}
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,18 @@ def row(
     unit: str,
     at_most: float | None = None,
     ratio_at_most: float | None = None,
+    ratio_at_least: float | None = None,
 ) -> Row:
     """Make a row of two series that were measured in turns.
 
     Args:
         what: what was measured.
-        keisei: its samples, in seconds, bytes or plain numbers.
+        keisei: its samples, in seconds, bytes, rows or plain numbers.
         peer: the peer's.
         unit: the unit to show them in.
         at_most: the target for keisei's median, in that unit.
         ratio_at_most: the target for the ratio of the medians.
+        ratio_at_least: the same, where more is better.
     """
     ours = statistics.median(keisei)
     theirs = statistics.median(peer) if peer else None
@@ -59,6 +61,8 @@ def row(
         target, met = f"<= {at_most:g} {unit}".rstrip(), _met(ours * UNITS[unit] <= at_most)
     if ratio_at_most is not None and ratio is not None:
         target, met = f"<= {ratio_at_most:g} x", _met(ratio <= ratio_at_most)
+    if ratio_at_least is not None and ratio is not None:
+        target, met = f">= {ratio_at_least:g} x", _met(ratio >= ratio_at_least)
     return Row(
         what,
         spread(keisei, unit),

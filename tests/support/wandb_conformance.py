@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from keisei.run.ownership import SessionRecord
 from keisei.testing import check_tracker
 from keisei.trackers.base import RunInfo
 from keisei.trackers.conformance import Series
@@ -71,8 +70,7 @@ def sync(directory: str, run_id: str) -> None:
     from keisei.trackers import wandb_sync, wandb_upload
 
     wandb_upload.log_in()
-    record = SessionRecord.model_construct(session_id=run_id)
-    run = LocalRun("r", run_id, directory, False, tuple(attempts_in(directory)), record)
+    run = LocalRun("r", run_id, directory, alive=False, attempts=tuple(attempts_in(directory)))
     for outcome in wandb_sync.sync_run(run, 20.0):
         assert outcome.state == "uploaded", outcome
 
