@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,12 +16,13 @@ from keisei.errors import TrackerError, quoted
 from keisei.log import logger
 from keisei.redaction import clean
 from keisei.run.state import FinalStatus
-from keisei.trackers import wandb_sdk, wandb_upload
+from keisei.trackers import wandb_runs, wandb_sdk, wandb_upload
 from keisei.trackers.base import Position, Record, RunInfo, Tracker, TrackerRun
 from keisei.trackers.loading import describe
 from keisei.trackers.starting import start_within
 from keisei.trackers.wandb_exit import exit_guard
 from keisei.trackers.wandb_rows import FLUSH_INTERVAL, Rows
+from keisei.trackers.wandb_upload import OnServer
 
 if TYPE_CHECKING:
     import wandb
@@ -227,16 +228,14 @@ def _init(
 
 def _rows(native: Any, run: RunInfo, run_id: str, mode: str, directory: str | None) -> Rows:
     file = os.path.join(directory, f"run-{run_id}.wandb") if directory is not None else None
-
-    def ask_server() -> Iterable[Mapping[str, object]]:
-        # It may have a row that the file has lost, by a fraction of a second, with the service.
+    earlier = any(attempt.path != file for attempt in wandb_runs.attempts_in(run.directory))
+    has = OnServer()
+    if mode == "online" and earlier:
+        # It may have a row that an earlier attempt's file has lost, by a fraction of a second, with
+        # the service. Asked now, while it answers: later a dark server would hold up the end.
         with suppress(Exception):
-            return wandb_upload.on_server(native.entity, native.project, run_id, 5.0).tail
-        return ()
-
-    if mode == "online":
-        return Rows(native, run.directory, file, ask_server)
-    return Rows(native, run.directory, file)
+            has = wandb_upload.on_server(native.entity, native.project, run_id, 2.0)
+    return Rows(native, run.directory, file, has.tail)
 
 
 def _settings(sdk: Any, config: WandbConfig) -> Any:

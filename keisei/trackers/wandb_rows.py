@@ -12,7 +12,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -43,7 +43,7 @@ class Rows:
         native: the SDK's run.
         directory: the run's directory, where the SDK keeps the files of all its attempts.
         file: the file of this one; ``None`` where it is not known, and `send` cannot wait for it.
-        server: asks the server for its last rows, the last one at the end.
+        on_server: the last rows that the server had when this attempt began.
     """
 
     def __init__(
@@ -51,12 +51,12 @@ class Rows:
         native: Any,
         directory: str,
         file: str | None,
-        server: Callable[[], Iterable[Mapping[str, object]]] = tuple,
+        on_server: Iterable[Mapping[str, object]] = (),
     ) -> None:
         self._native = native
         self._directory = directory
         self._file = file
-        self._server = server
+        self._on_server = [number_in(row) for row in on_server]
         self._awaited: Position | None = None
         self._stepped = False
 
@@ -92,14 +92,14 @@ class Rows:
             raise ConnectionError("W&B's service process has gone")
 
     def position(self) -> Position | None:
-        """Tell the last record that is held: the run's files have it, or the server.
+        """Tell the last record that is held: the run's files have it, or the server had.
 
         Raises:
             TimeoutError: there are some of which it is not known yet.
         """
         self._settled()
         paths = [attempt.path for attempt in wandb_runs.attempts_in(self._directory)]
-        found = [number_in(row) for row in self._server()]
+        found = list(self._on_server)
         for path in paths:
             with suppress(OSError):
                 found.append(last_number(path))
