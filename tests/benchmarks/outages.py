@@ -32,7 +32,7 @@ from tests.support.wandb_file import find_run_files, read_run_file
 
 NAME = "n"
 ROWS_A_LIFE = 1200
-ERRORS_A_LIFE = 12  # three of each tracker
+ERRORS_A_LIFE = 4  # one of each tracker
 
 
 def built_in(name: str, place: Path) -> Tracker:
