@@ -9,9 +9,9 @@ import threading
 from keisei._io.switching import quick_switches, quiet_imports
 
 
-def settings() -> tuple[float, bool, int]:
+def settings() -> tuple[float, bool, tuple[int, int, int], int]:
     """Give the interpreter's settings that are changed for a while."""
-    return sys.getswitchinterval(), gc.isenabled(), gc.get_freeze_count()
+    return sys.getswitchinterval(), gc.isenabled(), gc.get_threshold(), gc.get_freeze_count()
 
 
 def test_two_at_once_leave_no_setting_behind() -> None:
@@ -29,8 +29,8 @@ def test_two_at_once_leave_no_setting_behind() -> None:
         thread.start()
         assert entered.wait(10)
         assert sys.getswitchinterval() < before[0]
-        assert not gc.isenabled()
-    assert not gc.isenabled()
+        assert gc.get_threshold()[1:] > before[2][1:]
+    assert gc.get_threshold()[1:] > before[2][1:]
     assert sys.getswitchinterval() < before[0]
     release.set()
     thread.join()
