@@ -153,7 +153,7 @@ class Life(RuleBasedStateMachine):
 def test_any_order_of_steps_keeps_the_table(tmp_path: Path) -> None:
     """Steps in any order, repeated ends, ends by many at once and before any set-up."""
     Life.root = tmp_path
-    few = settings(max_examples=60, stateful_step_count=10, deadline=None)
+    few = settings(max_examples=35, stateful_step_count=10, deadline=None)
     run_state_machine_as_test(Life, settings=few)
     lives = len(list(tmp_path.glob("*/r")))
     print(f"lives lived in any order: {lives} that made a run")

@@ -40,6 +40,9 @@ from tests.support.wandb_file import (
 )
 from tests.support.wandb_server import FakeWandb
 
+# What the other tests' server is like for the SDK changes with the SDK alone.
+pytestmark = pytest.mark.storm
+
 BIG = {"blob": "x" * 100_000, "nested": {"list": [1, None, "é"]}}
 
 
