@@ -56,7 +56,9 @@ def test_twenty_sessions_one_of_which_fails(tmp_path: Path) -> None:
     assert statuses(tmp_path) == ["completed"] * 19 + ["failed"]
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "uvloop", "trio"])
+@pytest.mark.parametrize(
+    "backend", ["asyncio", pytest.param("uvloop", marks=pytest.mark.storm), "trio"]
+)
 def test_cartpole_learns_and_leaves_everything_behind(tmp_path: Path, backend: str) -> None:
     """A short training already plays better, and its model, logs and rows are there."""
     arguments = ["--backend", backend, "--run-name", "r", "training.total_timesteps=60000"]

@@ -102,7 +102,7 @@ counter = itertools.count()
 @pytest.mark.requirement("CFG-3", "CFG-4")
 @given(data=st.dictionaries(any_text, trees, max_size=4))
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_whatever_stands_in_a_config_is_json_or_the_typed_error(
     tmp_path: Path, data: dict[str, Any]
@@ -321,7 +321,7 @@ def test_a_hostile_file_is_a_config_or_a_config_error(tmp_path: Path, name: str)
     suffix=st.sampled_from(["yaml", "json", "toml"]),
 )
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_any_text_is_a_config_or_a_config_error(tmp_path: Path, text: str, suffix: str) -> None:
     """No text in a config file raises anything else."""
@@ -332,7 +332,7 @@ def test_any_text_is_a_config_or_a_config_error(tmp_path: Path, text: str, suffi
 
 
 @given(value=st.text(), key=st.text(max_size=5))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_any_override_is_a_config_or_a_config_error(value: str, key: str) -> None:
     """No override raises anything else, whatever stands on either side of its sign."""
     for override in (f"env.device={value}", f"{key}={value}", f"wandb.{key}.{key}={value}", value):

@@ -274,6 +274,7 @@ def test_two_offline_attempts_arrive_in_their_order(house: House) -> None:
     assert [row["_step"] for row in house.server.runs[run_id].history] == list(range(9))
 
 
+@pytest.mark.storm
 def test_an_abandoned_attempt_behind_a_complete_one(house: House) -> None:
     """Its missing rows are added, and the run's end stays that of the last attempt."""
     run_id = house.abandoned(0, 5, 10)
@@ -291,6 +292,7 @@ def test_an_abandoned_attempt_behind_a_complete_one(house: House) -> None:
     assert (run.complete, run.exit_code) == (True, 0)
 
 
+@pytest.mark.storm
 def test_two_abandoned_attempts_are_completed(house: House) -> None:
     """What each has sent is told apart."""
     run_id = house.abandoned(0, 5, 10)
@@ -313,7 +315,7 @@ def test_a_substitute_arrives_under_the_true_id(house: House) -> None:
     house.complete(run_id, 10)
 
 
-@pytest.mark.parametrize("begin", ["offline", "abandoned"])
+@pytest.mark.parametrize("begin", ["abandoned", pytest.param("offline", marks=pytest.mark.storm)])
 def test_a_sync_that_was_killed_goes_on(house: House, begin: str) -> None:
     """No row is sent twice, although the server had taken some in."""
     if begin == "offline":

@@ -65,7 +65,7 @@ def crowd(server: FakeWandb, place: Path, count: int, *overrides: str) -> dict[s
 
 
 @pytest.mark.requirement("WB-5", "WB-8", "FIN-1")
-@pytest.mark.parametrize("mode", ["ok", "flaps"])
+@pytest.mark.parametrize("mode", ["ok", pytest.param("flaps", marks=pytest.mark.storm)])
 def test_fifty_sessions_end_right_each_in_its_own_run(tmp_path: Path, mode: Any) -> None:
     """With a server that is well, and with one that flaps, no row is lost or in another's run."""
     with FakeWandb() as server:

@@ -311,7 +311,7 @@ def test_a_server_that_is_well_gets_the_whole_run(server: FakeWandb, tmp_path: P
 
 
 @pytest.mark.requirement("FIN-2")
-@pytest.mark.parametrize("rows", [30_000, pytest.param(100_000, marks=pytest.mark.storm)])
+@pytest.mark.parametrize("rows", [15_000, pytest.param(100_000, marks=pytest.mark.storm)])
 def test_a_backlog_does_not_lengthen_the_end(server: FakeWandb, tmp_path: Path, rows: int) -> None:
     """With many rows unsent and a silent server, deadline and rows hold all the same."""
     limits = [f"wandb.finish_timeout={FINISH_TIMEOUT}"]

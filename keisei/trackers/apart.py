@@ -21,7 +21,7 @@ from keisei.run.state import FinalStatus
 from keisei.trackers.base import Position, Record, RunInfo, Tracker, TrackerRun
 
 CHILD = "from keisei.trackers.apart_child import main; main()"
-END_TIMEOUT = 5.0  # seconds; what the process may still do when nobody wants anything of it
+END_TIMEOUT = 2.0  # seconds; what the process may still do when nobody wants anything of it
 # On Windows: no window, and the training goes first where there are more threads than cores.
 _FLAGS = getattr(subprocess, "CREATE_NO_WINDOW", 0) | getattr(
     subprocess, "BELOW_NORMAL_PRIORITY_CLASS", 0
