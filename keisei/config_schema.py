@@ -164,7 +164,7 @@ class JournalConfig(Section):
     the death of the process; `line`: the same, at once; `fsync`: the loss of power, too."""
     max_delay: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 0.2
     """The longest that rows are gathered before they are written, in seconds."""
-    capacity: Annotated[int, Field(ge=1, le=100_000_000)] = 65_536
+    capacity: Annotated[int, Field(ge=1, le=100_000_000)] = 262_144
     """The rows that may wait to be written; this bounds the memory."""
     when_full: Literal["wait", "drop_oldest", "latest"] = "wait"
     """What logging does when that many wait: `wait` for room (at most 10 s, and never on a thread

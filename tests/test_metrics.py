@@ -238,3 +238,14 @@ async def test_a_flush_that_is_cancelled_leaves_the_rows(make_config: MakeConfig
         assert scope.cancelled_caught
         await session.flush()
     assert (await read(session)).columns("a")[1] == [1.0]
+
+
+async def test_a_burst_on_the_loop_drops_nothing(make_config: MakeConfig) -> None:
+    """A loop that logs 300,000 rows without a pause gets them all written: the thread keeps up."""
+    async with AsyncSessionManager(make_config()) as session:
+        row = {f"metric_{number}": float(number) for number in range(10)}
+        for step in range(300_000):
+            session.log_metrics(row, step)
+        await session.flush()
+        counts = session.get_session_summary()["journal"]
+    assert (counts["dropped"], counts["written"]) == (0, 300_000)

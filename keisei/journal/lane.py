@@ -37,6 +37,7 @@ OnDurable = Callable[[JournalError | None], object]
 logger = logging.getLogger("keisei")
 
 LONGEST_WAIT = 10.0
+_MANY = 4_096  # records that are written without gathering more, however many there is room for
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0
 
 
@@ -118,7 +119,7 @@ class Lane(Generic[RecordT]):
     ) -> None:
         self.queue: deque[RecordT] = deque()
         self.lock = threading.RLock()
-        self.high = max(1, capacity // 2)
+        self.high = max(1, min(capacity // 2, _MANY))
         self.asleep = True
         self._file, self._delay, self._capacity, self._policy = file, delay, capacity, policy
         self._on_written = on_written

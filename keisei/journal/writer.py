@@ -70,7 +70,7 @@ class Journal:
         *,
         durability: Durability = "buffered",
         max_delay: float = 0.2,
-        capacity: int = 65_536,
+        capacity: int = 262_144,
         policy: Policy = "wait",
         on_written: Callable[[], object] | None = None,
     ) -> None:
