@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 from collections.abc import Sequence
@@ -288,6 +289,20 @@ async def test_a_session_need_not_wait_for_a_tracker(make_config: MakeConfig) ->
         assert session.wandb_run is not None
     states = {name: known["state"] for name, known in record_of(session)["trackers"].items()}
     assert states == {"wandb": "finished", "no-such-tracker": "broken"}
+
+
+async def test_what_does_not_start_is_said_though_nobody_waits(
+    make_config: MakeConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With `tracking.wait` off a failed start is one warning all the same."""
+    config = make_config(tracking={"wait": False, "trackers": ["no-such-tracker"]})
+    async with AsyncSessionManager(config) as session:
+        session.log_metrics({"loss": 1.0}, step=1)
+        with anyio.fail_after(20):
+            while "no tracker is called" not in caplog.text:
+                await anyio.sleep(0.01)
+    warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 1  # no other one at the end: it waits for nothing
 
 
 async def test_a_start_that_fails_is_tried_again(make_config: MakeConfig) -> None:

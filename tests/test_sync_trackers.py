@@ -22,7 +22,7 @@ PROGRAM = """
 import sys
 from keisei import SessionManager, load_config
 config = load_config(overrides={
-    "tracking": {"trackers": {"lines": {"refuses": sys.argv[1] == "refuses"}}},
+    "tracking": {"trackers": {"lines": {sys.argv[1]: True} if sys.argv[1] != "well" else {}}},
     "wandb": {"finish_timeout": 0.5},
 })
 with SessionManager(config, run_name="r") as session:
@@ -89,6 +89,20 @@ def test_what_a_tracker_has_missed_is_sent_once(
     assert (status, said[0]["state"], said[0]["rows"]) == (0, "uploaded", 501)
     assert sync(environ, tmp_path) == (0, [])
     assert [(line[0], line[1]) for line in lines_of(directory)] == [(1, n) for n in range(501)]
+
+
+def test_a_tracker_that_never_came_gets_the_whole_run(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    """One whose start had failed all the time is known to have missed everything."""
+    run(environ, tmp_path, "away", "ended")
+    status, said = sync(environ, tmp_path)
+    assert (status, said[0]["state"], said[0]["rows"]) == (1, "remaining", 501)
+    (tmp_path / "well").touch()
+    status, said = sync(environ, tmp_path)
+    assert (status, said[0]["state"], said[0]["rows"]) == (0, "uploaded", 501)
+    held = [(line[0], line[1]) for line in lines_of(str(tmp_path / "runs" / "r"))]
+    assert held == [(1, n) for n in range(501)]
 
 
 def test_a_killed_runs_tracker_is_told_of_its_end(environ: dict[str, str], tmp_path: Path) -> None:

@@ -94,7 +94,14 @@ def _catch_up(
 ) -> Iterator[Outcome]:
     """Send the trackers what the journals of runs have beyond them."""
     for run in runs:
-        for behind in [] if run.alive else find_behind(run.directory):
+        try:
+            waiting_for_it = [] if run.alive else find_behind(run.directory)
+        except OSError as exc:
+            outcome = Outcome(run.name, run.id, run.directory, "remaining", clean(str(exc)))
+            show(outcome)
+            yield outcome
+            continue
+        for behind in waiting_for_it:
             state: State = "would upload"
             rows, reason = behind.rows, None
             if not dry_run:

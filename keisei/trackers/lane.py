@@ -62,6 +62,7 @@ class Lane:
         problem: what went wrong last; ``None`` where all is well.
         sent: how many records the tracker was sent.
         kill: ends what a call of the tracker waits for, where that can be ended.
+        kept: whether its place is kept, so that it can be brought up to date later.
     """
 
     def __init__(
@@ -80,12 +81,14 @@ class Lane:
         self.problem: str | None = None
         self.sent = 0
         self.kill: Callable[[], object] | None = None
+        self.kept = False
         self.start_timeout = 0.0
         self.made, self.attempted, self.done = ThreadEvent(), ThreadEvent(), ThreadEvent()
         self._start, self._logged, self._on_live, self._retry = start, logged, on_live, retry
         self._options: dict[str, object] | None = None if options is None else redact(options)
         self._phase: Phase = "connecting"
         self._position = cursor.NOWHERE
+        self._known = TrackerRecord()  # of an earlier attempt, until this one has started
         self._earlier = 0
         self._calling: float | None = None
         self._said_to_hang = False
@@ -130,16 +133,17 @@ class Lane:
         run, phase, problem = self.run, self._phase, self.problem
         if phase == "live" and (hanging := self.hanging) is not None:
             phase, problem = "broken", f"it has not answered for {hanging:.0f} s"
-        return TrackerRecord(
-            run_id=run.run_id if run is not None else None,
-            upload_as=run.upload_as if run is not None else None,
-            url=clean(run.url) if run is not None else None,
-            mode=run.mode if run is not None else "online",
-            directory=run.directory if run is not None else None,
-            state="abandoned" if self._abandoned else phase,
-            behind=self.behind,
-            problem=problem,
-        )
+        if run is not None:
+            self._known = TrackerRecord(
+                run_id=run.run_id,
+                upload_as=run.upload_as,
+                url=clean(run.url),
+                mode=run.mode,
+                directory=run.directory,
+            )
+        state = "abandoned" if self._abandoned else phase
+        now = {"state": state, "behind": self.behind, "problem": problem}
+        return self._known.model_copy(update=now)
 
     def wake(self) -> None:
         """Tell the thread that there may be more to send; never waits."""
@@ -184,7 +188,8 @@ class Lane:
     def _work(self) -> None:
         try:
             with suppress(OSError):
-                self._position = cursor.load(self.info.directory, self.name).position
+                before = cursor.load(self.info.directory, self.name)
+                self._position, self._known = before.position, before.known
                 self._count_earlier()
             run = self._connect()
             if run is not None:
@@ -203,7 +208,7 @@ class Lane:
                 self.problem, self._phase = describe(exc), "broken"
                 hopeless = isinstance(exc, (TrackerError, MissingExtraError))
                 del exc  # or its traceback would hold what the tracker has made
-                self._attempted()
+                self._failed_to_start(again=self._retry and not hopeless)
                 if hopeless or not self._retry or self._ending.wait(pause):
                     return None
                 pause = min(pause * 2, _LONGEST_PAUSE)
@@ -214,6 +219,24 @@ class Lane:
                 self._store("live")
             self._attempted()
             return run
+
+    def ready(self, start_timeout: float) -> None:
+        """Note that the tracker is made, and what its start may take; from now on it is known.
+
+        Args:
+            start_timeout: the longest that its start may take, in seconds.
+        """
+        self.start_timeout = start_timeout
+        self.made.set()
+        self._store("connecting")  # so that what it misses, should it never come, is known later
+
+    def _failed_to_start(self, *, again: bool) -> None:
+        """Say so once, unless the session has ended meanwhile, and let nobody wait any longer."""
+        if not self.attempted.is_set():
+            then = "goes on, and it is tried again" if again else "goes on without it"
+            text = "%s did not start (%s): run %s %s."
+            logger.warning(text, self.name, self.problem, self.info.run_name, then)
+        self._attempted()
 
     def _attempted(self) -> None:
         self.attempted.set()  # first: who waits for the other one looks at it then
@@ -331,6 +354,7 @@ class Lane:
         )
         try:
             cursor.store(self.info.directory, self.name, kept)
+            self.kept = True
         except OSError as exc:
             # The tracker's own account, or a row twice in the worst case, is better than none.
             self.problem = f"its place cannot be kept ({describe(exc)})"

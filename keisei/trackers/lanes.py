@@ -51,7 +51,7 @@ class Trackers:
         return lane
 
     async def started(self, lane: Lane) -> bool:
-        """Wait for a lane's first start, within its deadline; a failure is one warning.
+        """Wait for a lane's first start, within its deadline; that it passed is one warning.
 
         Returns:
             Whether the tracker tracks the run.
@@ -68,9 +68,6 @@ class Trackers:
                 lane.name,
                 self.run_name,
             )
-        elif not lane.live and lane.problem is not None:
-            text = "%s did not start (%s): run %s goes on without it."
-            logger.warning(text, lane.name, lane.problem, self.run_name)
         return lane.live
 
     def records(self) -> dict[str, TrackerRecord]:
@@ -113,13 +110,13 @@ class Trackers:
         if not lane.done.is_set() and (run is not None or behind):
             problem = f"did not {'start' if run is None else 'finish'} within {timeout:.1f} s"
             problem += ": the run is abandoned there"
-        elif run is None or problem is None:
+        elif problem is None or (run is None and not (behind and lane.kept)):
             return
         elif lane.record().state == "abandoned":
             problem += ": the run is abandoned there"
         else:
             problem = f"has ended, but not well ({problem})"
-        if behind:
+        if behind and lane.kept:
             problem += f", and {behind:,} rows and events wait for it (`keisei sync`)"
         if run is not None and run.directory:
             problem += f"; its local files are in {quoted(run.directory, 300)}"
@@ -143,8 +140,7 @@ def _start(
     tracker = _load(backend, options) if isinstance(backend, str) else backend
     if isinstance(tracker, ApartTracker):
         lane.kill = tracker.kill
-    lane.start_timeout = tracker.start_timeout
-    lane.made.set()
+    lane.ready(tracker.start_timeout)
     try:
         return tracker.start(info)
     except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from keisei.trackers.base import RunInfo, Tracker, TrackerRun
 from keisei.trackers.lane import Lane
 from keisei.trackers.lanes import Trackers, starting
 from keisei.trackers.loading import describe
+from keisei.trackers.wandb import requested_mode
 from keisei.training import utils
 from keisei.training.directories import OwnedRun
 
@@ -93,7 +95,8 @@ class Tracking:
         if facts.wandb_active is None:
             facts.wandb_active = False
             facts.done.add(Step.WANDB)
-            if wants_wandb(facts.config):
+            mode = requested_mode(facts.config.wandb, os.environ)
+            if wants_wandb(facts.config) and mode != "disabled":
                 info = await self._info()
                 self._trackers.open(
                     WANDB,
@@ -173,6 +176,5 @@ class Tracking:
 
 def _start_wandb(config: AppConfig, info: RunInfo, lane: Lane) -> TrackerRun | None:
     """Start W&B on its lane's thread, in a loop of that thread's own."""
-    lane.start_timeout = config.wandb.init_timeout
-    lane.made.set()
+    lane.ready(config.wandb.init_timeout)
     return anyio.run(utils.setup_wandb, config, info)

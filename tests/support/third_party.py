@@ -16,10 +16,12 @@ from tests.support.line_tracker import LineTracker
 
 
 class Lines(LineTracker):
-    def __init__(self, refuses=False, hangs_in="", says=""):
-        self.refuses, self.hangs_in, self.says = refuses, hangs_in, says
+    def __init__(self, refuses=False, away=False, hangs_in="", says=""):
+        self.refuses, self.away, self.hangs_in, self.says = refuses, away, hangs_in, says
 
     def start(self, run):
+        if self.away and not Path("well").exists():
+            raise ConnectionError("nobody answers")
         if self.says:
             logging.getLogger("keisei").warning(self.says)
         Path(run.directory, "pid.new").write_text(str(os.getpid()))
