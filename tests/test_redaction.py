@@ -10,8 +10,8 @@ import pytest
 from pydantic import SecretStr
 
 from keisei import AppConfig
+from keisei.config.text import serialize_config
 from keisei.redaction import HIDDEN, is_secret_key, redact, redact_text, secret_values
-from keisei.run.record import serialize_config
 
 SECRET_KEYS = [
     "api_key", "apiKey", "API-KEY", "apikey", "WANDB_API_KEY", "openai_key", "ssh_key", "secret",

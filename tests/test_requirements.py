@@ -13,7 +13,7 @@ TESTS = Path(__file__).parent
 def named_requirements() -> dict[str, list[str]]:
     """Collect the ids that the tests' `requirement` marks name, with the tests that do."""
     named: dict[str, list[str]] = {}
-    for path in sorted(TESTS.glob("test_*.py")):
+    for path in sorted(TESTS.rglob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 continue
@@ -38,10 +38,10 @@ def test_every_mark_names_a_sentence() -> None:
 def test_every_test_says_its_behaviour_in_one_sentence() -> None:
     """A test's docstring is what a reader knows it by."""
     silent = []
-    for path in sorted(TESTS.glob("test_*.py")):
+    for path in sorted(TESTS.rglob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 continue
             if node.name.startswith("test_") and not ast.get_docstring(node):
-                silent.append(f"{path.name}::{node.name}")
+                silent.append(f"{path.relative_to(TESTS)}::{node.name}")
     assert silent == []

@@ -296,7 +296,7 @@ def test_a_record_is_clean_for_every_handler(
         assert record.args == ()
     assert caplog.records[0].getMessage() == f"see redis://{HIDDEN}@h"
     assert f"ValueError: token={HIDDEN}" in str(caplog.records[0].exc_text)
-    assert len([f for f in logger.filters if type(f).__module__ == "keisei.log"]) == 1
+    assert len([f for f in logger.filters if type(f).__module__ == "keisei._log"]) == 1
     assert logging.getLogger().filters == []
 
 

@@ -7,7 +7,7 @@ import os
 import sys
 from collections import Counter
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Any
 
 import typer
@@ -18,8 +18,9 @@ from keisei._io import process
 from keisei.cli.program import app
 from keisei.cli.shared import Root, plain, root_of_runs, stop
 from keisei.errors import quoted
-from keisei.training import doctor as doctors
-from keisei.training.diagnosis import Diagnosis, Finding, State, diagnose
+from keisei.run import repair as doctors
+from keisei.run.health import Diagnosis, Finding, State, diagnose
+from keisei.trackers import backfill
 
 _COLOURS: dict[State, str] = {
     "running": "green",
@@ -69,7 +70,9 @@ def doctor(
                     status.update(Text(plain(f"looking at {os.path.basename(path)}", console)))
                 run = diagnose(path, gone or [])
                 if run is not None:
-                    found.append(doctors.repair(run, gone or []) if fix else run)
+                    run = doctors.repair(run, gone or []) if fix else run
+                    more = backfill.findings(run)
+                    found.append(replace(run, findings=(*run.findings, *more)))
     except (OSError, ValueError) as exc:
         stop("doctor", str(exc))
     except KeyboardInterrupt:

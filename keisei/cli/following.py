@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from keisei._io.files import OpenDirectory
 from keisei.cli.keys import places_of
-from keisei.journal.encoding import file_name
+from keisei.journal.format import file_name
 from keisei.journal.reader import AttemptReader, Value, read_run
 
 _NEAR, _FAR = 1 << 16, 1 << 26  # bytes at a file's end in which the last rows or lines are sought

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
@@ -12,6 +11,7 @@ from rich.console import Console
 
 from keisei.cli.shared import plain
 from keisei.errors import quoted
+from keisei.journal.records import as_float
 
 
 def places_of(wanted: Sequence[str], keys: Sequence[str]) -> list[int]:
@@ -50,14 +50,6 @@ def number(value: float) -> str:
     if isinstance(value, int) and abs(value) < 10**9:
         return str(value)
     return f"{as_float(value):.4g}"
-
-
-def as_float(value: float) -> float:
-    """Give a number as a float; an integer that is too large for one is infinite."""
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf
 
 
 def shortened(text: str, width: int, console: Console) -> str:

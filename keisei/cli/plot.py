@@ -14,13 +14,13 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from keisei.cli.charts import Line, Look, Panel, chart, legend
-from keisei.cli.drawing import check_picture, draw_picture
 from keisei.cli.keys import places_of, shortened, unknown
 from keisei.cli.program import app
-from keisei.cli.series import Axis, Series, has_steps, keys_of, read_series
 from keisei.cli.shared import Keys, Root, Run, find_run, plain, root_of_runs, stop
 from keisei.errors import MissingExtraError, quoted
+from keisei.reports.charts import Line, Look, Panel, chart, legend
+from keisei.reports.pictures import check_picture, draw_picture
+from keisei.reports.series import Axis, Series, has_steps, keys_of, read_series
 
 _IN_TERMINAL, _IN_PICTURE, _NAMED = 9, 16, 64  # the most panels
 _TITLE = 48  # columns of a metric's name

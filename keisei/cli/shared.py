@@ -8,11 +8,11 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from keisei._text import one_line
 from keisei.errors import quoted
 from keisei.redaction import clean
-from keisei.run.record import one_line
-from keisei.training import doctor
-from keisei.training.directories import DEFAULT_ROOT
+from keisei.run import repair
+from keisei.run.claim import DEFAULT_ROOT
 
 Run = Annotated[str, typer.Argument(help="The run's name or path.")]
 Keys = Annotated[
@@ -42,7 +42,7 @@ def find_run(root: str, run: str) -> str:
         FileNotFoundError: it is not there; says where it was looked for, and what is.
     """
     try:
-        return doctor.places(root, [run])[0]
+        return repair.places(root, [run])[0]
     except ValueError as exc:  # a null byte
         raise FileNotFoundError(f"there is no run {quoted(run)}: {exc}") from exc
 

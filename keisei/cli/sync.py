@@ -18,11 +18,11 @@ from keisei.cli.program import app
 from keisei.cli.shared import Root, stop
 from keisei.errors import KeiseiError, TrackerError
 from keisei.redaction import clean
-from keisei.trackers import wandb_runs, wandb_sync, wandb_upload
-from keisei.trackers.catching_up import catch_up, find_behind
-from keisei.trackers.wandb_runs import LocalRun
-from keisei.trackers.wandb_sync import ASK_TIMEOUT, Outcome, State
-from keisei.training.directories import DEFAULT_ROOT
+from keisei.run.claim import DEFAULT_ROOT
+from keisei.trackers.backfill import catch_up, find_behind
+from keisei.trackers.wandb import backfill, local_runs, upload
+from keisei.trackers.wandb.backfill import ASK_TIMEOUT, Outcome, State
+from keisei.trackers.wandb.local_runs import LocalRun
 
 
 @app.command()
@@ -47,7 +47,7 @@ def sync(
     """
     place = os.environ.get("KEISEI_LOG_DIR") or root or DEFAULT_ROOT
     try:
-        found = wandb_runs.find_runs(place, runs or [])
+        found = local_runs.find_runs(place, runs or [])
     except FileNotFoundError as exc:
         stop("sync", str(exc))
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
@@ -61,8 +61,8 @@ def sync(
     except KeyboardInterrupt:
         stop("sync", "interrupted: start it again to go on", 130)
     if caught_up and not dry_run:
-        found = wandb_runs.find_runs(place, runs or [])  # W&B may have a file more
-    todo = [(run, left) for run in found if (left := wandb_sync.remaining(run))]
+        found = local_runs.find_runs(place, runs or [])  # W&B may have a file more
+    todo = [(run, left) for run in found if (left := backfill.remaining(run))]
     waiting = [run for run, _ in todo if not run.alive]
     outcomes = [outcome for run, left in todo if run.alive or dry_run for outcome in left]
     for outcome in outcomes:
@@ -120,7 +120,7 @@ def _upload(
     runs: list[LocalRun], timeout: float, console: Console, *, quiet: bool
 ) -> list[Outcome]:
     outcomes = []
-    wandb_upload.log_in()
+    upload.log_in()
     with console.status("asking W&B") if console.is_terminal else nullcontext() as status:
 
         def begin(run: LocalRun) -> None:
@@ -143,15 +143,15 @@ def _each(
         begin(run)
         if not asked:
             try:
-                wandb_upload.ask(min(ASK_TIMEOUT, timeout))
+                upload.ask(min(ASK_TIMEOUT, timeout))
             except OSError as exc:
                 away = clean(f"W&B does not answer ({getattr(exc, 'reason', None) or exc})")
             asked = True
         if away is not None:
-            for left in wandb_sync.remaining(run):
+            for left in backfill.remaining(run):
                 yield Outcome(left.run, left.id, left.file, "remaining", away)
             continue
-        for outcome in wandb_sync.sync_run(run, timeout):
+        for outcome in backfill.sync_run(run, timeout):
             asked = asked and outcome.state == "uploaded"
             yield outcome
 

@@ -18,14 +18,15 @@ from rich.console import Console
 from rich.text import Text
 
 from keisei.cli.following import LogTail, RowsTail, Shown
-from keisei.cli.keys import as_float, number, shortened, unknown
+from keisei.cli.keys import number, shortened, unknown
 from keisei.cli.program import app
 from keisei.cli.shared import Keys, Root, Run, find_run, plain, root_of_runs, stop
 from keisei.errors import quoted
+from keisei.journal.records import as_float
 from keisei.redaction import clean
-from keisei.run.paths import RECORD_FILE, TRAINING_LOG
-from keisei.run.state import FINAL
-from keisei.training.diagnosis import diagnose
+from keisei.run.health import diagnose
+from keisei.run.layout import RECORD_FILE, TRAINING_LOG
+from keisei.run.status import FINAL
 
 _LOOK = 0.2  # seconds between two looks
 _ASK = 1.0  # seconds until the owner is asked for again

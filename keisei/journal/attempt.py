@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from keisei._io.files import OpenDirectory
 from keisei.journal.decoding import CHUNK, RawRow, Run, Scanner, unpack_records
-from keisei.journal.encoding import HEAD_SIZE, RECORDS, SHAPE, file_name
+from keisei.journal.format import HEAD_SIZE, RECORDS, SHAPE, file_name
 from keisei.journal.records import Damage
 
 

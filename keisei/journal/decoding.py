@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, cast
 
-from keisei.journal.encoding import HEAD_SIZE, PREFIX, block_size, read_block
+from keisei.journal.format import HEAD_SIZE, PREFIX, block_size, read_block
 
 CHUNK = 1 << 22
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from time import time
 
 from keisei._io.files import OpenDirectory
-from keisei.journal.encoding import HEADER, SHAPE, VERSION, file_name, pack_json, pack_records
+from keisei.journal.format import HEADER, SHAPE, VERSION, file_name, pack_json, pack_records
 
 
 class JournalFile:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from keisei.errors import MissingExtraError
 from keisei.journal.attempt import AttemptReader, repair
 from keisei.journal.decoding import RawRow
-from keisei.journal.encoding import attempt_of
+from keisei.journal.format import attempt_of
 from keisei.journal.records import Damage, Event, Position, Row, Value
 
 if TYPE_CHECKING:

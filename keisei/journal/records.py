@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 Value = float | int | bool
+
+
+def as_float(value: Value) -> float:
+    """Return a number as a float; an integer that is too large for one is infinite."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 class Row(NamedTuple):

@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping
 from time import time
 from typing import Literal, get_args
 
+from keisei._io.background_writer import Counters, Lane, OnDurable, Policy
 from keisei.errors import JournalError, quoted
-from keisei.journal.encoding import (
+from keisei.journal.file import JournalFile
+from keisei.journal.format import (
     EXACT,
     LARGEST,
     STORED,
@@ -21,8 +23,6 @@ from keisei.journal.encoding import (
     flatten,
     pack_event,
 )
-from keisei.journal.file import JournalFile
-from keisei.journal.lane import Counters, Lane, OnDurable, Policy
 
 Durability = Literal["buffered", "line", "fsync"]
 _MOST_SHAPES = 4096

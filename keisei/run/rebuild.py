@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from keisei.run.ownership import Owner, SessionRecord
-from keisei.run.state import FINAL
+from keisei.run.session_file import Owner, SessionRecord
+from keisei.run.status import FINAL
 
 NOBODY = Owner(host="unknown", pid=0, process_start="unknown")
 """The owner in a rebuilt record: no process is number 0 to another one, so nobody ever lives."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sys
 
-from keisei.config_schema import AppConfig
+from keisei.config.schema import AppConfig
 
 
 def setup_seeding(config: AppConfig) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
 from keisei.journal.reader import Event, Position, Row
-from keisei.run.state import FinalStatus
+from keisei.run.status import FinalStatus
 
 __all__ = ["Event", "Position", "Record", "Row", "RunInfo", "Tracker", "TrackerRun"]
 

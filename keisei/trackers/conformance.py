@@ -13,8 +13,8 @@ from multiprocessing.connection import Connection
 
 from keisei.errors import quoted
 from keisei.journal.reader import Event, Row
-from keisei.run.identity import new_session_id
-from keisei.run.state import FINAL, check_final
+from keisei.run.names import new_session_id
+from keisei.run.status import FINAL, check_final
 from keisei.trackers.base import Position, Record, RunInfo, Tracker, TrackerRun
 
 # Per metric: the step and the value of each row, in the order in which the tracker has them.

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from keisei._io.files import OpenDirectory, write_atomic
 from keisei.journal.reader import Position
-from keisei.run.ownership import TrackerRecord
+from keisei.run.session_file import TrackerRecord
 
 _PREFIX, _SUFFIX = "tracker.", ".json"
 NOWHERE = Position(0, -1)

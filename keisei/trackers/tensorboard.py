@@ -22,7 +22,7 @@ from keisei._io import files
 from keisei.errors import MissingExtraError, TrackerError
 from keisei.journal.reader import Event, Row
 from keisei.redaction import clean
-from keisei.run.state import FinalStatus
+from keisei.run.status import FinalStatus
 from keisei.trackers.base import Position, Record, RunInfo, Tracker, TrackerRun
 
 _OURS = "keisei/"

@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from keisei._io.switching import quiet_imports
+from keisei._log import logger
 from keisei.errors import MissingExtraError, TrackerError, quoted
 from keisei.journal.reader import Event, Row
-from keisei.log import logger
 from keisei.redaction import clean
-from keisei.run.state import FinalStatus
+from keisei.run.status import FinalStatus
 from keisei.trackers.base import Record, RunInfo, Tracker, TrackerRun
 
 DEFAULT_PROJECT = "keisei"

@@ -1,8 +1,8 @@
 """The set-up steps under their documented names; each is defined elsewhere."""
 
-from keisei.run.record import serialize_config
+from keisei.config.text import serialize_config
+from keisei.run.claim import setup_directories
 from keisei.run.seeding import setup_seeding
-from keisei.trackers.wandb import setup_wandb
-from keisei.training.directories import setup_directories
+from keisei.trackers.wandb.tracker import setup_wandb
 
 __all__ = ["serialize_config", "setup_directories", "setup_seeding", "setup_wandb"]

@@ -20,8 +20,8 @@ from pathlib import Path
 import anyio
 
 from keisei import AppConfig, AsyncSessionManager, load_config
-from keisei.trackers.apart import ApartRun
-from keisei.trackers.lane import Lane
+from keisei.trackers.host.client import ApartRun
+from keisei.trackers.worker import Lane
 from tests.benchmarks.measure import Row, child_environment, progress, row, run_child, workplace
 from tests.benchmarks.sinks import built
 from tests.benchmarks.ticker import PERIOD, run_on, tick_during

@@ -24,7 +24,7 @@ import anyio
 
 from keisei import AsyncSessionManager, load_config
 from keisei.journal.reader import read_run
-from keisei.trackers import lane
+from keisei.trackers import worker
 from keisei.trackers.base import Record, RunInfo, Tracker, TrackerRun
 from tests.benchmarks.lanes import TRACKERS
 from tests.benchmarks.measure import ROOT, Row, child_environment, progress, run_child, workplace
@@ -47,7 +47,7 @@ def built_in(name: str, place: Path) -> Tracker:
 
         return TensorBoardTracker()
     if name == "mlflow":
-        from keisei.trackers.mlflow import MlflowTracker
+        from keisei.trackers.mlflow.tracker import MlflowTracker
 
         return MlflowTracker(tracking_uri=f"sqlite:///{place}/mlflow.db")
     if name == "trackio":
@@ -55,7 +55,7 @@ def built_in(name: str, place: Path) -> Tracker:
 
         os.environ["TRACKIO_DIR"] = str(place / "trackio")
         return TrackioTracker()
-    from keisei.trackers.wandb import WandbTracker
+    from keisei.trackers.wandb.tracker import WandbTracker
 
     return WandbTracker(mode="offline")
 
@@ -148,7 +148,7 @@ class Failing(Tracker):
 
 
 async def _life(place: Path, attempt: int, last: bool) -> None:
-    lane._FIRST_PAUSE = 0.05
+    worker._FIRST_PAUSE = 0.05
     config = load_config(
         overrides={
             "logging": {"log_dir": str(place), "run_name": "run", "log_level": "critical"},

@@ -13,7 +13,7 @@ from typing import Any
 import pydantic_core
 
 from keisei import AppConfig
-from keisei.run.record import serialize_config
+from keisei.config.text import serialize_config
 
 
 class Session:

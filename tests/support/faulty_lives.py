@@ -17,7 +17,7 @@ import pytest
 
 from keisei import AppConfig, AsyncSessionManager, ConfigSaveError, DirectorySetupError, load_config
 from keisei.errors import KeiseiError
-from keisei.run.ownership import SessionRecord
+from keisei.run.session_file import SessionRecord
 from tests.support.file_faults import ANY, Call, Fault, FileFaults
 
 OLD = {"models/model.bin": b"weights", "evaluation.log": b"an evaluation\n"}

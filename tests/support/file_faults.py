@@ -1,7 +1,7 @@
 """A stand-in for `os` where keisei touches the disk: it records every call, and fails on demand.
 
 It takes the place of `os` (and of `open` and `fcntl`) in `keisei._io.files` and of `os` in
-`keisei.training.directories`. Each call that touches a file is recorded with its outcome. What
+`keisei.run.claim`. Each call that touches a file is recorded with its outcome. What
 may happen to it is what happens on real disks: the n-th call of a kind fails once or for ever, a
 write writes only half, or the process dies just before a call.
 """
@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import keisei._io.files
-import keisei.training.directories
+import keisei.run.claim
 
 T = TypeVar("T")
 
@@ -102,7 +102,7 @@ class FileFaults:
 
     def install(self, put: Callable[[object, str, object], None] = setattr) -> None:
         """Take the place of the real thing, for good, or for as long as what `put` does lasts."""
-        files, directories = keisei._io.files, keisei.training.directories
+        files, directories = keisei._io.files, keisei.run.claim
         put(files, "os", self)
         put(directories, "os", self)
         put(files, "open", partial(_File, self))

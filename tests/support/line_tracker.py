@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from keisei.run.state import FinalStatus
+from keisei.run.status import FinalStatus
 from keisei.trackers.base import Position, Record, Row, RunInfo, Tracker, TrackerRun
 
 

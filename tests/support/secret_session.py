@@ -24,7 +24,7 @@ from pydantic import SecretBytes, SecretStr
 from keisei import AppConfig, AsyncSessionManager, KeiseiError, Section, SessionManager, load_config
 from keisei.testing import MemoryTracker
 from keisei.trackers.base import RunInfo
-from keisei.trackers.wandb import WandbTracker
+from keisei.trackers.wandb.tracker import WandbTracker
 
 SOURCE, OUTPUT = Path(sys.argv[1]), Path(sys.argv[2])
 PLANTED: dict[str, list[str]] = json.loads((SOURCE / "canaries.json").read_text())

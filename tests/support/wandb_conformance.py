@@ -14,8 +14,8 @@ from typing import Any
 from keisei.testing import check_tracker
 from keisei.trackers.base import RunInfo
 from keisei.trackers.conformance import Series
-from keisei.trackers.wandb import WandbTracker
-from keisei.trackers.wandb_runs import LocalRun, attempts_in
+from keisei.trackers.wandb.local_runs import LocalRun, attempts_in
+from keisei.trackers.wandb.tracker import WandbTracker
 from tests.support.wandb_file import find_run_files, read_run_file
 from tests.support.wandb_server import FakeWandb
 
@@ -67,11 +67,11 @@ def flat(row: dict[str, Any], above: str = "") -> dict[str, Any]:
 
 def sync(directory: str, run_id: str) -> None:
     """Do what `keisei sync` does for a run; all of it must be taken."""
-    from keisei.trackers import wandb_sync, wandb_upload
+    from keisei.trackers.wandb import backfill, upload
 
-    wandb_upload.log_in()
+    upload.log_in()
     run = LocalRun("r", run_id, directory, alive=False, attempts=tuple(attempts_in(directory)))
-    for outcome in wandb_sync.sync_run(run, 20.0):
+    for outcome in backfill.sync_run(run, 20.0):
         assert outcome.state == "uploaded", outcome
 
 

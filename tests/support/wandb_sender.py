@@ -95,8 +95,8 @@ def records(attempt: int, first: int, last: int) -> list[Any]:
 def main(about: Mapping[str, Any]) -> None:
     """Start the run, tell its position, and do what is said on the standard input."""
     from keisei.trackers.base import RunInfo
-    from keisei.trackers.wandb import WandbTracker
-    from keisei.trackers.wandb_upload import service
+    from keisei.trackers.wandb.tracker import WandbTracker
+    from keisei.trackers.wandb.upload import service
 
     tracker = WandbTracker(mode=about["mode"], offline_fallback=False, finish_timeout=2.0)
     info = RunInfo(SESSION_ID, "r", about["attempt"], about["directory"], "{}")

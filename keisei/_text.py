@@ -1,0 +1,14 @@
+"""How values stand in a line of text."""
+
+from __future__ import annotations
+
+
+def one_line(value: object) -> str:
+    """Give a value as part of a log line: control characters and newlines are escaped."""
+    try:
+        text = str(value)
+    except Exception:  # noqa: BLE001 - the user's own object
+        text = f"<{type(value).__name__} object>"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

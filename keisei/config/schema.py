@@ -1,0 +1,194 @@
+"""AppConfig and its sections: what a run can be told, with a default for everything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+from keisei.redaction import Shown
+
+LogLevel = Literal["debug", "info", "warning", "error", "critical"]
+IfExists = Literal["resume", "refuse", "number"]
+
+WandbMode = Literal["online", "offline", "disabled"]
+
+
+def _lowered(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _absent_if_empty(value: Any) -> Any:
+    return None if value == "" else value
+
+
+def _by_name(value: Any) -> Any:
+    """Take a list of names, or names with nothing behind them, for trackers without options."""
+    if isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value):
+        value = dict.fromkeys(value)
+    if isinstance(value, dict):
+        return {name: {} if options is None else options for name, options in value.items()}
+    return value
+
+
+OptionalPath = Annotated[Path | None, BeforeValidator(_absent_if_empty)]
+OptionalText = Annotated[str | None, BeforeValidator(_absent_if_empty)]
+
+
+class Section(BaseModel):
+    """A part of a config: unknown keys are errors, and a docstring under a field describes it.
+
+    Its repr hides secrets.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        hide_input_in_errors=True,
+        ser_json_inf_nan="strings",  # by default, those under `Any` become null
+        use_attribute_docstrings=True,
+        validate_assignment=True,
+    )
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, Shown(name, value)
+
+
+class EnvConfig(Section):
+    """The environment that the run trains in."""
+
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
+    """Seed of every random generator that the program has imported; unset, none is seeded.
+    At most 2**32 - 1, the largest that `numpy.random.seed` takes."""
+    device: Annotated[str, Field(min_length=1)] = "cpu"
+    """The device to compute on, as the training code names it (`cpu`, `cuda`, `cuda:1`, `mps`)."""
+
+
+class TrainingConfig(Section):
+    """How long the run trains."""
+
+    total_timesteps: Annotated[int, Field(ge=1)] = 1_000_000
+    """Environment steps in the whole run."""
+    steps_per_epoch: Annotated[int, Field(ge=1)] = 2048
+    """Environment steps between two updates of the policy."""
+
+
+class LoggingConfig(Section):
+    """What the run is called, where it lives, and what keisei says of it."""
+
+    run_name: OptionalText = None
+    """The run's name; unset, one is generated that sorts by time."""
+    wandb_enabled: bool = False
+    """Track the run with Weights & Biases."""
+    log_level: Annotated[LogLevel, BeforeValidator(_lowered)] = "info"
+    """The level of the standard library's logger `keisei`; no other logger is touched."""
+    log_dir: OptionalPath = None
+    """The root under which every run has its directory; unset, `runs`.
+    The environment variable KEISEI_LOG_DIR comes before it."""
+    model_dir: OptionalPath = None
+    """Where the models live, as `{model_dir}/{run_name}`; unset, `models` in the run's directory.
+    The environment variable KEISEI_MODEL_DIR comes before it."""
+    fallback_dir: OptionalPath = None
+    """The root to use where the first one cannot be made or written; unset, that is an error."""
+    if_exists: IfExists = "resume"
+    """What to do where the run exists and nobody owns it: `resume` it as its next attempt,
+    `refuse`, or `number` the new one (`name-2`)."""
+    progress: bool = True
+    """Show a line of progress in a terminal while the session logs metrics."""
+
+
+class WandbConfig(Section):
+    """How Weights & Biases tracks the run, where `logging.wandb_enabled` is true."""
+
+    project: Annotated[str, Field(pattern=r"^[^/\\#?%:]{1,128}$")] | None = None
+    """The project; unset, WANDB_PROJECT, else `keisei`."""
+    entity: OptionalText = None
+    """The user or team; unset, the login's own."""
+    group: OptionalText = None
+    """The group that this run belongs to."""
+    job_type: OptionalText = None
+    """The kind of job in its group, such as `train` or `eval`."""
+    tags: list[Annotated[str, Field(min_length=1, max_length=64)]] = []
+    """Tags, of 1 to 64 characters each."""
+    notes: OptionalText = None
+    """Free text about the run."""
+    mode: WandbMode | None = None
+    """`online`, `offline` or `disabled`; unset, WANDB_MODE, else online where there is a key or
+    a login, and offline where there is none."""
+    init_timeout: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 30.0
+    """The longest that a session waits for W&B to start, in seconds."""
+    finish_timeout: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 10.0
+    """The longest that the end of a session takes, in seconds."""
+    offline_fallback: bool = True
+    """Where W&B cannot be reached, track the run offline, to be uploaded later."""
+
+
+class TrackingConfig(Section):
+    """Which trackers get the run's metrics and events, W&B apart, and who waits for them."""
+
+    wait: bool = True
+    """Whether entering a session waits for its trackers to start, W&B included; without it they
+    start while the training goes on, and get what was logged meanwhile."""
+    trackers: Annotated[dict[str, dict[str, Any]], BeforeValidator(_by_name)] = {}
+    """The trackers by name, each with its options; a list of names will do where none has any.
+    `wandb` here is the same as `logging.wandb_enabled`; its options are in the section `wandb`."""
+
+    @field_validator("trackers")
+    @classmethod
+    def _wandb_has_a_section(cls, trackers: dict[str, Any]) -> dict[str, Any]:
+        if trackers.get("wandb"):
+            raise ValueError("the options of wandb belong to the section `wandb`")
+        return trackers
+
+
+class SignalsConfig(Section):
+    """Which signals end the session, and how long that may take."""
+
+    handle: bool = False
+    """End the session gracefully at SIGINT, SIGTERM and the preemption signal."""
+    preemption: Annotated[str, Field(pattern=r"^SIG[A-Z0-9]+$")] | None = "SIGUSR1"
+    """The signal that ends the run as `preempted`; the others end it as `cancelled`."""
+    grace: Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)] = 30.0
+    """The longest that the graceful end takes, in seconds; then the process ends at once."""
+
+
+class JournalConfig(Section):
+    """How the run's own record of its metrics and events is kept."""
+
+    durability: Literal["buffered", "line", "fsync"] = "buffered"
+    """What a row survives. `buffered`: within `max_delay` of being logged, or when `flush` returns,
+    the death of the process; `line`: the same, at once; `fsync`: the loss of power, too."""
+    max_delay: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 0.2
+    """The longest that rows are gathered before they are written, in seconds."""
+    capacity: Annotated[int, Field(ge=1, le=100_000_000)] = 262_144
+    """The rows that may wait to be written; this bounds the memory."""
+    when_full: Literal["wait", "drop_oldest", "latest"] = "wait"
+    """What logging does when that many wait: `wait` for room (at most 10 s, and never on a thread
+    whose event loop runs: there the oldest row is dropped), `drop_oldest` drops the oldest row,
+    `latest` all that wait. What is dropped is counted in the summary."""
+
+
+class AppConfig(Section):
+    """The whole configuration of a run. Derive from it to add sections of your own."""
+
+    env: EnvConfig = EnvConfig()
+    """The environment that the run trains in."""
+    training: TrainingConfig = TrainingConfig()
+    """How long the run trains."""
+    logging: LoggingConfig = LoggingConfig()
+    """What the run is called, where it lives, and what keisei says of it."""
+    wandb: WandbConfig = WandbConfig()
+    """How Weights & Biases tracks the run."""
+    journal: JournalConfig = JournalConfig()
+    """How the run's own record of its metrics and events is kept."""
+    tracking: TrackingConfig = TrackingConfig()
+    """Which trackers get what the run logs."""
+    signals: SignalsConfig = SignalsConfig()
+    """Which signals end the session, and how long that may take."""
+
+
+def wants_wandb(config: AppConfig) -> bool:
+    """Tell whether a config asks for W&B."""
+    return config.logging.wandb_enabled or "wandb" in config.tracking.trackers

@@ -1,0 +1,71 @@
+"""A config as text: what goes into `effective_config.json` and to the trackers, secrets hidden."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import pydantic_core
+from pydantic import BaseModel
+
+from keisei.config.schema import AppConfig
+from keisei.redaction import redact, secret_values
+
+_LARGEST = 250_000
+_LONGEST_INTEGER = 14_000  # bits: Python itself reads back no more than 4,300 digits
+
+
+def serialize_config(config: AppConfig, environ: Mapping[str, str] | None = None) -> str:
+    """Give the effective config as JSON text: nulls kept, secrets hidden, ending in a newline.
+
+    Non-finite numbers become strings (`"NaN"`), which pydantic reads back as numbers.
+
+    Args:
+        config: the config.
+        environ: where known secret values are found; ``None`` takes the process's environment.
+
+    Raises:
+        ValueError: the config holds what JSON cannot say (a cycle, a lone surrogate, an object).
+    """
+    known = secret_values(os.environ if environ is None else environ)
+    data = redact(config.model_dump(mode="json"), known)
+    return pydantic_core.to_json(data, indent=2, inf_nan_mode="strings").decode() + "\n"
+
+
+def weigh(data: object) -> int:
+    """Count what a config holds, before anything is done that grows with it.
+
+    What is shared counts each time that it is met, as it will stand in the text.
+
+    Args:
+        data: a config, or plain data.
+
+    Returns:
+        Its values, and one for each 64 characters.
+
+    Raises:
+        ValueError: it holds too much to be a config (over 250,000), as one that contains itself
+            does, or what JSON's readers do not take.
+    """
+    weight, left = 0, [data]
+    while left:
+        value = left.pop()
+        weight += 1
+        if isinstance(value, str):
+            weight += len(value) >> 6
+        elif isinstance(value, BaseModel):
+            left.extend(value.__dict__.values())
+            left.extend((value.__pydantic_extra__ or {}).values())
+        elif isinstance(value, dict):
+            for key in value:
+                if isinstance(key, str) and not key.isascii():
+                    key.encode()  # a lone surrogate is no text
+            left.extend(value)
+            left.extend(value.values())
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            left.extend(value)
+        elif isinstance(value, int) and value.bit_length() > _LONGEST_INTEGER:
+            raise ValueError("a whole number has more digits than JSON's readers take")
+        if weight + len(left) > _LARGEST:
+            raise ValueError("it holds too much to be a config, or a circular reference")
+    return weight

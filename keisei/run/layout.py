@@ -1,0 +1,62 @@
+"""The run's paths: planned from root and name, frozen, and confined to their root."""
+
+from __future__ import annotations
+
+import os.path
+from dataclasses import asdict, dataclass
+
+from keisei.run.names import check_run_name
+
+CONFIG_FILE = "effective_config.json"
+TRAINING_LOG = "training.log"
+EVALUATION_LOG = "evaluation.log"
+RECORD_FILE = "session.json"
+MODELS = "models"
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """Where a run's things are: absolute paths, as text.
+
+    Attributes:
+        run_artifact_dir: the run's own directory, `{root}/{run_name}`.
+        model_dir: where its models live.
+        log_file_path: the training log.
+        eval_log_file_path: the evaluation log.
+    """
+
+    run_artifact_dir: str
+    model_dir: str
+    log_file_path: str
+    eval_log_file_path: str
+
+    @property
+    def config_path(self) -> str:
+        """The effective config's file."""
+        return os.path.join(self.run_artifact_dir, CONFIG_FILE)
+
+    def as_dict(self) -> dict[str, str]:
+        """Give the four documented paths by name."""
+        return asdict(self)
+
+
+def plan_paths(root: str, model_root: str | None, run_name: str) -> RunPaths:
+    """Plan a run's paths, touching nothing.
+
+    Args:
+        root: the directory under which runs live, absolute.
+        model_root: the directory under which models live, absolute; ``None`` keeps them with
+            their run.
+        run_name: the run's name.
+
+    Raises:
+        InvalidRunNameError: the name is not a safe one, and could lead out of the root.
+    """
+    directory = os.path.join(root, check_run_name(run_name))
+    models = os.path.join(directory, MODELS)
+    return RunPaths(
+        run_artifact_dir=directory,
+        model_dir=models if model_root is None else os.path.join(model_root, run_name),
+        log_file_path=os.path.join(directory, TRAINING_LOG),
+        eval_log_file_path=os.path.join(directory, EVALUATION_LOG),
+    )

@@ -1,0 +1,125 @@
+"""Who owns a run: the record in `session.json`, and what a new start may do with it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from keisei.config.schema import IfExists
+from keisei.errors import SessionInUseError, quoted
+from keisei.run.names import SESSION_ID
+from keisei.run.status import Status
+
+
+class Owner(BaseModel):
+    """The process that runs an attempt."""
+
+    model_config = ConfigDict(frozen=True)
+
+    host: str
+    pid: Annotated[int, Field(ge=0)]
+    process_start: str
+    """When the process started, in a form that two processes of one id never share."""
+
+
+class TrackerRecord(BaseModel):
+    """What one tracker knows of the run."""
+
+    model_config = ConfigDict(frozen=True)
+
+    run_id: str | None = None
+    upload_as: str | None = None
+    """The id to upload the run under, where `run_id` is a substitute for it."""
+    url: str | None = None
+    mode: str = "online"
+    state: Literal["connecting", "live", "broken", "finished", "abandoned"] = "live"
+    """`broken`: it fails or does not answer, and is tried again; `abandoned`: it did not end in
+    time, and what it has not sent is in `directory`."""
+    directory: str | None = None
+    behind: int = 0
+    """How many rows and events it has not got yet."""
+    problem: str | None = None
+    """What went wrong last."""
+
+
+class SessionRecord(BaseModel):
+    """The run's own record: the truth from which anything else can be rebuilt."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+    format: int = 1
+    session_id: Annotated[str, Field(pattern=SESSION_ID)]
+    run_name: str
+    attempt: Annotated[int, Field(ge=1)]
+    status: Status
+    owner: Owner
+    started_at: str
+    ended_at: str | None = None
+    duration_s: float | None = None
+    paths: dict[str, str]
+    trackers: dict[str, TrackerRecord] = {}
+
+    def text(self) -> bytes:
+        """Give the record as it stands in its file."""
+        return self.model_dump_json(indent=2).encode() + b"\n"
+
+    @staticmethod
+    def parsed(text: bytes) -> SessionRecord | None:
+        """Read a record back; ``None`` where the text is not one."""
+        try:
+            return SessionRecord.model_validate_json(text)
+        except ValidationError:
+            return None
+
+
+def may_take(
+    record: SessionRecord | None, *, made: bool, alive: bool, if_exists: IfExists, path: str
+) -> bool:
+    """Decide whether a new start may take a run's directory.
+
+    Args:
+        record: the record that stands in the directory.
+        made: whether this start has made the directory itself.
+        alive: whether the owner in the record lives, as far as can be told.
+        if_exists: what the config says of runs that exist.
+        path: the directory, for the message.
+
+    Returns:
+        ``True`` to take it (as the next attempt where there is a record), ``False`` to try the
+        next number.
+
+    Raises:
+        SessionInUseError: neither is allowed.
+    """
+    if record is not None and record.status == "running" and alive:
+        if if_exists == "number":
+            return False
+        raise in_use(record.run_name, record.owner, path)
+    if made or if_exists == "resume":
+        return True
+    if if_exists == "number":
+        return False
+    raise SessionInUseError(
+        f"{quoted(path, 300)} exists, and logging.if_exists is 'refuse'. Use another run name, or "
+        "set logging.if_exists to 'resume' or 'number'.",
+        path=path,
+    )
+
+
+def in_use(run_name: str, owner: Owner, path: str) -> SessionInUseError:
+    """Say that a run has a live owner, and every way out.
+
+    Args:
+        run_name: the run's name.
+        owner: who owns it.
+        path: its directory.
+    """
+    return SessionInUseError(
+        f"run {quoted(run_name)} belongs to process {owner.pid} on host {quoted(owner.host)}. Wait "
+        "for it or end it, use another run name, or set logging.if_exists to 'number'. If that "
+        f"host is gone, `keisei doctor --fix --gone HOST` frees its runs ({quoted(path, 300)}).",
+        path=path,
+        host=owner.host,
+        pid=owner.pid,
+    )

@@ -1,0 +1,386 @@
+"""The life of a training run, step by step, for programs on an event loop."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from keisei._io import files
+from keisei._log import logger
+from keisei.errors import ConfigSaveError, DirectorySetupError, KeiseiError, quoted
+from keisei.run import claim, names
+from keisei.run.log_lines import info_lines, start_line
+from keisei.run.status import FinalStatus, Step, check_final, require
+from keisei.session import callbacks
+from keisei.session.callbacks import LoggerFunc
+from keisei.session.ending import Ending, OneStep
+from keisei.session.recording import Recorder, SessionRecording
+from keisei.session.shutdown import Tell
+from keisei.session.tracking import Tracking
+from keisei.session.view import ConfigT, SessionFacts
+from keisei.trackers.base import Tracker
+from keisei.trackers.group import Trackers
+from keisei.trackers.loading import describe
+from keisei.training import utils
+
+
+class AsyncSessionManager(SessionRecording[ConfigT]):
+    """The life of one training run, for programs on an event loop (asyncio, uvloop, trio).
+
+    Use it as ``async with AsyncSessionManager(config) as session:``, or take the steps one by
+    one. Nothing in it blocks the loop, and no tracker holds it longer than its deadline.
+
+    Args:
+        config: an `AppConfig`, or a model derived from it.
+        args: the program's arguments (a namespace, any object, a mapping), of which only
+            ``run_name`` is read.
+        run_name: the run's name; without it, ``args``, the config or a generated one decides.
+
+    Raises:
+        InvalidRunNameError: the name is not a safe one.
+    """
+
+    def __init__(self, config: ConfigT, args: object = None, run_name: str | None = None) -> None:
+        self._facts = SessionFacts(
+            config=config,
+            args=args,
+            run_name=names.resolve_run_name(run_name, args, config),
+            session_id=names.new_session_id(),
+        )
+        self._one_step = OneStep(self._facts)
+        self._recorder = Recorder()
+        self._trackers = Trackers(self._facts.run_name, self._recorder.logged)
+        self._recorder.on_written = self._trackers.wake
+        self._facts.trackers = self._trackers.records
+        self._tracking = Tracking(
+            self._facts, self._trackers, lambda: self._ending.owned, self._serialized
+        )
+        self._ending = Ending(
+            self._facts, self._trackers, self._tracking, self._recorder, self._one_step
+        )
+        self._interruption = self._ending.interruption
+        self._entered = False
+        self._config_text: str | None = None
+        # An error that was already being handled here is no news of how the body ends.
+        self._handled_before = sys.exc_info()[1]
+        level = logging.getLevelNamesMapping()[config.logging.log_level.upper()]
+        if logger.level != level:  # setting it costs, and sweeps, were it the same
+            logger.setLevel(level)
+
+    async def __aenter__(self) -> Self:
+        """Take the set-up steps in their order; a failed one ends the session before it raises."""
+        if self.config.signals.handle:
+            self._start_signals()
+        self._interruption.open_scope()
+        self._recorder.enter(self._facts)
+        try:
+            await self._enter()
+        except BaseException as exc:
+            self._recorder.leave()
+            if (left := self._interruption.leave(exc)) is not None and left is not exc:
+                raise left from None
+            raise
+        self._entered = True
+        return self
+
+    async def _enter(self) -> None:
+        try:
+            await checkpoint()  # a thousand that are made at once give the loop back first
+            await self.setup_directories()
+            if self.config.tracking.wait:
+                await self.setup_wandb()
+                await self.setup_trackers()
+            else:
+                async with self._one_step():
+                    await self._tracking.begin()
+            await self.save_effective_config()
+            await self.setup_seeding()
+            await self.log_session_start()
+        except BaseException as exc:
+            await self._end_after(exc)
+            raise
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End the session with the truth about how the body ended; its error goes on."""
+        left = exc
+        try:
+            await self._end_after(exc)
+        except BaseException as cancelled:  # noqa: BLE001 - raised again below
+            left = cancelled
+        self._recorder.leave()
+        left = self._interruption.leave(left)
+        if left is not None and left is not exc:
+            raise left from None
+
+    async def _end_after(self, exc: BaseException | None) -> None:
+        if self._facts.forked():
+            logger.warning("run %s goes on in the process that has forked this one", self.run_name)
+            return
+        try:
+            await self._ending.end(self._interruption.ends_as(exc))
+        except anyio.get_cancelled_exc_class():
+            if exc is None:
+                raise
+            # Otherwise the error that is on its way out tells more than the cancellation.
+
+    async def setup_directories(self) -> dict[str, str]:
+        """Make the run's directories and own them; a second call changes nothing.
+
+        Returns:
+            ``run_artifact_dir``, ``model_dir``, ``log_file_path``, ``eval_log_file_path``, as
+            absolute paths.
+
+        Raises:
+            SessionInUseError: the run has a live owner, or may not be resumed.
+            DirectorySetupError: a directory cannot be made or written.
+        """
+        facts = self._facts
+        async with self._one_step():
+            if facts.paths is None:
+                require(Step.DIRECTORIES, facts.done, facts.status)
+                try:
+                    await files.in_turn(self._claim)
+                except KeiseiError:
+                    raise
+                except (OSError, RuntimeError) as exc:  # no thread left, or a disk that hangs
+                    problem = f"cannot set up the directories of run {facts.run_name}: {exc}"
+                    raise DirectorySetupError(problem) from claim.shown(exc)
+            assert facts.paths is not None
+            return facts.paths.as_dict()
+
+    async def _claim(self) -> None:
+        facts = self._facts
+        owned = await utils.setup_directories(facts.config, facts.run_name, facts.session_id)
+        self._ending.owned = owned
+        facts.run_name = self._trackers.run_name = owned.record.run_name
+        facts.session_id = owned.record.session_id
+        facts.attempt = owned.record.attempt
+        facts.paths = owned.paths
+        facts.fallback_reason = owned.fallback_reason
+        facts.torn_lines = owned.torn_lines
+        facts.started_at = owned.record.started_at
+        facts.started = time.monotonic()
+        self._recorder.open(owned.paths, facts.attempt, self.config.journal)
+        if facts.status == "created":  # or another task has ended the session meanwhile
+            facts.status = "running"
+        facts.done.add(Step.DIRECTORIES)
+
+    async def setup_wandb(self) -> bool:
+        """Start tracking the run with W&B; its failures are one warning, and never raise.
+
+        Returns:
+            Whether W&B tracks this run: ``False`` where it is disabled or failed.
+
+        Raises:
+            NotReadyError: the directories are not set up.
+        """
+        async with self._one_step():
+            if self._facts.wandb_active is None:
+                require(Step.WANDB, self._facts.done, self._facts.status)
+            return await self._tracking.wandb()
+
+    async def setup_trackers(self) -> dict[str, bool]:
+        """Start the trackers that the config names; their failures are a warning each.
+
+        Returns:
+            By name, whether the tracker tracks the run by now. One that does not is tried again
+            while the session lives, and gets then what was logged before.
+
+        Raises:
+            NotReadyError: the directories are not set up.
+        """
+        async with self._one_step():
+            require(Step.WANDB, self._facts.done, self._facts.status)
+            return await self._tracking.named()
+
+    async def setup_remote_logging(self, backend: str | Tracker, **options: object) -> bool:
+        """Start one more tracker on the run; its failures are one warning, and never raise.
+
+        It gets all that the run has logged, also before. Where it fails it is tried again, later
+        and later, and then gets what it has missed.
+
+        Args:
+            backend: the name of an installed tracker (an entry point of the group
+                ``keisei.trackers``), or a tracker.
+            options: what the named tracker is made with.
+
+        Returns:
+            Whether the tracker tracks this run by now.
+
+        Raises:
+            NotReadyError: the directories are not set up.
+        """
+        async with self._one_step():
+            require(Step.WANDB, self._facts.done, self._facts.status)
+            return await self._tracking.add(backend, options)
+
+    async def save_effective_config(self) -> None:
+        """Write `effective_config.json`, whole or not at all, secrets hidden.
+
+        Raises:
+            NotReadyError: the directories are not set up.
+            ConfigSaveError: the config cannot be serialised or written.
+        """
+        facts = self._facts
+        async with self._one_step():
+            require(Step.CONFIG, facts.done, facts.status)
+            assert self._ending.owned is not None
+            path = quoted(self._ending.owned.paths.config_path, 300)
+            try:
+                text = await self._serialized()
+            except Exception as exc:  # noqa: BLE001 - the user's own serializers
+                problem = f"{path}: the config has no JSON form ({describe(exc)})"
+                raise ConfigSaveError(problem) from None
+            try:
+                await self._ending.owned.save_config(text)
+            except (OSError, RuntimeError) as exc:
+                reason = getattr(exc, "strerror", None) or exc
+                raise ConfigSaveError(
+                    f"cannot write {path}: {reason}. What stands there is whole; free or fix that "
+                    "place and call save_effective_config() again."
+                ) from claim.shown(exc)
+            facts.done.add(Step.CONFIG)
+
+    async def _serialized(self) -> str:
+        if self._config_text is None:
+            self._config_text = await callbacks.serialized(utils.serialize_config, self.config)
+        return self._config_text
+
+    async def setup_seeding(self) -> None:
+        """Seed the random generators from ``env.seed``; without one, nothing is done."""
+        facts = self._facts
+        async with self._one_step():
+            require(Step.SEEDING, facts.done, facts.status)
+            facts.seeded = utils.setup_seeding(facts.config)
+            facts.done.add(Step.SEEDING)
+
+    async def log_session_info(
+        self,
+        logger_func: LoggerFunc,
+        agent_info: Mapping[str, Any] | None = None,
+        resumed_from_checkpoint: str | None = None,
+        global_timestep: int = 0,
+        total_episodes_completed: int = 0,
+    ) -> None:
+        """Introduce the session, a line for each subject, to a logger of the user's.
+
+        Args:
+            logger_func: called with each line, on the loop; may be async. One that raises, or
+                takes over 10 s, is counted in the summary and does not stop the session.
+            agent_info: the agent's ``type`` and ``name``.
+            resumed_from_checkpoint: the checkpoint's path, or ``None`` at a fresh start.
+            global_timestep: the environment steps taken so far.
+            total_episodes_completed: the episodes completed.
+
+        Raises:
+            NotReadyError: the directories are not set up.
+        """
+        known = self._facts.trackers().get("wandb") if self._facts.wandb_active else None
+        lines = info_lines(
+            self.config,
+            self.run_name,
+            known.url if known is not None else None,
+            self._paths("log_session_info()"),
+            agent_info,
+            resumed_from_checkpoint,
+            global_timestep,
+            total_episodes_completed,
+        )
+        self._facts.logger_errors += await callbacks.tell(logger_func, lines)
+
+    async def log_session_start(self) -> None:
+        """Append the start line to the training log; a second call does nothing.
+
+        An I/O failure is a warning.
+
+        Raises:
+            NotReadyError: the directories are not set up.
+        """
+        facts = self._facts
+        async with self._one_step():
+            require(Step.START, facts.done, facts.status)
+            if Step.START in facts.done:
+                return
+            assert self._ending.owned is not None
+            line = start_line(claim.now(), facts.run_name, facts.session_id, facts.attempt)
+            try:
+                await self._ending.owned.log(line)
+            except (OSError, RuntimeError) as exc:
+                logger.warning("the start of run %s cannot be logged: %s", facts.run_name, exc)
+            facts.done.add(Step.START)
+
+    async def flush(self) -> None:
+        """Wait until all that was logged before is as durable as ``journal.durability`` says.
+
+        Raises:
+            JournalError: it cannot be written now; it is kept, and tried again.
+            NotReadyError: the directories are not set up.
+            SessionEndedError: the session has ended, and has waited for it.
+        """
+        await self._flush()
+
+    async def finalize_session(self, status: FinalStatus | None = None) -> FinalStatus:
+        """End the session: the local truth first, the trackers last, all under one deadline.
+
+        It may be called before any set-up, twice, by many tasks at once and under cancellation:
+        the first call ends the session, and every caller sees that one end. No failure of a
+        tracker or a disk is raised; each is logged.
+
+        Args:
+            status: how the run ended; without it, the exception that is being handled decides
+                (`failed` or `cancelled`), and where there is none the run is `completed`.
+
+        Returns:
+            How the run ended.
+
+        Raises:
+            InvalidStatusError: a run cannot end with that status.
+        """
+        self._facts.check_process("finalize_session()")
+        final = self._status_now() if status is None else check_final(status)
+        self._handled_before = None
+        return await self._ending.end(final)
+
+    def handle_signals(self, *, preemption: str | None = None, grace: float | None = None) -> None:
+        """End the session gracefully at SIGINT, SIGTERM or a preemption signal; a second ends it.
+
+        The first cancels the body of ``async with``: the session ends as `cancelled`, or by the
+        preemption signal as `preempted`, and `KeyboardInterrupt` (SIGINT) or `SystemExit` with
+        128 and the signal's number leaves the block. At a second one, or after the grace time, the
+        end is recorded and the process ends at once. The process's own handlers are put back when
+        the session has ended. Call it before the block, directly in it, or set `signals.handle`.
+
+        Args:
+            preemption: the preemption signal's name; without it, the config's.
+            grace: how long the graceful end may take, in seconds; without it, the config's.
+
+        Raises:
+            SignalError: this is not the main thread, or there is no such signal.
+        """
+        self._start_signals(preemption, grace)
+        if self._entered:
+            self._interruption.open_scope()
+
+    def _start_signals(
+        self, preemption: str | None = None, grace: float | None = None, tell: Tell | None = None
+    ) -> None:
+        self._facts.check_process("handle_signals()")
+        require(Step.SIGNALS, self._facts.done, self._facts.status)
+        self._interruption.start(self.config.signals, self._ending.end_now, preemption, grace, tell)
+
+    def _status_now(self) -> FinalStatus:
+        """Tell how the run ends from the exception that the caller is handling."""
+        handled = sys.exc_info()[1]
+        return self._interruption.ends_as(None if handled is self._handled_before else handled)

@@ -1,0 +1,60 @@
+"""Call what is the user's own where its failure reaches nobody else."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+
+import anyio
+
+from keisei._io import files
+from keisei._log import logger
+from keisei.config.schema import AppConfig
+from keisei.config.text import weigh
+from keisei.trackers.loading import describe
+
+LOGGER_TIMEOUT = 10.0
+LIGHT = 1000  # values in a config that are serialised on the loop: about 5 ms
+
+LoggerFunc = Callable[[str], object]
+
+
+async def tell(logger_func: LoggerFunc, lines: Iterable[str]) -> int:
+    """Call a logger of the user's with each line, on the loop.
+
+    Args:
+        logger_func: may be async. One that raises, or takes over 10 s, loses that line only.
+        lines: the lines.
+
+    Returns:
+        How many of the calls failed.
+    """
+    errors = 0
+    for line in lines:
+        try:
+            with anyio.fail_after(LOGGER_TIMEOUT):
+                outcome = logger_func(line)
+                if inspect.isawaitable(outcome):
+                    await outcome
+        except Exception as exc:  # noqa: BLE001 - foreign code: no logger may stop the training
+            if not errors:
+                logger.warning(
+                    "logger_func failed (%s); counted, and not said again", describe(exc)
+                )
+            errors += 1
+    return errors
+
+
+async def serialized(serialize: Callable[[AppConfig], str], config: AppConfig) -> str:
+    """Serialise a config, on a thread where it is so large that it would hold the loop.
+
+    Args:
+        serialize: gives the text; the config's own serializers may be the user's.
+        config: the config.
+
+    Raises:
+        ValueError: it holds too much to be a config. What the serializers raise is raised as it is.
+    """
+    if weigh(config) < LIGHT:
+        return serialize(config)
+    return await files.in_thread(serialize, config)

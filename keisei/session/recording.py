@@ -1,0 +1,246 @@
+"""The half of a session that records what happens in the run, which both faces share."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any
+
+import anyio
+
+from keisei._io.loop import calling_soon
+from keisei._log import logger
+from keisei.config.schema import JournalConfig
+from keisei.console import progress
+from keisei.errors import JournalError, NotReadyError, SessionEndedError
+from keisei.journal.format import exact_step
+from keisei.journal.writer import Journal
+from keisei.run.layout import EVALUATION_LOG, RunPaths
+from keisei.run.status import FINAL
+from keisei.session import context
+from keisei.session.evaluation import plain_record
+from keisei.session.logs import Logs
+from keisei.session.view import ConfigT, SessionFacts, SessionView
+
+
+class Recorder:
+    """What a session records with: its journal, made when the first row comes.
+
+    Attributes:
+        journal: the attempt's journal; ``None`` while nothing has been logged.
+        logs: what its lines go through.
+        ready: whether something may be logged: the run's directory is the session's own.
+        on_written: called on the journal's thread each time that rows have been written.
+    """
+
+    _making = threading.Lock()
+
+    def __init__(self) -> None:
+        self.journal: Journal | None = None
+        self.logs = Logs()
+        self.ready = False
+        self.on_written: Callable[[], object] | None = None
+        self._entered: context.Entered | None = None
+        self._make: Callable[[], Journal] | None = None
+
+    def open(self, paths: RunPaths, attempt: int, config: JournalConfig) -> None:
+        """Let rows come, from now on; nothing touches the disk before the first one."""
+        self._make = partial(
+            Journal,
+            paths.run_artifact_dir,
+            attempt,
+            durability=config.durability,
+            max_delay=config.max_delay,
+            capacity=config.capacity,
+            policy=config.when_full,
+            on_written=self.on_written,
+        )
+        self.logs.set_up(paths.run_artifact_dir, os.path.basename(paths.run_artifact_dir))
+        self.ready = True
+
+    def enter(self, facts: SessionFacts[Any]) -> None:
+        """Make the session the current one of this context, and show how it goes on."""
+        self._entered = context.enter(self.logs)
+        progress.show(self, facts)
+
+    def leave(self) -> None:
+        """Undo what `enter` has done; where it has not, do nothing."""
+        progress.hide(self)
+        if self._entered is not None:
+            context.leave(self._entered)
+
+    def first(self) -> Journal | None:
+        """Give the journal, made now if it has to be; ``None`` where nothing may be logged."""
+        with self._making:
+            if self.journal is None and self.ready and self._make is not None:
+                self.journal = self._make()
+            return self.journal
+
+    def logged(self) -> int:
+        """Tell how many rows and events this attempt has logged."""
+        return 0 if self.journal is None else self.journal.counters.logged
+
+    @property
+    def started(self) -> bool:
+        """Whether `close` could have to wait."""
+        return self.logs.started or (self.journal is not None and self.journal.started)
+
+    def close(self, timeout: float) -> None:
+        """Write what is queued, and end; blocks, and logs what could not be written."""
+        self.ready = False
+        give_up = time.monotonic() + timeout
+        if self.journal is not None:
+            try:
+                self.journal.close(timeout)
+            except (JournalError, TimeoutError) as exc:
+                logger.error("the journal could not be written in full: %s", exc)
+        progress.hide(self)
+        self.logs.close(max(0.0, give_up - time.monotonic()))
+
+
+class SessionRecording(SessionView[ConfigT]):
+    """What a session records, from the loop or from any thread, without waiting."""
+
+    _recorder: Recorder
+
+    def log_metrics(self, metrics: Mapping[str, object], step: int | None = None) -> None:
+        """Log one row of metrics; it never touches the disk, and never waits for a tracker.
+
+        Args:
+            metrics: numbers by name: bool, int, float, and what numpy and torch have for one
+                (reading a value from a GPU waits for it); nested mappings are joined with `/`.
+                It is copied.
+            step: the training step, if the row has one.
+
+        Raises:
+            TypeError: a value is no number; the message names the key.
+            NotReadyError: the directories are not set up.
+            SessionEndedError: the session has ended.
+            ForkedSessionError: this process was forked from the session's own.
+        """
+        journal = self._recorder.journal or self._first("log_metrics()")
+        try:
+            journal.log_metrics(metrics, step)
+        except JournalError as exc:
+            raise self._no_journal("log_metrics()") from exc
+
+    def log_event(self, name: str, data: object = None) -> None:
+        """Log what is not a number, in one order with the rows.
+
+        Args:
+            name: the kind of event.
+            data: what JSON can hold.
+
+        Raises:
+            TypeError: the data is not JSON's.
+            NotReadyError: the directories are not set up.
+            SessionEndedError: the session has ended.
+            ForkedSessionError: this process was forked from the session's own.
+        """
+        journal = self._recorder.journal or self._first("log_event()")
+        try:
+            journal.log_event(name, data)
+        except JournalError as exc:
+            raise self._no_journal("log_event()") from exc
+
+    def log_handler(self) -> logging.Handler:
+        """Give a handler for any logger: it appends lines to `training.log`, and never waits.
+
+        It takes the records that are emitted where this session is the current one (in the block
+        of the session, the tasks and `anyio.to_thread` calls that it starts, and `as_current`);
+        those of a context without a session only while no other session has a handler. A line is
+        on the disk 0.2 s later, when `flush` returns, and before the session's end line.
+
+        Returns:
+            The session's handler, the same one for every logger.
+
+        Raises:
+            NotReadyError: the directories are not set up.
+            SessionEndedError: the session has ended.
+            ForkedSessionError: this process was forked from the session's own.
+        """
+        if not self._recorder.logs.open:
+            raise self._no_journal("log_handler()")
+        return self._recorder.logs.handler()
+
+    def as_current(self) -> AbstractContextManager[None]:
+        """Make this session the current one, for a `with` block in a thread or an actor.
+
+        The records that are emitted there are for this session's handler. The block of the
+        session itself, and what it starts, needs it not.
+        """
+        return context.inside(self._recorder.logs)
+
+    def log_evaluation(self, record: Mapping[str, object], step: int | None = None) -> None:
+        """Log what an evaluation has come to: a JSON line in `evaluation.log`, and metrics.
+
+        Its numbers are logged as `log_metrics` logs them, with `evaluation/` before their names.
+        Non-finite ones stand in the line as strings (`"NaN"`, `"Infinity"`, `"-Infinity"`).
+
+        Args:
+            record: what JSON can hold, by name; numbers may be numpy's or torch's. It is copied.
+            step: the training step, if it has one.
+
+        Raises:
+            TypeError: JSON cannot hold a value; the message names the key.
+            NotReadyError: the directories are not set up.
+            SessionEndedError: the session has ended.
+            ForkedSessionError: this process was forked from the session's own.
+        """
+        if not self._recorder.logs.open:
+            raise self._no_journal("log_evaluation()")
+        data, numbers = plain_record(record)
+        step = exact_step(step)
+        if numbers:
+            self.log_metrics({"evaluation": numbers}, step)
+        self._recorder.logs.start()
+        self._recorder.logs.put((EVALUATION_LOG, time.time(), step, data))
+
+    def get_session_summary(self) -> dict[str, Any]:
+        """Give what is known of the session as plain data; what is not set up yet is ``None``."""
+        journal = self._recorder.journal
+        counts = None if journal is None else journal.counters._asdict()
+        lines = self._recorder.logs.counters()
+        return {**super().get_session_summary(), "journal": counts, "logs": lines}
+
+    async def _flush(self) -> None:
+        await self._recorder.logs.flush()
+        journal = self._recorder.journal
+        if journal is None:
+            if not self._recorder.ready or self._facts.forked():
+                raise self._no_journal("flush()")
+            return  # nothing has been logged
+        outcome: list[JournalError | None] = []
+        answered = anyio.Event()
+        wake = calling_soon(answered.set)
+
+        def answer(error: JournalError | None) -> None:
+            outcome.append(error)
+            wake()
+
+        try:
+            journal.on_durable(answer)
+        except JournalError as exc:
+            raise self._no_journal("flush()") from exc
+        await answered.wait()
+        if outcome[0] is not None:
+            raise outcome[0]
+
+    def _first(self, step: str) -> Journal:
+        journal = None if self._facts.forked() else self._recorder.first()
+        if journal is None:
+            raise self._no_journal(step)
+        return journal
+
+    def _no_journal(self, step: str) -> Exception:
+        self._facts.check_process(step)
+        if self._facts.status in FINAL:
+            return SessionEndedError(
+                f"{step} comes too late: the session has ended as {self._facts.status}"
+            )
+        return NotReadyError(f"{step} needs the run's directories: call setup_directories() first")

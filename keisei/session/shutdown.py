@@ -1,0 +1,168 @@
+"""A session's answer to signals: the first ends it gracefully, a second one at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import anyio
+
+from keisei._io import signals
+from keisei._io.loop import calling_soon
+from keisei.config.schema import SignalsConfig
+from keisei.errors import SignalError, quoted
+from keisei.run.status import FinalStatus, status_after
+
+Tell = Callable[[FrameType | None], BaseException | None]
+
+# How long the last words of a session that is ended at once may take, in seconds.
+LAST_WORDS = 1.0
+
+
+class Interruption:
+    """The signals of one session: what came, what it means, and how the body is told."""
+
+    def __init__(self) -> None:
+        self._end_now: Callable[[FinalStatus], object] = lambda final: None
+        self._watch: signals.Watch | None = None
+        self._preemption: signal.Signals | None = None
+        self._cancel: Callable[[], object] | None = None
+        self._scope: anyio.CancelScope | None = None
+        self._raised: BaseException | None = None
+
+    @property
+    def status(self) -> FinalStatus | None:
+        """How the session ends by the signal that came, if any."""
+        received = None if self._watch is None else self._watch.received
+        if received is None:
+            return None
+        return "preempted" if received == self._preemption else "cancelled"
+
+    def start(
+        self,
+        config: SignalsConfig,
+        end_now: Callable[[FinalStatus], object],
+        preemption: str | None = None,
+        grace: float | None = None,
+        tell: Tell | None = None,
+    ) -> None:
+        """Begin to handle signals; a second call changes nothing.
+
+        Args:
+            config: which signals, and how long the graceful end may take.
+            end_now: records the end with this status, for a process that is about to die.
+            preemption: the preemption signal's name, in place of the config's.
+            grace: how long the graceful end may take, in seconds, in place of the config's.
+            tell: tells the body in the main thread, given the frame that the signal interrupted;
+                what it returns is raised there. Without it, the body's task is cancelled.
+
+        Raises:
+            SignalError: this is not the main thread, or there is no such signal.
+        """
+        if self._watch is not None:
+            return
+        self._end_now = end_now
+        name = config.preemption if preemption is None else preemption
+        wait = config.grace if grace is None else grace
+        to_body = tell or self.cancel_body
+        try:
+            numbers = {signal.SIGINT, signal.SIGTERM}
+            if name is not None and not (name == "SIGUSR1" and sys.platform == "win32"):
+                self._preemption = signal.Signals[name]
+                numbers.add(self._preemption)
+            watch = signals.Watch(numbers, wait, lambda _, frame: to_body(frame), self._end_at_once)
+            self._cancel = _task_cancel() if tell is None else None
+            self._watch = watch  # before it starts: the first signal may be there already
+            watch.start()
+        except (KeyError, RuntimeError, OSError, ValueError) as exc:
+            self._watch = None
+            raise SignalError(
+                f"signals cannot be handled ({quoted(str(exc))}). Call handle_signals() in the "
+                f"main thread; the preemption signal ({quoted(name)}) must be one that a process "
+                f"may handle, and the grace time ({quoted(wait)}) a number of seconds above 0."
+            ) from exc
+
+    def open_scope(self) -> None:
+        """Make the body's task one that a signal cancels, from here to `leave`."""
+        if self._watch is not None and self._scope is None:
+            scope = anyio.CancelScope()
+            self._scope = scope.__enter__()
+            self._cancel = calling_soon(scope.cancel)
+            if self._watch.received is not None:
+                scope.cancel()
+
+    def cancel_body(self, frame: FrameType | None = None) -> None:
+        """Cancel the body's task, from a signal handler.
+
+        Where none is known yet, `open_scope` does it, or the grace time ends it.
+        """
+        if self._cancel is not None:
+            self._cancel()
+
+    def ends_as(self, exc: BaseException | None) -> FinalStatus:
+        """Tell how the session ends from what leaves its body, and from the signal if one came."""
+        by_body, by_signal = status_after(exc), self.status
+        if by_signal is None or (by_body == "failed" and not self._is_its_exit(exc)):
+            return by_body
+        return by_signal
+
+    def _is_its_exit(self, exc: BaseException | None) -> bool:
+        """Tell whether the signal raised it, perhaps through another session around this one's."""
+        error = self.error()
+        return (
+            isinstance(exc, SystemExit) and isinstance(error, SystemExit) and exc.code == error.code
+        )
+
+    def error(self) -> BaseException | None:
+        """Give what leaves the session when a signal has ended it; ``None`` where none has.
+
+        `KeyboardInterrupt` for SIGINT, else `SystemExit` with 128 and the signal's number.
+        """
+        received = None if self._watch is None else self._watch.received
+        if received is None:
+            return None
+        if self._raised is None:
+            interrupted = received == signal.SIGINT
+            self._raised = KeyboardInterrupt() if interrupted else SystemExit(128 + received)
+        return self._raised
+
+    def stop(self) -> None:
+        """Put the process's own handlers back; what came until now stays known."""
+        if self._watch is not None:
+            self._watch.stop()
+
+    def leave(self, exc: BaseException | None) -> BaseException | None:
+        """Close the scope around the body, and give what leaves the session in place of ``exc``."""
+        scope, self._scope, self._cancel = self._scope, None, None
+        caught = False
+        if scope is not None:
+            try:
+                caught = bool(scope.__exit__(type(exc) if exc else None, exc, None))
+            except BaseException as filtered:  # noqa: BLE001 - a group without the cancellations
+                exc = filtered
+        error = self.error()
+        if error is not None and (caught or exc is None or self.ends_as(exc) != "failed"):
+            return error
+        return None if caught else exc
+
+    def _end_at_once(self, received: int) -> None:
+        status: FinalStatus = "preempted" if received == self._preemption else "cancelled"
+        words = threading.Thread(target=self._end_now, args=(status,), daemon=True)
+        words.start()
+        words.join(LAST_WORDS)
+        os._exit(128 + received)
+
+
+def _task_cancel() -> Callable[[], object] | None:
+    """Give a way to cancel the task that runs now, where the loop knows one without a scope."""
+    try:
+        task: asyncio.Task[Any] | None = asyncio.current_task()
+    except RuntimeError:
+        return None
+    return None if task is None else calling_soon(task.cancel)

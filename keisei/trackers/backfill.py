@@ -1,0 +1,166 @@
+"""Bring the trackers of a run that has ended up to date, from its journal."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from keisei._io.files import OpenDirectory
+from keisei.errors import ConfigError, TrackerError
+from keisei.journal.follower import count_after, count_logged
+from keisei.run.health import Diagnosis, Finding
+from keisei.run.layout import CONFIG_FILE, RECORD_FILE
+from keisei.run.session_file import SessionRecord
+from keisei.run.status import FINAL, FinalStatus, check_final
+from keisei.trackers import cursor
+from keisei.trackers.base import RunInfo
+from keisei.trackers.cursor import Cursor
+from keisei.trackers.group import starting
+from keisei.trackers.wandb import local_runs
+from keisei.trackers.worker import Lane
+
+_FINISH_RESERVE = 0.25  # of the time, for the tracker's own end
+
+
+@dataclass(frozen=True)
+class Behind:
+    """A tracker that has not got all of a run, or was not told of its end.
+
+    Attributes:
+        run: the run's name.
+        id: its id.
+        directory: its directory.
+        tracker: the tracker's name.
+        attempt: the run's last attempt.
+        status: how that ended; `failed` where it was killed.
+        cursor: how far the tracker has got.
+        rows: how many rows and events it has not got.
+    """
+
+    run: str
+    id: str
+    directory: str
+    tracker: str
+    attempt: int
+    status: FinalStatus
+    cursor: Cursor
+    rows: int
+
+
+def find_behind(directory: str) -> list[Behind]:
+    """Find the trackers of a run that have not got all of it; nobody may be writing to it.
+
+    Args:
+        directory: the run's directory.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    found = []
+    with OpenDirectory(directory) as opened:
+        record = SessionRecord.parsed(opened.read(RECORD_FILE) or b"")
+    if record is None:
+        return []
+    for name in cursor.names(directory):
+        known = cursor.load(directory, name)
+        rows = count_after(directory, known.position, record.attempt)
+        if rows or (known.known.state != "finished" and known.seq >= 0):
+            status = check_final(record.status) if record.status in FINAL else "failed"
+            found.append(
+                Behind(
+                    run=record.run_name,
+                    id=record.session_id,
+                    directory=directory,
+                    tracker=name,
+                    attempt=record.attempt,
+                    status=status,
+                    cursor=known,
+                    rows=rows,
+                )
+            )
+    return found
+
+
+def findings(run: Diagnosis) -> Iterator[Finding]:
+    """Yield what the trackers of a run have not got, for a run whose owner does not live."""
+    if run.record is None or run.state in ("running", "elsewhere"):
+        return
+    for name, tracker in run.record.trackers.items():
+        if tracker.state == "abandoned" and name != "wandb":
+            text = f"the tracker {name} did not end in time; what it has not sent is in "
+            yield Finding("tracker", name, f"{text}{tracker.directory}", "hint")
+    if os.path.islink(os.path.join(run.directory, "wandb")):
+        return
+    with suppress(OSError):
+        for local in local_runs.find_runs("", [run.directory]):
+            if missing := sum(not attempt.uploaded for attempt in local.attempts):
+                text = f"W&B has not got all of {missing} run files: keisei sync {run.name}"
+                yield Finding("tracker", "wandb", text, "hint")
+
+
+def catch_up(behind: Behind, timeout: float) -> int:
+    """Send a tracker what it has not got, and tell it how the run ended; blocks.
+
+    Args:
+        behind: the tracker.
+        timeout: the longest that it may take, in seconds.
+
+    Returns:
+        How many rows and events it has got just now.
+
+    Raises:
+        TrackerError: it has still not got all; what it has got it will not get again.
+    """
+    if behind.cursor.options is None:
+        problem = "the program had made it itself, and only that can start it again"
+        raise TrackerError(f"{behind.tracker}: {problem}")
+    text = _config_text(behind.directory)
+    info = RunInfo(behind.id, behind.run, behind.attempt, behind.directory, text)
+    options = _options(behind, text)
+    start = starting(behind.tracker, options, info)
+    until = time.monotonic() + timeout
+    logged = count_logged(behind.directory, behind.attempt)
+    lane = Lane(
+        behind.tracker,
+        info,
+        start,
+        options=behind.cursor.options,
+        logged=lambda: logged,
+        retry=False,
+    )
+    lane.begin()
+    lane.end(behind.status, timeout * (1 - _FINISH_RESERVE))
+    lane.join(max(0.0, until - time.monotonic()))
+    known = lane.record()
+    if known.state != "finished" or known.behind:
+        reason = known.problem or f"it did not take all within {timeout:g} s"
+        raise TrackerError(f"{behind.tracker}: {reason}")
+    return lane.sent
+
+
+def _options(behind: Behind, config_text: str) -> dict[str, object]:
+    """Give what the tracker is made with; W&B's options are a section of the config."""
+    options = dict(behind.cursor.options or {})
+    if behind.tracker == "wandb":
+        section: Any = json.loads(config_text).get("wandb", {}) if config_text else {}
+        if isinstance(section, Mapping):
+            options = {**section, **options}
+        options["mode"] = behind.cursor.known.mode
+    return options
+
+
+def _config_text(directory: str) -> str:
+    with OpenDirectory(directory) as opened:
+        text = opened.read(CONFIG_FILE)
+    if text is None:
+        return "{}"
+    try:
+        json.loads(text)
+    except ValueError as exc:
+        raise ConfigError(f"the config of the run is no JSON: {exc}") from None
+    return text.decode()

@@ -1,0 +1,255 @@
+"""MLflow: a tracking server, or a database that it keeps itself. Measured with MLflow 3.17.
+
+keisei works on MLflow's stores, below its fluent API: no active run, no tracking URI, no
+autologging and no other state of the process is touched, and MLflow's usage reports are not
+started. A row's metrics are written with a tag that says how far it got, `keisei.position`, after
+which the next attempt, or this one after an error, goes on.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from keisei.journal.reader import Event, Row
+from keisei.redaction import clean, secret_values
+from keisei.run.status import FinalStatus
+from keisei.trackers.base import Position, Record, RunInfo, Tracker, TrackerRun
+from keisei.trackers.mlflow.rows import LONGEST_VALUE, Place, mlflow_name, number, params
+from keisei.trackers.mlflow.store import errors, find_experiment, import_sdk, open_store
+
+DEFAULT_EXPERIMENT = "keisei"
+
+SESSION_TAG = "keisei.session_id"
+POSITION_TAG = "keisei.position"
+
+_STATUSES: dict[FinalStatus, str] = {
+    "completed": "FINISHED",
+    "failed": "FAILED",
+    "cancelled": "KILLED",
+    "preempted": "KILLED",
+}
+# MLflow's limits for one request: 1,000 metrics, params and tags, 100 of the latter, and 1 MB. With
+# fewer metrics at a time, less of what SQLAlchemy makes grows old: it is then, in an interpreter
+# full of MLflow, that a collection of all garbage takes 0.3 s.
+_MOST_METRICS = 250
+_MOST_TAGS = 90
+_MOST_BYTES = 800_000
+
+
+@dataclass
+class MlflowRun(TrackerRun):
+    """A run that `MlflowTracker` has started.
+
+    Attributes:
+        native: MLflow's client, for what only it can do: ``native.log_artifact(run_id, path)``.
+    """
+
+    run_id: str
+    store: Any = field(repr=False)
+    known: tuple[str, ...] = field(repr=False)
+    place: Place | None = field(repr=False)
+    native: Any = field(default=None, repr=False)
+    url: str | None = None
+    mode: Literal["online", "offline"] = "online"  # a local store, too, has what it was sent
+
+    def send(self, records: Sequence[Record]) -> None:
+        """Log the rows, and of each kind of event the last one, as a tag; may block.
+
+        Raises:
+            RuntimeError: MLflow has not taken all of it, or has not said so.
+        """
+        with errors(self.known):
+            place = before = self._place()
+            self.place = None  # unknown until all is well
+            batch = _Batch(self.store, self.run_id)
+            for record in records:
+                if (record.attempt, record.seq) <= place.position:
+                    continue
+                after, step = place.after(record)
+                if isinstance(record, Row):
+                    batch.add_row(record, after.time, step, place)
+                else:
+                    batch.add_event(record, place)
+                place = after
+            if place != before:
+                batch.flush(place)
+            self.place = place
+
+    def position(self) -> Position:
+        """Tell the last record that MLflow has, as the tag `keisei.position` says."""
+        with errors(self.known):
+            self.place = self._place()
+            return self.place.position
+
+    def finish(self, status: FinalStatus) -> None:
+        """End the run: as finished, failed or killed, with the very status as a tag."""
+        from mlflow.entities import RunStatus, RunTag
+
+        with errors(self.known):
+            self.store.log_batch(self.run_id, [], [], [RunTag("keisei.status", status)])
+            ended = RunStatus.from_string(_STATUSES[status])
+            self.store.update_run_info(self.run_id, ended, int(time.time() * 1000), None)
+
+    def _place(self) -> Place:
+        if self.place is not None:
+            return self.place
+        return Place.parsed(self.store.get_run(self.run_id).data.tags.get(POSITION_TAG))
+
+
+class _Batch:
+    """Metrics and tags on their way to a run, in requests that MLflow takes.
+
+    Args:
+        store: MLflow's store.
+        run_id: the run.
+    """
+
+    def __init__(self, store: Any, run_id: str) -> None:
+        self._store, self._run_id = store, run_id
+        self._metrics: list[Any] = []
+        self._tags: dict[str, str] = {}
+        self._bytes = 0
+
+    def add_row(self, row: Row, moment: int, step: int, place: Place) -> None:
+        """Add a row's metrics; where they do not fit, what is there goes first."""
+        from mlflow.entities import Metric
+
+        for key, value in row.values.items():
+            name = mlflow_name(key)
+            size = 120 + (len(name) if name.isascii() else 12 * len(name))
+            if len(self._metrics) >= _MOST_METRICS or self._bytes + size > _MOST_BYTES:
+                self.flush(place)
+            self._metrics.append(Metric(name, number(value), moment, step))
+            self._bytes += size
+
+    def add_event(self, event: Event, place: Place) -> None:
+        """Add an event, in place of an earlier one of its name."""
+        if len(self._tags) >= _MOST_TAGS:
+            self.flush(place)
+        said = {"time": event.time, "attempt": event.attempt, "data": clean(event.data)}
+        text = json.dumps(said, ensure_ascii=False, default=repr)
+        self._tags[mlflow_name(f"keisei.event.{clean(event.name)}")] = text[:LONGEST_VALUE]
+
+    def flush(self, place: Place) -> None:
+        """Write what is there, and that all up to a place is.
+
+        MLflow's database store writes the tags after the metrics: a tag never says too much.
+        """
+        from mlflow.entities import RunTag
+
+        tags = [RunTag(key, value) for key, value in self._tags.items()]
+        tags.append(RunTag(POSITION_TAG, place.text))
+        self._store.log_batch(self._run_id, self._metrics, [], tags)
+        self._metrics, self._tags, self._bytes = [], {}, 0
+
+
+class MlflowTracker(Tracker):
+    """Tracks runs with MLflow: one run per session, the same one for all its attempts.
+
+    Args:
+        tracking_uri: a server (``https://...``) or a database (``sqlite:///mlflow.db``); by
+            default the one that MLflow itself would use, which ``MLFLOW_TRACKING_URI`` sets.
+        experiment: the experiment's name; by default ``MLFLOW_EXPERIMENT_NAME``, else ``keisei``.
+        tags: tags for the run.
+
+    A request takes ``MLFLOW_HTTP_REQUEST_TIMEOUT`` seconds at most (15 where it is not set), and
+    is not tried again by MLflow's own client. A server has to keep its runs in a database, too.
+    """
+
+    name = "mlflow"
+    apart = True
+
+    def __init__(
+        self,
+        tracking_uri: str | None = None,
+        experiment: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        self._tracking_uri, self.experiment, self.tags = tracking_uri, experiment, dict(tags or {})
+
+    def start(self, run: RunInfo) -> MlflowRun:
+        """Start a run, or go on with the one that an earlier attempt has started; blocks.
+
+        Raises:
+            MissingExtraError: MLflow is not installed.
+            TrackerError: it cannot be done in a way that keeps each row once.
+            RuntimeError: MLflow has not done it; it may be tried again.
+        """
+        known = secret_values({"": self._tracking_uri or ""})
+        with errors(known):
+            sdk = import_sdk()
+            uri = str(self._tracking_uri or sdk.get_tracking_uri())
+            known = secret_values({"": uri})
+        with errors(known):
+            store, client = open_store(uri), sdk.MlflowClient(tracking_uri=uri)
+            experiment = self.experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME")
+            experiment_id = find_experiment(store, clean(experiment or DEFAULT_EXPERIMENT))
+            native = _find(store, experiment_id, run) or _create(store, experiment_id, run)
+            _describe(store, native, run, self.tags)
+            run_id = str(native.info.run_id)
+            place = Place.parsed(native.data.tags.get(POSITION_TAG))
+            url = _url(uri, experiment_id, run_id)
+            return MlflowRun(run_id, store, known, place, native=client, url=url)
+
+
+def _find(store: Any, experiment_id: str, run: RunInfo) -> Any:
+    """Find the session's run. Of several, which a lost answer can leave, take the one in use."""
+    from mlflow.entities import RunStatus, ViewType
+
+    wanted = f"tags.`{SESSION_TAG}` = '{run.session_id}'"
+    found = store.search_runs([experiment_id], wanted, ViewType.ACTIVE_ONLY)
+    if not found:
+        return None
+    native = min(found, key=lambda it: (POSITION_TAG not in it.data.tags, it.info.start_time))
+    store.update_run_info(native.info.run_id, RunStatus.RUNNING, None, None)
+    return native
+
+
+def _create(store: Any, experiment_id: str, run: RunInfo) -> Any:
+    from mlflow.entities import RunTag
+
+    user = "unknown"
+    with suppress(Exception):  # no user by this number
+        user = getpass.getuser()
+    tags = [RunTag(SESSION_TAG, run.session_id), RunTag("mlflow.user", user)]
+    return store.create_run(experiment_id, user, int(time.time() * 1000), tags, run.run_name)
+
+
+def _describe(store: Any, native: Any, run: RunInfo, tags: Mapping[str, str]) -> None:
+    """Log the config as params, and tags. A param stays; what an attempt changes is a tag."""
+    from mlflow.entities import Param, RunTag
+
+    wanted, there = params(run.config_text), native.data.params
+    new = [Param(key, value) for key, value in wanted.items() if key not in there]
+    for start in range(0, len(new), _MOST_TAGS):
+        store.log_batch(native.info.run_id, [], new[start : start + _MOST_TAGS], [])
+    said = {
+        **{mlflow_name(key): str(value) for key, value in clean(dict(tags)).items()},
+        "keisei.attempt": str(run.attempt),
+        "keisei.directory": clean(run.directory),
+        "keisei.status": "running",
+    }
+    changed = {key: value for key, value in wanted.items() if there.get(key, value) != value}
+    if changed:
+        said[f"keisei.changed_config.{run.attempt}"] = json.dumps(changed, ensure_ascii=False)
+    all_tags = [RunTag(key, value[:LONGEST_VALUE]) for key, value in said.items()]
+    for start in range(0, len(all_tags), _MOST_TAGS):
+        store.log_batch(native.info.run_id, [], [], all_tags[start : start + _MOST_TAGS])
+
+
+def _url(uri: str, experiment_id: str, run_id: str) -> str | None:
+    """Give where people look at a server's run."""
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https"):
+        return None
+    host, path = parts.netloc.rpartition("@")[2], parts.path.rstrip("/")
+    url = f"{parts.scheme}://{host}{path}/#/experiments/{experiment_id}/runs/{run_id}"
+    return clean(url)

@@ -1,0 +1,221 @@
+"""What W&B has not got of the runs under a root, and its upload: each row once.
+
+The SDK sends a run file's rows after those that the server has, whatever they are. So what the
+server has of a file is noted in the run's directory before an upload (`wandb/keisei-sync.json`),
+and told afterwards from how many rows have come: an interrupted upload goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from keisei._io import files, locks, process
+from keisei.trackers.wandb import run_file, upload
+from keisei.trackers.wandb.run_file import Rest, RunFile
+from keisei.trackers.wandb.local_runs import Attempt, LocalRun
+from keisei.trackers.wandb.upload import OnServer
+
+_STATE = "keisei-sync.json"
+_LOCK = "keisei-sync.lock"
+ASK_TIMEOUT = 5.0
+
+State = Literal["uploaded", "remaining", "running", "would upload"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run file that W&B has not got in full.
+
+    Attributes:
+        run: the run's name.
+        id: its id, which it has on W&B.
+        file: the run file.
+        state: what became of it.
+        reason: why it remains, if it does.
+        rows: how many of its history rows were uploaded just now, or are not known to have been.
+    """
+
+    run: str
+    id: str
+    file: str
+    state: State
+    reason: str | None = None
+    rows: int = 0
+
+
+@dataclass
+class _Notes:
+    """What is known of the server's part of a run's files; each named by its directory.
+
+    Attributes:
+        delivered: how many of a file's first rows the server has.
+        uploading: the file whose upload has begun.
+        lines: the server's row count before that.
+        service: the process that uploads it, and when that started.
+    """
+
+    delivered: dict[str, int] = field(default_factory=dict)
+    uploading: str | None = None
+    lines: int = 0
+    service: tuple[int, str] | None = None
+
+
+def remaining(run: LocalRun) -> list[Outcome]:
+    """Tell what W&B has not got of a run, from local files alone."""
+    notes = _load(run)
+    state: State = "running" if run.alive else "would upload"
+    found = []
+    for attempt in run.attempts:
+        if not attempt.uploaded:
+            with suppress(OSError):
+                rows = len(run_file.read(attempt.path).steps) - notes.delivered.get(
+                    attempt.key, 0
+                )
+                found.append(Outcome(run.name, run.id, attempt.path, state, None, max(0, rows)))
+    return found
+
+
+def sync_run(run: LocalRun, timeout: float) -> Iterator[Outcome]:
+    """Upload what W&B has not got of a run, attempt by attempt; log in first.
+
+    Args:
+        run: the run; nobody may be writing to it.
+        timeout: how long each file may take, in seconds.
+
+    Yields:
+        What became of each file. Behind one that remains, the later ones remain too.
+    """
+    todo = [attempt for attempt in run.attempts if not attempt.uploaded]
+    failed: str | None = None
+    try:
+        with (
+            files.OpenDirectory(os.path.join(run.directory, "wandb")) as directory,
+            locks.locked(directory, _LOCK),
+        ):
+            upload = _Upload(run, directory, time.monotonic() + timeout)
+            while todo:
+                rows = upload.send(todo[0], timeout)
+                attempt = todo.pop(0)
+                yield Outcome(run.name, run.id, attempt.path, "uploaded", None, rows)
+    except OSError as exc:
+        failed = exc.strerror or str(exc)
+    for attempt in todo:
+        yield Outcome(run.name, run.id, attempt.path, "remaining", failed)
+        failed = "an earlier attempt of the run remains"
+
+
+class _Upload:
+    """The upload of one run's files, under the run's lock."""
+
+    def __init__(self, run: LocalRun, directory: files.OpenDirectory, end: float) -> None:
+        self._run = run
+        self._directory = directory
+        self._read = {attempt.key: run_file.read(attempt.path) for attempt in run.attempts}
+        self._notes = _load(run)
+        self._end_earlier_service()
+        about = next(reversed(self._read.values()))
+        left = max(0.1, min(ASK_TIMEOUT, end - time.monotonic()))
+        has = upload.on_server(about.entity, about.project, run.id, left)
+        self._account(has)
+        self._save()
+
+    def send(self, attempt: Attempt, timeout: float) -> int:
+        """Upload a file's rest; gives how many rows that were."""
+        end = time.monotonic() + timeout
+        key, notes = attempt.key, self._notes
+        content = self._read[key]
+        if not content.holds_run:
+            raise OSError("the file is damaged: it does not say which run it is about")
+        has = upload.on_server(
+            content.entity, content.project, self._run.id, min(ASK_TIMEOUT, timeout)
+        )
+        notes.uploading, notes.lines = key, has.lines
+        notes.service = upload.service()
+        self._save()
+        skip = notes.delivered[key]
+        # An offline attempt could not know at which step the one before it had ended; and behind
+        # one that was killed online, the next begins at a step that its rest has as well.
+        renumber = skip < len(content.steps) and content.steps[skip] <= has.last_step
+        with self._rest(attempt, content, skip, fresh=renumber and attempt.online) as path:
+            upload.upload(
+                path, self._run.id, max(0.1, end - time.monotonic()), renumber=renumber
+            )
+        with files.OpenDirectory(os.path.dirname(attempt.path)) as directory:
+            files.append(directory, f"{os.path.basename(attempt.path)}.synced", b"")
+        rows = len(content.steps)
+        notes.delivered[key], notes.uploading, notes.service = rows, None, None
+        self._save()
+        return rows - skip
+
+    def _account(self, has: OnServer) -> None:
+        """Bring the notes up to what the server has now."""
+        notes, attempts = self._notes, self._run.attempts
+        if notes.uploading is not None:
+            # Attempts that were made since have sent rows of their own.
+            others = sum(
+                self._sent(attempt, has)
+                for attempt in attempts
+                if attempt.key not in notes.delivered
+            )
+            content = self._read.get(notes.uploading, RunFile())
+            sent = notes.delivered.get(notes.uploading, 0) + has.lines - notes.lines - others
+            notes.delivered[notes.uploading] = min(max(0, sent), len(content.steps))
+            notes.uploading = notes.service = None
+        new = [attempt for attempt in attempts if attempt.key not in notes.delivered]
+        for attempt in new:
+            notes.delivered[attempt.key] = self._sent(attempt, has)
+
+    def _sent(self, attempt: Attempt, has: OnServer) -> int:
+        """Tell how many rows an attempt has itself sent."""
+        steps = self._read[attempt.key].steps
+        if attempt.uploaded:
+            return len(steps)
+        if not attempt.online or not has.lines:
+            return 0
+        later = self._run.attempts[self._run.attempts.index(attempt) + 1 :]
+        first_missing = has.last_step + 1
+        for other in later:
+            if other.online and (started := other.starting_step) is not None:
+                first_missing = started  # what the server had when that attempt began
+                break
+        return sum(step < first_missing for step in steps)
+
+    def _rest(self, attempt: Attempt, content: RunFile, skip: int, *, fresh: bool) -> Rest:
+        """Choose the file to upload: the original, or a copy where that would not do.
+
+        Where it is to be fresh, the step at which the attempt itself stood on the server is left.
+        """
+        later = self._run.attempts[self._run.attempts.index(attempt) + 1 :]
+        ending = next((other.path for other in reversed(later) if other.uploaded), None)
+        copy = bool(skip or content.torn or ending or fresh)
+        return Rest(attempt.path, skip, ending, copy, fresh)
+
+    def _end_earlier_service(self) -> None:
+        """End the process that an upload which was killed has left, lest it sends on."""
+        if self._notes.service is not None:
+            pid, start = self._notes.service
+            if process.process_start(pid) == start:
+                with suppress(OSError):
+                    os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+                give_up = time.monotonic() + 2.0
+                while process.process_start(pid) == start and time.monotonic() < give_up:
+                    time.sleep(0.01)
+
+    def _save(self) -> None:
+        files.write_atomic(self._directory, _STATE, json.dumps(asdict(self._notes)).encode())
+
+
+def _load(run: LocalRun) -> _Notes:
+    try:
+        with open(os.path.join(run.directory, "wandb", _STATE), "rb") as file:
+            known: dict[str, Any] = json.load(file)
+        return replace(_Notes(), **known)
+    except (OSError, ValueError, TypeError):
+        return _Notes()

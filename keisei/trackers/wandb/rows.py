@@ -1,0 +1,292 @@
+"""Rows and events on their way into a run of W&B's: each of them once, whatever is killed.
+
+A row has its number in the run's record as a value of its own, an event at the end of its line.
+The SDK's service, another process, keeps both in the run's file in the order in which they came:
+so the last number in the files of all attempts tells what is held.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from keisei.errors import TrackerError
+from keisei.journal.reader import Event, Row
+from keisei.redaction import clean
+from keisei.trackers.wandb import run_file, local_runs
+from keisei.trackers.base import Position, Record
+
+STEP = "global_step"
+NUMBER = "_keisei"
+# How often the service writes its file, in seconds: as long as that a `send` takes.
+FLUSH_INTERVAL = 0.02
+PATIENCE = 10.0
+
+_POLL = 0.002
+_RESERVED = {"_step", "_timestamp", "_runtime", "_wandb", NUMBER}
+_NUMBER = re.compile(r"(\d{1,18})/(\d{1,18})", re.ASCII)
+_LINE_END = re.compile(rf"\[{NUMBER} (.+)\]\n?\Z")
+
+
+class Rows:
+    """Gives a run its rows and events, and tells what is held of them.
+
+    Args:
+        native: the SDK's run.
+        directory: the run's directory, where the SDK keeps the files of all its attempts.
+        file: the file of this one; ``None`` where it is not known, and `send` cannot wait for it.
+        on_server: the last rows that the server had when this attempt began.
+    """
+
+    def __init__(
+        self,
+        native: Any,
+        directory: str,
+        file: str | None,
+        on_server: Iterable[Mapping[str, object]] = (),
+    ) -> None:
+        self._native = native
+        self._directory = directory
+        self._file = file
+        self._on_server = [number_in(row) for row in on_server]
+        self._awaited: Position | None = None
+        self._stepped = False
+
+    def send(self, records: Sequence[Record]) -> None:
+        """Log records; returns when the run's file has them.
+
+        Args:
+            records: rows and events.
+
+        Raises:
+            TimeoutError: the SDK's service does not write them.
+            ConnectionError: it has gone.
+            TrackerError: the run has been ended. What the SDK raises is raised as it is.
+        """
+        if not records:
+            return
+        if getattr(self._native, "_is_finished", False):
+            raise TrackerError("the W&B run was ended by its own finish()")
+        if not self._stepped and any(isinstance(r, Row) and r.step is not None for r in records):
+            # Charts are drawn over the training step; what users log beside goes with the last one.
+            self._native.define_metric("*", step_metric=STEP)
+            self._stepped = True
+        link = _Link.of(self._native)
+        if link is None:
+            for record in records:
+                _log(self._native, record)
+                self._awaited = Position(record.attempt, record.seq)
+        else:
+            requests = link.requests(records)
+            self._awaited = Position(records[-1].attempt, records[-1].seq)
+            link.publish(requests)
+        if not self._settled():
+            raise ConnectionError("W&B's service process has gone")
+
+    def position(self) -> Position | None:
+        """Tell the last record that is held: the run's files have it, or the server had.
+
+        Raises:
+            TimeoutError: there are some of which it is not known yet.
+        """
+        self._settled()
+        paths = [attempt.path for attempt in local_runs.attempts_in(self._directory)]
+        found = list(self._on_server)
+        for path in paths:
+            with suppress(OSError):
+                found.append(last_number(path))
+        held = max((place for place in found if place is not None), default=None)
+        if held is None and any(path != self._file for path in paths):
+            return Position(1, -1)
+        return held
+
+    def _settled(self) -> bool:
+        """Wait until the file has all that was handed over; false where the service has gone."""
+        if self._awaited is None:
+            return True
+        link = _Link.of(self._native)
+        alive = link is None or link.answers()
+        if self._file is not None:
+            with suppress(FileNotFoundError):  # somebody has removed it: nothing can be told
+                alive = self._written(self._file, self._awaited, alive)
+        self._awaited = None
+        return alive
+
+    def _written(self, file: str, awaited: Position, alive: bool) -> bool:
+        give_up, size = time.monotonic() + PATIENCE, -1
+        while True:
+            before, size = size, os.path.getsize(file)
+            if size != before:
+                held = last_number(file)
+                if held is not None and held >= awaited:
+                    return True
+            elif not alive:
+                return False
+            elif time.monotonic() > give_up:
+                raise TimeoutError("W&B's service does not write the run's file")
+            time.sleep(_POLL if alive else 2 * FLUSH_INTERVAL)
+
+
+@dataclass(frozen=True)
+class _Link:
+    """The way to the SDK's service: private names of the SDK, which `run.log` uses one by one.
+
+    A few hundred rows at once are six times cheaper than as many calls of `run.log`: what each
+    of those costs is mostly the two switches to the SDK's thread and back.
+    """
+
+    interface: Any
+    asyncer: Any
+    client: Any
+    stream_id: str
+    request_type: Any
+
+    @classmethod
+    def of(cls, native: Any) -> _Link | None:
+        """Find the way from a run, or ``None`` where the SDK has changed."""
+        interface: Any = getattr(native, "_interface", None)
+        try:
+            messages: Any = importlib.import_module("wandb.proto.wandb_server_pb2")
+            link = cls(
+                interface,
+                interface._asyncer,
+                interface._client,
+                interface._stream_id,
+                messages.ServerRequest,
+            )
+            known = link.asyncer.run, link.client.publish, link.interface.deliver_history_step
+            link.requests([Row(0, 0.0, 0, 1, {}), Event(1, 0.0, 1, "", None)])
+        except (ImportError, AttributeError, TypeError, ValueError):
+            return None
+        return link if all(map(callable, known)) else None
+
+    def requests(self, records: Iterable[Record]) -> list[Any]:
+        """Make the messages that `run.log` and `run.write_logs` would send."""
+        made = []
+        for record in records:
+            request = self.request_type()
+            message = request.record_publish
+            message._info.stream_id = self.stream_id
+            if isinstance(record, Row):
+                history = message.request.partial_history
+                add = history.item.add
+                for name, value in _items(record).items():
+                    add(key=name, value_json=json.dumps(value))
+                history.action.flush = True
+                message.control.local = True
+            else:
+                message.output_logger.line = _line(record)
+            made.append(request)
+        return made
+
+    def publish(self, requests: Sequence[Any]) -> None:
+        """Send messages, in one visit of the SDK's thread."""
+
+        async def publish_all() -> None:
+            for request in requests:
+                await self.client.publish(request)
+
+        self.asyncer.run(publish_all)
+
+    def answers(self) -> bool:
+        """Wait until the service has handled what it was sent; false where it has gone.
+
+        Raises:
+            TimeoutError: it has not.
+        """
+        try:
+            self.interface.deliver_history_step().wait_or(timeout=PATIENCE)
+        except TimeoutError:
+            raise
+        except Exception:  # noqa: BLE001 - the SDK's own, and each of them says so
+            return False
+        return True
+
+
+def _log(native: Any, record: Record) -> None:
+    """Log a record by the SDK's public methods."""
+    if isinstance(record, Row):
+        native.log(_items(record))
+    elif write := getattr(native, "write_logs", None):
+        write(_line(record))
+
+
+def _items(row: Row) -> dict[str, float | str]:
+    """Give the values that a row has on W&B."""
+    items: dict[str, float | str] = {} if row.step is None else {STEP: _number(row.step)}
+    for name, value in row.values.items():
+        items[_name(name)] = value if type(value) is not int else _number(value)
+    items["_timestamp"] = row.time
+    items[NUMBER] = f"{row.attempt}/{row.seq}"
+    return items
+
+
+def _name(name: str) -> str:
+    """Give a metric's name on W&B, where some belong to W&B, and all have to be encoded."""
+    if not name or name in _RESERVED:
+        return f"own{name}"
+    return name if name.isascii() else _encodable(name)
+
+
+def _number(value: int) -> float:
+    """Give an integer as one that W&B takes, and as a float where it is larger."""
+    if -(2**63) <= value < 2**63:
+        return value
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf") if value > 0 else float("-inf")
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _line(event: Event) -> str:
+    """Give an event as a line of the run's log."""
+    moment = datetime.fromtimestamp(event.time, UTC).isoformat(timespec="milliseconds")
+    said = clean(f"{json.dumps(event.name)[1:-1]} {json.dumps(event.data)}")
+    return f"{moment} {said} [{NUMBER} {event.attempt}/{event.seq}]\n"
+
+
+def last_number(path: str) -> Position | None:
+    """Tell the last record that a run file holds; reads no more of its end than it has to.
+
+    Args:
+        path: the file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    for payload in run_file.last_payloads(path, NUMBER.encode()):
+        record = run_file.parsed(payload)
+        kind = record.WhichOneof("record_type")
+        number = None
+        if kind == "history":  # and no summary, which comes first, with the same value
+            row = {item.key or "/".join(item.nested_key): item for item in record.history.item}
+            if NUMBER in row:
+                number = number_in({NUMBER: json.loads(row[NUMBER].value_json)})
+        elif kind == "output_logger" and (found := _LINE_END.search(record.output_logger.line)):
+            number = number_in({NUMBER: found[1]})
+        if number is not None:
+            return number
+    return None
+
+
+def number_in(row: Mapping[str, object]) -> Position | None:
+    """Tell which record a history row is, by its hidden number; ``None`` where it is not ours.
+
+    Args:
+        row: the row's values.
+    """
+    text = row.get(NUMBER)
+    found = _NUMBER.fullmatch(text) if isinstance(text, str) else None
+    return Position(int(found[1]), int(found[2])) if found else None

@@ -1,0 +1,186 @@
+"""What `keisei sync` asks of W&B's SDK: a login, what the server has of a run, an upload.
+
+Private names of the SDK (0.31): its command `wandb sync` knows no deadline, and ends with status
+0 also where nothing was uploaded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from keisei._io import process
+from keisei.errors import TrackerError
+from keisei.redaction import clean
+from keisei.trackers.wandb import sdk
+from keisei.trackers.wandb.exit_guard import exit_guard
+
+# What the SDK itself asks before it resumes a run.
+_QUERY = """
+query RunResumeStatus($project: String, $entity: String, $name: String!) {
+  model(name: $project, entityName: $entity) {
+    bucket(name: $name, missingOk: true) { id historyLineCount historyTail }
+  }
+}
+"""
+
+
+@dataclass(frozen=True)
+class OnServer:
+    """What the server has of a run.
+
+    Attributes:
+        lines: how many history rows.
+        last_step: the last one's step; -1 where there is none.
+        tail: the last rows that it tells of: one, or a few.
+    """
+
+    lines: int = 0
+    last_step: int = -1
+    tail: tuple[Mapping[str, object], ...] = ()
+
+
+def log_in() -> None:
+    """Take the key or the login that there is; never prompts.
+
+    Raises:
+        TrackerError: there is none, or it is none of W&B's.
+    """
+    with exit_guard.call():
+        sdk = sdk.load_sdk()
+        from wandb.sdk import wandb_setup
+        from wandb.sdk.lib import wbauth
+
+        settings: Any = wandb_setup.singleton().settings
+        settings.silent = True
+        try:
+            found = wbauth.authenticate_session(
+                host=settings.base_url, source="keisei sync", no_offline=True, prompt=False
+            )
+        except sdk.errors.Error as exc:
+            raise TrackerError(f"W&B does not take the key: {_clean(exc)}") from None
+        if found is None:
+            raise TrackerError(
+                "W&B has no key and no login: log in with `wandb login`, or set WANDB_API_KEY"
+            )
+
+
+def ask(timeout: float) -> None:
+    """Ask whether the server answers at all.
+
+    Args:
+        timeout: how long to wait, in seconds.
+
+    Raises:
+        OSError: it does not.
+    """
+    sdk.ask_server(sdk.base_url(), timeout)
+
+
+def service() -> tuple[int, str]:
+    """Give the process of the SDK's service, which sends, and when it started."""
+    from wandb.sdk import wandb_setup
+
+    with exit_guard.call():
+        setup: Any = wandb_setup.singleton()
+        pid: int = setup.ensure_service()._proc._process.pid
+        return pid, process.process_start(pid) or ""
+
+
+def on_server(entity: str, project: str, run_id: str, timeout: float) -> OnServer:
+    """Tell what the server has of a run.
+
+    Args:
+        entity: whose run it is; empty for the login's own.
+        project: its project; empty for W&B's default.
+        run_id: its id.
+        timeout: how long to wait, in seconds.
+
+    Raises:
+        OSError: the server does not say.
+    """
+    from wandb.apis.public.service_api import ServiceApi
+    from wandb.sdk import wandb_setup
+
+    settings: Any = wandb_setup.singleton().settings
+    variables = {
+        "entity": entity or settings.entity or None,
+        "project": project or settings.project or "uncategorized",
+        "name": run_id,
+    }
+    with exit_guard.call():
+        try:
+            answer: Any = ServiceApi(settings).execute_graphql(_QUERY, variables, timeout)
+        except BaseException as exc:
+            exit_guard.hold(exc, 0.0)  # it may still be under way
+            if not isinstance(exc, Exception):
+                raise
+            if "not found" in str(exc).lower():
+                return OnServer()
+            raise OSError(f"W&B does not tell what it has of the run: {_clean(exc)}") from None
+    run = ((answer or {}).get("model") or {}).get("bucket")
+    if run is None:
+        return OnServer()
+    tail = tuple(json.loads(row) for row in json.loads(run.get("historyTail") or "[]"))
+    last = tail[-1].get("_step", -1) if tail else -1
+    return OnServer(int(run.get("historyLineCount") or 0), int(last), tail)
+
+
+def upload(path: str, run_id: str, timeout: float, *, renumber: bool) -> None:
+    """Upload a run file with all its rows; the SDK marks it as uploaded (`.synced`).
+
+    Args:
+        path: the file.
+        run_id: the run's true id.
+        timeout: how long it may take, in seconds.
+        renumber: whether its steps are counted from the server's last one on; a later try keeps
+            to what the first one did (the SDK notes it, in `.syncstate`).
+
+    Raises:
+        OSError: it was not uploaded, or not in full.
+    """
+    from wandb.sdk import wandb_setup
+
+    end = time.monotonic() + timeout
+    with exit_guard.call():
+        setup: Any = wandb_setup.singleton()
+        connection: Any = setup.ensure_service()
+        settings = setup.settings.model_copy(update={"resume": "allow"} if renumber else {})
+        try:
+            begun = setup.asyncer.run(
+                lambda: connection.init_sync(
+                    {Path(path)},
+                    settings,
+                    cwd=None,
+                    live=False,
+                    entity="",
+                    project="",
+                    run_id=run_id,
+                    job_type="",
+                    tag_replacements={},
+                )
+            ).wait_or(timeout=timeout)
+            # A wait that is given up, or interrupted, takes the upload back.
+            handle = setup.asyncer.run(lambda: connection.sync(begun.id, parallelism=1))
+            answer = handle.wait_or(timeout=max(0.0, end - time.monotonic()))
+        except BaseException as exc:
+            exit_guard.hold(exc, 0.0)
+            if isinstance(exc, TimeoutError):
+                raise TimeoutError(f"W&B did not take it within {timeout:.0f} s") from None
+            if isinstance(exc, Exception):
+                raise OSError(f"the upload failed: {_clean(exc)}") from None
+            raise
+    if not os.path.exists(f"{path}.synced"):
+        said = "; ".join(message.content for message in answer.messages)
+        raise OSError(f"W&B did not take it: {_clean(said)}")
+
+
+def _clean(error: object) -> str:
+    """Give what an error says, in one line and without secrets."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return clean(text)[:300]
