@@ -123,6 +123,9 @@ class WandbConfig(Section):
     """The longest that the end of a session takes, in seconds."""
     offline_fallback: bool = True
     """Where W&B cannot be reached, track the run offline, to be uploaded later."""
+    in_process: bool = False
+    """Run W&B's SDK in the program, for `session.wandb_run` and W&B's sweeps; unset, it runs in a
+    process of its own."""
 
 
 class TrackingConfig(Section):
@@ -131,6 +134,11 @@ class TrackingConfig(Section):
     wait: bool = True
     """Whether entering a session waits for its trackers to start, W&B included; without it they
     start while the training goes on, and get what was logged meanwhile."""
+    finish_timeout: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 10.0
+    """The longest that the end of a session waits for each of them, in seconds; W&B has its own."""
+    linger: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 30.0
+    """How long a tracker's process outlives the program, or a session that could not wait for it,
+    to send what the journal holds, in seconds."""
     trackers: Annotated[dict[str, dict[str, Any]], BeforeValidator(_by_name)] = {}
     """The trackers by name, each with its options; a list of names will do where none has any.
     `wandb` here is the same as `logging.wandb_enabled`; its options are in the section `wandb`."""
