@@ -219,11 +219,15 @@ class OpenDirectory:
     def holds(self, name: str) -> bool:
         """Tell whether anything stands under the name, a broken symlink included."""
         try:
-            with self._naming(name):
-                os.stat(self._at(name), dir_fd=self._fd, follow_symlinks=False)
+            self.stat(name)
         except FileNotFoundError:
             return False
         return True
+
+    def stat(self, name: str) -> os.stat_result:
+        """Return what the system knows of a file; of a symlink, and not of what it leads to."""
+        with self._naming(name):
+            return os.stat(self._at(name), dir_fd=self._fd, follow_symlinks=False)
 
     def set_mode(self, name: str, mode: int) -> None:
         """Set the permissions of a file or directory (`.` is this one); POSIX only."""

@@ -362,7 +362,7 @@ def test_a_start_that_is_at_work_is_no_run_without_a_record(
         write(directory, name, data)
         threads.append(looking)
 
-    def tried(fd: int) -> bool:
+    def tried(fd: int) -> bool | None:
         got = try_lock(fd)
         if not got:
             waiting.set()
