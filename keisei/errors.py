@@ -48,6 +48,12 @@ def quoted(value: object, limit: int = 80) -> str:
     return shown if part == hidden else f"{shown}... ({len(text)} characters)"
 
 
+def describe(exc: BaseException) -> str:
+    """Return an error in one line: its kind and its message, secrets hidden."""
+    text = str(exc)
+    return f"{type(exc).__name__}: {quoted(text, 300)[1:-1]}" if text else type(exc).__name__
+
+
 class KeiseiError(Exception):
     """The base of every error that keisei raises; secrets are hidden in what it says."""
 

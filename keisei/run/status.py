@@ -3,6 +3,7 @@
     step          needs         twice                    sets
     directories   -             the same result          directories_setup
     wandb         directories   the same result          wandb_initialized
+    trackers      directories   the same result          -
     config        directories   written again            config_saved
     seeding       -             seeded again             seeding_setup
     start         directories   nothing                  session_active
@@ -46,6 +47,8 @@ class Step(StrEnum):
 
     DIRECTORIES = "setup_directories"
     WANDB = "setup_wandb"
+    TRACKERS = "setup_trackers"
+    REMOTE = "setup_remote_logging"
     CONFIG = "save_effective_config"
     SEEDING = "setup_seeding"
     START = "log_session_start"
@@ -55,6 +58,8 @@ class Step(StrEnum):
 _NEEDS: dict[Step, Step | None] = {
     Step.DIRECTORIES: None,
     Step.WANDB: Step.DIRECTORIES,
+    Step.TRACKERS: Step.DIRECTORIES,
+    Step.REMOTE: Step.DIRECTORIES,
     Step.CONFIG: Step.DIRECTORIES,
     Step.SEEDING: None,
     Step.START: Step.DIRECTORIES,

@@ -14,7 +14,7 @@ from anyio.lowlevel import checkpoint
 
 from keisei._io import files
 from keisei._log import logger
-from keisei.errors import ConfigSaveError, DirectorySetupError, KeiseiError, quoted
+from keisei.errors import ConfigSaveError, DirectorySetupError, KeiseiError, describe, quoted
 from keisei.run import claim, names
 from keisei.run.log_lines import info_lines, start_line
 from keisei.run.status import FinalStatus, Step, check_final, require
@@ -26,8 +26,6 @@ from keisei.session.shutdown import Tell
 from keisei.session.tracking import Tracking
 from keisei.session.view import ConfigT, SessionFacts
 from keisei.trackers.base import Tracker
-from keisei.trackers.group import Trackers
-from keisei.trackers.loading import describe
 from keisei.training import utils
 
 
@@ -56,15 +54,12 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
         )
         self._one_step = OneStep(self._facts)
         self._recorder = Recorder()
-        self._trackers = Trackers(self._facts.run_name, self._recorder.logged)
-        self._recorder.on_written = self._trackers.wake
-        self._facts.trackers = self._trackers.records
         self._tracking = Tracking(
-            self._facts, self._trackers, lambda: self._ending.owned, self._serialized
+            self._facts, self._recorder.logged, lambda: self._ending.owned, self._serialized
         )
-        self._ending = Ending(
-            self._facts, self._trackers, self._tracking, self._recorder, self._one_step
-        )
+        self._recorder.on_written = self._tracking.wake
+        self._facts.tracking = self._tracking
+        self._ending = Ending(self._facts, self._tracking, self._recorder, self._one_step)
         self._interruption = self._ending.interruption
         self._entered = False
         self._config_text: str | None = None
@@ -94,12 +89,13 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
         try:
             await checkpoint()  # a thousand that are made at once give the loop back first
             await self.setup_directories()
+            async with self._one_step():
+                await self._tracking.begin()
             if self.config.tracking.wait:
                 await self.setup_wandb()
                 await self.setup_trackers()
             else:
-                async with self._one_step():
-                    await self._tracking.begin()
+                self._tracking.begun()
             await self.save_effective_config()
             await self.setup_seeding()
             await self.log_session_start()
@@ -164,7 +160,7 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
         facts = self._facts
         owned = await utils.setup_directories(facts.config, facts.run_name, facts.session_id)
         self._ending.owned = owned
-        facts.run_name = self._trackers.run_name = owned.record.run_name
+        facts.run_name = owned.record.run_name
         facts.session_id = owned.record.session_id
         facts.attempt = owned.record.attempt
         facts.paths = owned.paths
@@ -187,7 +183,7 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
             NotReadyError: the directories are not set up.
         """
         async with self._one_step():
-            if self._facts.wandb_active is None:
+            if self._tracking.wandb_active is None:
                 require(Step.WANDB, self._facts.done, self._facts.status)
             return await self._tracking.wandb()
 
@@ -202,7 +198,7 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
             NotReadyError: the directories are not set up.
         """
         async with self._one_step():
-            require(Step.WANDB, self._facts.done, self._facts.status)
+            require(Step.TRACKERS, self._facts.done, self._facts.status)
             return await self._tracking.named()
 
     async def setup_remote_logging(self, backend: str | Tracker, **options: object) -> bool:
@@ -223,7 +219,7 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
             NotReadyError: the directories are not set up.
         """
         async with self._one_step():
-            require(Step.WANDB, self._facts.done, self._facts.status)
+            require(Step.REMOTE, self._facts.done, self._facts.status)
             return await self._tracking.add(backend, options)
 
     async def save_effective_config(self) -> None:
@@ -287,7 +283,7 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
         Raises:
             NotReadyError: the directories are not set up.
         """
-        known = self._facts.trackers().get("wandb") if self._facts.wandb_active else None
+        known = self._tracking.records().get("wandb") if self._tracking.wandb_active else None
         lines = info_lines(
             self.config,
             self.run_name,

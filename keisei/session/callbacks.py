@@ -11,7 +11,7 @@ from keisei._io import files
 from keisei._log import logger
 from keisei.config.schema import AppConfig
 from keisei.config.text import weigh
-from keisei.trackers.loading import describe
+from keisei.errors import describe
 
 LOGGER_TIMEOUT = 10.0
 LIGHT = 1000  # values in a config that are serialised on the loop: about 5 ms

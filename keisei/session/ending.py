@@ -17,7 +17,6 @@ from keisei.session.recording import Recorder
 from keisei.session.shutdown import LAST_WORDS, Interruption
 from keisei.session.tracking import Tracking
 from keisei.session.view import SessionFacts
-from keisei.trackers.group import Trackers
 
 JOURNAL_TIMEOUT = 30.0  # seconds; what could not be written by then is said to be lost
 
@@ -50,8 +49,7 @@ class Ending:
 
     Args:
         facts: what is known of the session.
-        trackers: the lanes of the session's trackers.
-        tracking: starts them.
+        tracking: starts and ends the session's trackers.
         recorder: what the session records with.
         one_step: lets one step at a time work.
     """
@@ -59,7 +57,6 @@ class Ending:
     def __init__(
         self,
         facts: SessionFacts[Any],
-        trackers: Trackers,
         tracking: Tracking,
         recorder: Recorder,
         one_step: OneStep,
@@ -67,7 +64,6 @@ class Ending:
         self.owned: OwnedRun | None = None
         self.interruption = Interruption()
         self._facts = facts
-        self._trackers = trackers
         self._tracking = tracking
         self._recorder = recorder
         self._one_step = one_step
@@ -83,11 +79,11 @@ class Ending:
             How the session ended.
         """
         facts = self._facts
-        timeout = facts.config.wandb.finish_timeout
+        timeout = self._tracking.longest_finish + 1.0
         if self._ended is None:
             self._ended = anyio.Event()
             facts.status = final
-            self._tracking.stop_starting()
+            self._tracking.stop_waiting()
             await self._end(final, self._ended, timeout)
         else:
             with anyio.move_on_after(files.FILE_TIMEOUT + timeout):
@@ -113,8 +109,7 @@ class Ending:
         finally:
             try:
                 # The clock starts here: a slow disk is no reason to leave a tracker that is well.
-                if self._trackers.lanes:
-                    await self._whole(partial(self._end_trackers, final, timeout), timeout)
+                await self._whole(partial(self._tracking.finish, final), timeout)
             finally:
                 self.interruption.stop()
                 ended.set()
@@ -135,12 +130,6 @@ class Ending:
                 self._recorder.close(0.0)
             if self.owned is not None:
                 await self._recorded(self.owned.end(final, facts.duration_s or 0.0))
-
-    async def _end_trackers(self, final: FinalStatus, timeout: float) -> None:
-        # A little before the deadline, so that what came of it can be recorded.
-        await self._trackers.finish(final, timeout - min(0.1, timeout / 10))
-        if self.owned is not None:
-            await self._recorded(self.owned.update(trackers=self._trackers.records()))
 
     async def _recorded(self, written: Awaitable[None]) -> None:
         try:

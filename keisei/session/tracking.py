@@ -1,156 +1,161 @@
-"""How a session's trackers are started: W&B, those that the config names, and those added later."""
+"""How a session's trackers are started and ended: W&B, those that the config names, and others."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any
 
-import anyio
-
 from keisei._log import logger
-from keisei.config.schema import AppConfig, wants_wandb
+from keisei.errors import TrackerError
 from keisei.run.claim import OwnedRun
-from keisei.run.status import FINAL, Step
+from keisei.run.session_file import TrackerRecord
+from keisei.run.status import FinalStatus, Step
 from keisei.session.view import SessionFacts
-from keisei.trackers.base import RunInfo, Tracker, TrackerRun
-from keisei.trackers.group import Trackers, starting
-from keisei.trackers.loading import describe
-from keisei.trackers.wandb.tracker import requested_mode
-from keisei.trackers.worker import Lane
+from keisei.trackers.base import RunInfo, Tracker
+from keisei.trackers.group import WorkerGroup
+from keisei.trackers.state import WorkerHandle
+from keisei.trackers.wandb.setup import NAME as WANDB
+from keisei.trackers.wandb.setup import is_wanted, open_wandb
+from keisei.trackers.worker import Worker
 from keisei.training import utils
-
-WANDB = "wandb"
 
 
 class Tracking:
-    """Starts the trackers of one session.
+    """Starts the trackers of one session, and ends them.
 
     Args:
         facts: what is known of the session.
-        trackers: their lanes.
-        owned: gives the run's directories, once they are claimed.
-        config_text: gives the effective config as text.
+        logged: returns how many records this attempt has logged.
+        owned: returns the run's directories, once they are claimed.
+        config_text: returns the effective config as text.
     """
 
     def __init__(
         self,
         facts: SessionFacts[Any],
-        trackers: Trackers,
+        logged: Callable[[], int],
         owned: Callable[[], OwnedRun | None],
         config_text: Callable[[], Awaitable[str]],
     ) -> None:
-        self._facts, self._trackers = facts, trackers
+        self._facts = facts
         self._owned, self._config_text = owned, config_text
-        self._starting: anyio.CancelScope | None = None
+        tracking = facts.config.tracking
+        self._group = WorkerGroup(tracking.linger, tracking.finish_timeout, logged)
 
     async def wandb(self) -> bool:
-        """Start W&B, and wait for it; tell whether it tracks the run."""
-        facts = self._facts
-        lane = self._trackers.lanes.get(WANDB)
-        if lane is not None:
-            return bool(facts.wandb_active) or await self._trackers.started(lane)
-        if facts.wandb_active is None:
-            run = await self._started_wandb()
-            facts.wandb_active = run is not None
-            facts.done.add(Step.WANDB)
-            if run is not None:
-                lane = self._trackers.open(
-                    WANDB,
-                    await self._info(),
-                    lambda lane: run,
-                    options={},
-                    on_live=self._wandb_lives,
-                )
-                self._wandb_lives(run)
-                await lane.attempted.wait()
-                await self._record()
-        return facts.wandb_active
+        """Start W&B, and wait for it; return whether it tracks the run."""
+        if not is_wanted(self._facts.config):
+            active = False
+        elif (worker := self._group.workers.get(WANDB)) is not None and worker.attempted.is_set():
+            active = worker.live
+        else:
+            active = await utils.setup_wandb(self._facts.config, await self._info(), self._group)
+            await self._record()
+        self._facts.done.add(Step.WANDB)
+        return active
 
     async def add(self, backend: str | Tracker, options: dict[str, object]) -> bool:
-        """Start one more tracker, and wait for it; tell whether it tracks the run."""
+        """Start one more tracker, and wait for it; return whether it tracks the run."""
         name = backend if isinstance(backend, str) else backend.name
-        known = self._trackers.lanes.get(name)
-        lane = known or await self._open(name, backend, options)
-        if not lane.live:
-            await self._trackers.started(lane)
+        known = self._group.workers.get(name)
+        worker = known or await self._open(name, backend, options)
+        if not worker.live:
+            await self._group.started(worker)
+        if name == WANDB:
+            self._facts.done.add(Step.WANDB)
         if known is None:
             await self._record()
-        return lane.live
+        return worker.live
 
     async def named(self) -> dict[str, bool]:
-        """Start those that the config names, and wait for them; tell which track the run."""
-        lanes = await self._open_named()
-        for lane in lanes:
-            if not lane.live:
-                await self._trackers.started(lane)
-        if lanes:
+        """Start those that the config names, and wait for them; return which track the run."""
+        workers = await self._open_named()
+        for worker in workers:
+            if not worker.live:
+                await self._group.started(worker)
+        if workers:
             await self._record()
-        return {lane.name: lane.live for lane in lanes}
+        return {worker.name: worker.live for worker in workers}
 
     async def begin(self) -> None:
         """Start W&B and those that the config names, and wait for none."""
-        facts = self._facts
-        if facts.wandb_active is None:
-            facts.wandb_active = False
-            facts.done.add(Step.WANDB)
-            mode = requested_mode(facts.config.wandb, os.environ)
-            if wants_wandb(facts.config) and mode != "disabled":
-                info = await self._info()
-                self._trackers.open(
-                    WANDB,
-                    info,
-                    partial(_start_wandb, facts.config, info),
-                    options={},
-                    on_live=self._wandb_lives,
-                    retry=False,
-                )
+        if is_wanted(self._facts.config) and WANDB not in self._group.workers:
+            await self._open(WANDB, WANDB, {})
         await self._open_named()
 
-    def stop_starting(self) -> None:
-        """Let nobody wait any longer for a tracker that is still starting."""
-        if self._starting is not None:
-            self._starting.cancel()
-        self._trackers.stop_starting()
+    def begun(self) -> None:
+        """Note that W&B's step is over, although nobody has waited for it."""
+        self._facts.done.add(Step.WANDB)
 
-    async def _open_named(self) -> list[Lane]:
-        lanes = self._trackers.lanes
-        named = self._facts.config.tracking.trackers
+    def wake(self) -> None:
+        """Note that the journal has grown; never waits."""
+        self._group.wake()
+
+    def stop_waiting(self) -> None:
+        """Let nobody wait any longer for a tracker that is still starting."""
+        self._group.stop_waiting()
+
+    def records(self) -> dict[str, TrackerRecord]:
+        """Return what is known of each tracker by now."""
+        return self._group.records()
+
+    @property
+    def wandb_active(self) -> bool | None:
+        """Whether W&B tracks the run; ``None`` before its step."""
+        if Step.WANDB not in self._facts.done:
+            return None
+        worker = self._group.workers.get(WANDB)
+        return worker is not None and worker.live
+
+    def wandb_run(self) -> Any:
+        """Return the SDK's run, where it is in the program; ``None`` where W&B is not active.
+
+        Raises:
+            TrackerError: W&B is active in a process of its own.
+        """
+        if not self.wandb_active:
+            return None
+        worker = self._group.workers[WANDB]
+        if isinstance(worker, Worker):
+            return getattr(worker.run, "native", None)
+        raise TrackerError(
+            "W&B's SDK runs in a process of its own, and its run object with it. Log metrics, "
+            "events and evaluations with the session's own log_metrics(), log_event() and "
+            "log_evaluation(), or set wandb.in_process to true to have the SDK in the program."
+        )
+
+    @property
+    def longest_finish(self) -> float:
+        """How long `finish` may take, in seconds."""
+        return max(map(self._group.timeout_of, self._group.workers), default=0.0)
+
+    async def finish(self, status: FinalStatus) -> None:
+        """End all trackers at once, wait for each within its own timeout, and record their states.
+
+        Args:
+            status: how the run ended.
+        """
+        if self._group.workers:
+            await self._group.finish(status)
+            await self._record()
+
+    async def _open_named(self) -> list[WorkerHandle]:
+        workers, named = self._group.workers, self._facts.config.tracking.trackers
         return [
-            lanes.get(name) or await self._open(name, name, named[name])
+            workers.get(name) or await self._open(name, name, named[name])
             for name in named
             if name != WANDB
         ]
 
-    async def _open(self, name: str, backend: str | Tracker, options: dict[str, object]) -> Lane:
+    async def _open(
+        self, name: str, backend: str | Tracker, options: dict[str, object]
+    ) -> WorkerHandle:
         info = await self._info()
-        kept = options if isinstance(backend, str) else None
-        return self._trackers.open(name, info, starting(backend, options, info), options=kept)
-
-    async def _started_wandb(self) -> TrackerRun | None:
-        """Start W&B in the caller's own task: what it does is the documented step, and no more."""
-        run_name = self._facts.run_name
-        try:
-            with anyio.CancelScope() as self._starting:
-                return await utils.setup_wandb(self._facts.config, await self._info())
-        except TimeoutError:
-            logger.warning(
-                "%s did not start in time: run %s goes on without it. Its server may be slow or "
-                "away; give it longer, or use an offline mode.",
-                WANDB,
-                run_name,
-            )
-        except Exception as exc:  # noqa: BLE001 - foreign code: no tracker may stop the training
-            text = "%s did not start (%s): run %s goes on without it."
-            logger.warning(text, WANDB, describe(exc), run_name)
-        return None
-
-    def _wandb_lives(self, run: TrackerRun) -> None:
-        if self._facts.status not in FINAL:
-            native: Any = run.native
-            self._facts.wandb_run = native
-            self._facts.wandb_active = True
+        if not isinstance(backend, str):
+            return self._group.open_here(name, info, lambda: backend)
+        if name == WANDB:
+            return open_wandb(self._facts.config, info, self._group, options)
+        return self._group.open_named(name, info, options)
 
     async def _info(self) -> RunInfo:
         facts = self._facts
@@ -164,17 +169,11 @@ class Tracking:
         )
 
     async def _record(self) -> None:
-        """Note the trackers in the session's record."""
+        """Write what is known of the trackers into the session file."""
         owned = self._owned()
         try:
             if owned is not None:
-                await owned.update(trackers=self._trackers.records())
+                await owned.update(trackers=self.records())
         except (OSError, RuntimeError) as exc:
-            text = "the record of run %s cannot be written: %s"
+            text = "the session file of run %s cannot be written: %s"
             logger.warning(text, self._facts.run_name, exc)
-
-
-def _start_wandb(config: AppConfig, info: RunInfo, lane: Lane) -> TrackerRun | None:
-    """Start W&B on its lane's thread, in a loop of that thread's own."""
-    lane.ready(config.wandb.init_timeout)
-    return anyio.run(utils.setup_wandb, config, info)

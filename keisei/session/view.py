@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from keisei.config.schema import AppConfig
 from keisei.errors import ForkedSessionError, NotReadyError
@@ -19,6 +18,20 @@ if TYPE_CHECKING:
     import wandb
 
 ConfigT = TypeVar("ConfigT", bound=AppConfig)
+
+
+class TrackersView(Protocol):
+    """What can be read of a session's trackers."""
+
+    @property
+    def wandb_active(self) -> bool | None:
+        """Whether W&B tracks the run; ``None`` before its step."""
+
+    def wandb_run(self) -> wandb.Run | None:
+        """Return the SDK's run, where it is in the program."""
+
+    def records(self) -> dict[str, TrackerRecord]:
+        """Return what is known of each tracker by now."""
 
 
 @dataclass
@@ -39,9 +52,7 @@ class SessionFacts(Generic[ConfigT]):
         started: the monotonic clock at that moment, in seconds.
         duration_s: how long it took, once it has ended.
         seeded: what was seeded.
-        trackers: gives what each tracker knows of the run by now.
-        wandb_active: whether W&B tracks the run, once that is known.
-        wandb_run: the SDK's run object.
+        tracking: what is known of the session's trackers by now.
         logger_errors: how often the user's logger has raised.
         torn_lines: how many of the run's logs had a torn last line, which the claim has closed.
         process: the process that the session belongs to.
@@ -60,9 +71,7 @@ class SessionFacts(Generic[ConfigT]):
     started: float | None = None
     duration_s: float | None = None
     seeded: tuple[str, ...] | None = None
-    trackers: Callable[[], dict[str, TrackerRecord]] = dict
-    wandb_active: bool | None = None
-    wandb_run: wandb.Run | None = None
+    tracking: TrackersView | None = None
     logger_errors: int = 0
     torn_lines: int = 0
     process: int = field(default_factory=os.getpid)
@@ -148,22 +157,28 @@ class SessionView(Generic[ConfigT]):
     @property
     def is_wandb_active(self) -> bool:
         """Whether W&B tracks this run. Raises NotReadyError before `setup_wandb`."""
-        active = self._facts.wandb_active
+        tracking = self._facts.tracking
+        active = None if tracking is None else tracking.wandb_active
         if active is None:
             raise NotReadyError("is_wandb_active is not known yet: call setup_wandb() first")
         return active
 
     @property
     def wandb_run(self) -> wandb.Run | None:
-        """The SDK's run object, to log media with; ``None`` where W&B does not track this run."""
-        return self._facts.wandb_run
+        """The SDK's run object, with ``wandb.in_process``; ``None`` where W&B is not active.
+
+        Raises TrackerError where W&B is active in a process of its own.
+        """
+        return None if self._facts.tracking is None else self._facts.tracking.wandb_run()
 
     def get_session_summary(self) -> dict[str, Any]:
         """Give what is known of the session as plain data; what is not set up yet is ``None``."""
         facts = self._facts
         paths = facts.paths
-        trackers = facts.trackers()
-        known = trackers.get("wandb") if facts.wandb_active else None
+        tracking = facts.tracking
+        trackers = {} if tracking is None else tracking.records()
+        active = None if tracking is None else tracking.wandb_active
+        known = trackers.get("wandb") if active else None
         return {
             "run_name": facts.run_name,
             "session_id": facts.session_id,
@@ -176,7 +191,7 @@ class SessionView(Generic[ConfigT]):
             "log_file_path": paths and paths.log_file_path,
             "eval_log_file_path": paths and paths.eval_log_file_path,
             "fallback_reason": clean(facts.fallback_reason),
-            "is_wandb_active": facts.wandb_active,
+            "is_wandb_active": active,
             "wandb_url": known and known.url,
             "trackers": {name: record.model_dump() for name, record in trackers.items()},
             "seed": facts.config.env.seed,

@@ -1,4 +1,4 @@
-"""Bring the trackers of a run that has ended up to date, from its journal."""
+"""Brings the trackers of a run that has ended up to date, from its journal."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from keisei._io.files import OpenDirectory
 from keisei.errors import ConfigError, TrackerError
-from keisei.journal.follower import count_after, count_logged
+from keisei.journal.follower import count_after
 from keisei.run.health import Diagnosis, Finding
 from keisei.run.layout import CONFIG_FILE, RECORD_FILE
 from keisei.run.session_file import SessionRecord
@@ -20,11 +21,9 @@ from keisei.run.status import FINAL, FinalStatus, check_final
 from keisei.trackers import cursor
 from keisei.trackers.base import RunInfo
 from keisei.trackers.cursor import Cursor
-from keisei.trackers.group import starting
+from keisei.trackers.loading import make_tracker
 from keisei.trackers.wandb import local_runs
-from keisei.trackers.worker import Lane
-
-_FINISH_RESERVE = 0.25  # of the time, for the tracker's own end
+from keisei.trackers.worker import Worker
 
 
 @dataclass(frozen=True)
@@ -66,8 +65,11 @@ def find_behind(directory: str) -> list[Behind]:
         record = SessionRecord.parsed(opened.read(RECORD_FILE) or b"")
     if record is None:
         return []
-    for name in cursor.names(directory):
+    text = _config_text(directory)
+    for name in sorted({*cursor.names(directory), *record.trackers}):
         known = cursor.load(directory, name)
+        if known == Cursor():  # its worker never came as far as storing one
+            known = Cursor(options=_named_in(text, name), known=record.trackers[name])
         rows = count_after(directory, known.position, record.attempt)
         if rows or (known.known.state != "finished" and known.seq >= 0):
             status = check_final(record.status) if record.status in FINAL else "failed"
@@ -121,30 +123,37 @@ def catch_up(behind: Behind, timeout: float) -> int:
         raise TrackerError(f"{behind.tracker}: {problem}")
     text = _config_text(behind.directory)
     info = RunInfo(behind.id, behind.run, behind.attempt, behind.directory, text)
-    options = _options(behind, text)
-    start = starting(behind.tracker, options, info)
     until = time.monotonic() + timeout
-    logged = count_logged(behind.directory, behind.attempt)
-    lane = Lane(
+    worker = Worker(
         behind.tracker,
         info,
-        start,
+        partial(make_tracker, behind.tracker, _options(behind, text)),
         options=behind.cursor.options,
-        logged=lambda: logged,
         retry=False,
     )
-    lane.begin()
-    lane.end(behind.status, timeout * (1 - _FINISH_RESERVE))
-    lane.join(max(0.0, until - time.monotonic()))
-    known = lane.record()
-    if known.state != "finished" or known.behind:
-        reason = known.problem or f"it did not take all within {timeout:g} s"
+    worker.begin()
+    worker.end(behind.status, timeout)
+    worker.join(max(0.0, until - time.monotonic()))
+    record = worker.state.record
+    left = count_after(behind.directory, worker.state.position, behind.attempt)
+    if record.state != "finished" or left:
+        reason = record.problem or f"it did not take all within {timeout:g} s"
         raise TrackerError(f"{behind.tracker}: {reason}")
-    return lane.sent
+    return worker.state.sent
+
+
+def _named_in(config_text: str, name: str) -> dict[str, object] | None:
+    """Return the options of a tracker that the config names; ``None`` for one that it does not."""
+    if name == "wandb":
+        return {}
+    with suppress(ValueError, KeyError, TypeError, AttributeError):
+        options = json.loads(config_text)["tracking"]["trackers"].get(name)
+        return None if options is None else dict(options)
+    return None
 
 
 def _options(behind: Behind, config_text: str) -> dict[str, object]:
-    """Give what the tracker is made with; W&B's options are a section of the config."""
+    """Return what the tracker is made with; W&B's options are a section of the config."""
     options = dict(behind.cursor.options or {})
     if behind.tracker == "wandb":
         section: Any = json.loads(config_text).get("wandb", {}) if config_text else {}

@@ -1,19 +1,19 @@
 """What a tracker is: two small protocols, and what it is told of a run.
 
-A tracker's methods block, and keisei calls them on a daemon thread that the tracker has to itself,
-one after the other: it may hang, raise or crawl without harm to the training or to another
-tracker. A new one is a file here (or in a package of its own) and a line in the entry-point group
-`keisei.trackers`. `keisei.testing.check_tracker` tells its author whether it keeps to what is
-said here.
+A tracker's methods block. keisei calls them one after the other on a daemon thread of the run's
+worker, for a named tracker in a process of its own: it may hang, raise or crawl without harm to
+the training or to another tracker. A new tracker is a file here (or in a package of its own) and a
+line in the entry-point group `keisei.trackers`. `keisei.testing.check_tracker` checks whether it
+keeps to what is said here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import Literal, Protocol
 
-from keisei.journal.reader import Event, Position, Row
+from keisei.journal.records import Event, Position, Row
 from keisei.run.status import FinalStatus
 
 __all__ = ["Event", "Position", "Record", "Row", "RunInfo", "Tracker", "TrackerRun"]
@@ -49,7 +49,6 @@ class TrackerRun(Protocol):
         mode: whether the tracker sends what it gets, or keeps it to be sent later.
         directory: where the tracker keeps the run's files, if anywhere.
         upload_as: the id to upload the run under, where ``run_id`` is a substitute for it.
-        native: the tracker's own object for the run, for what only it can do (media, tables).
     """
 
     run_id: str
@@ -57,29 +56,29 @@ class TrackerRun(Protocol):
     mode: Literal["online", "offline"] = "online"
     directory: str | None = None
     upload_as: str | None = None
-    native: object = None
 
     def send(self, records: Sequence[Record]) -> None:
         """Take rows and events, in the order in which they were logged; may block, and may raise.
 
-        When it returns, they count as held: the tracker has them, or keeps them where the end of
-        this process does not reach. After an error it is called again, later and later, with
-        what comes after `position`. What a tracker cannot show (events, perhaps) it leaves out.
+        When it returns, they count as delivered: the tracker has them, or keeps them where the end
+        of this process does not reach. After an error it is called again, with backoff, with what
+        comes after `position`. What a tracker cannot show (events, perhaps) it leaves out.
 
         Args:
             records: a few hundred at most. ``record.attempt`` and ``record.seq`` name each one.
         """
 
     def position(self) -> Position | None:
-        """Tell the last record that the tracker holds, by its own account; may block and raise.
+        """Return the last record that the tracker holds, by its own account; may block and raise.
 
-        It is asked after the start, and after an error of `send`. keisei keeps a place of its own
-        after each `send`; but a process that is killed between the two has it one `send` too low.
-        A tracker that can tell, or that takes a record which it has already got for the same one,
-        therefore gets each record once; another one may get the records of one `send` twice.
+        It is asked after the start, and after an error of `send`. keisei stores a cursor of its
+        own after each `send`; a process that is killed between the two leaves it one `send`
+        too low. A tracker that can tell its position, or that takes a record which it has already
+        for the same one, therefore gets each record once; another one may get the records of one
+        `send` twice.
 
         Returns:
-            The position; ``None`` where the tracker cannot tell, and keisei's own place counts;
+            The position; ``None`` where the tracker cannot tell, and keisei's cursor counts;
             seq -1 where it holds nothing of that attempt and everything of those before.
         """
         return None
@@ -89,30 +88,31 @@ class TrackerRun(Protocol):
 
 
 class Tracker(Protocol):
-    """Something that tracks runs. Derive from it for the default, or have all members.
+    """Something that tracks runs. Derive from it for the defaults, or have all members.
 
     Attributes:
-        name: the tracker's name, as the config and the session's record write it.
+        name: the tracker's name, as the config and the session file write it.
         start_timeout: the longest that a session waits for `start`, in seconds.
-        apart: whether a tracker that is named, not given as an object, gets a process of its own,
-            where its imports, its computing and its crashes are not felt; ``native`` is `None`
-            then.
     """
 
     name: str
     start_timeout: float = 30.0
-    apart: ClassVar[bool] = False
 
     def start(self, run: RunInfo) -> TrackerRun:
-        """Start tracking a run, or go on with it where an earlier attempt has; may block and raise.
+        """Start tracking a run, or resume it where an earlier attempt has; may block and raise.
 
-        A start that raises may be tried again. The run may have been killed in an earlier attempt,
-        and may be taken up by another process to get what it missed.
+        A start that raises is tried again, with backoff, unless it raises `TrackerError` or
+        `MissingExtraError`. The run may have been killed in an earlier attempt, and may be taken
+        up by another process to get what it missed.
         """
+
+    def close(self) -> None:
+        """Wait for what the tracker has left under way; called once, last; may block."""
+        return
 
 
 class TrackerFactory(Protocol):
     """What an entry point of the group `keisei.trackers` names: usually the tracker's class."""
 
     def __call__(self, **options: object) -> Tracker:
-        """Make the tracker from the user's options."""
+        """Return the tracker, made with the user's options."""

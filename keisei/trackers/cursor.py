@@ -1,4 +1,4 @@
-"""How far a tracker has got with a run: a small file in the run's directory, one per tracker."""
+"""The cursor of a run and tracker: a small file in the run's directory, and the lock beside it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from urllib.parse import quote, unquote
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from keisei._io import process
 from keisei._io.files import OpenDirectory, write_atomic
-from keisei.journal.reader import Position
+from keisei._io.locks import HeldLock, LockedError, hold
+from keisei.errors import quoted
+from keisei.journal.records import Position
 from keisei.run.session_file import TrackerRecord
 
-_PREFIX, _SUFFIX = "tracker.", ".json"
+_PREFIX, _SUFFIX, _LOCK_SUFFIX = "tracker.", ".json", ".lock"
 NOWHERE = Position(0, -1)
 
 
 class Cursor(BaseModel):
-    """What is kept of a tracker: how far it has got, and how to start it again."""
+    """How far a tracker has got with a run, and how to start it again."""
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
@@ -29,12 +32,12 @@ class Cursor(BaseModel):
 
     @property
     def position(self) -> Position:
-        """The last record that the tracker was given."""
+        """The last record that the tracker was sent."""
         return Position(self.attempt, self.seq)
 
 
 def load(directory: str, name: str) -> Cursor:
-    """Give a tracker's cursor; one at the very beginning where there is none.
+    """Return a tracker's cursor; one at the very beginning where there is none.
 
     Args:
         directory: the run's directory.
@@ -57,7 +60,7 @@ def store(directory: str, name: str, cursor: Cursor) -> None:
     Args:
         directory: the run's directory.
         name: the tracker's name.
-        cursor: what to keep.
+        cursor: what to store.
 
     Raises:
         OSError: it cannot be written.
@@ -68,7 +71,7 @@ def store(directory: str, name: str, cursor: Cursor) -> None:
 
 
 def names(directory: str) -> list[str]:
-    """Give the names of the trackers that a run has had.
+    """Return the names of the trackers that a run has had.
 
     Args:
         directory: the run's directory.
@@ -84,5 +87,33 @@ def names(directory: str) -> list[str]:
     ]
 
 
-def _file(name: str) -> str:
-    return f"{_PREFIX}{quote(name, safe='')[:150]}{_SUFFIX}"
+def deliverer(directory: OpenDirectory, name: str, timeout: float) -> HeldLock:
+    """Take the lock that admits one deliverer of a run to a tracker at a time; blocks.
+
+    Args:
+        directory: the run's directory.
+        name: the tracker's name.
+        timeout: how long to wait for another one, in seconds.
+
+    Raises:
+        LockedError: another one holds it; the message says who.
+        OSError: the lock's file cannot be opened.
+    """
+    about = {"pid": os.getpid(), "host": process.host_name()}
+    try:
+        file, content = _file(name, _LOCK_SUFFIX), json.dumps(about).encode()
+        return hold(directory, file, timeout=timeout, content=content)
+    except LockedError as exc:
+        raise LockedError(f"{_holder(exc.holder)} delivers the run to it") from None
+
+
+def _holder(content: bytes) -> str:
+    try:
+        about = json.loads(content)
+        return f"process {int(about['pid'])} on host {quoted(str(about['host']))}"
+    except (ValueError, TypeError, KeyError):
+        return "another process"
+
+
+def _file(name: str, suffix: str = _SUFFIX) -> str:
+    return f"{_PREFIX}{quote(name, safe='')[:150]}{suffix}"

@@ -1,10 +1,10 @@
-"""The lanes of all the trackers of one session."""
+"""The workers of one session's trackers: opened, waited for, ended all at once."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 import anyio
 
@@ -12,145 +12,187 @@ from keisei._log import logger
 from keisei.errors import quoted
 from keisei.run.session_file import TrackerRecord
 from keisei.run.status import FinalStatus
-from keisei.trackers.base import RunInfo, Tracker, TrackerRun
-from keisei.trackers.host.client import ApartTracker
-from keisei.trackers.loading import find_factory, make_tracker
-from keisei.trackers.worker import Lane, Start
+from keisei.trackers.base import RunInfo, Tracker
+from keisei.trackers.host.client import HostedWorker
+from keisei.trackers.host.spawn import why_not
+from keisei.trackers.loading import make_tracker
+from keisei.trackers.pace import Pace
+from keisei.trackers.state import WorkerHandle
+from keisei.trackers.worker import Worker
 
-LOAD_TIMEOUT = 30.0
+LOAD_TIMEOUT = 30.0  # seconds until a tracker is imported and made
+
+_pace = Pace()
+_said = set[str]()  # why trackers run in the program, each reason once
+
+HandleT = TypeVar("HandleT", bound=WorkerHandle)
 
 
-class Trackers:
-    """The trackers of one session, each in a lane of its own.
+class WorkerGroup:
+    """The workers of one session.
 
     Args:
-        run_name: the run's name, for messages.
-        logged: tells how many records this attempt has logged.
+        linger: how long a host process may outlive the program or the session, in seconds.
+        finish_timeout: the longest that the end of the session waits for a tracker, in seconds.
+        logged: returns how many records this attempt has logged.
     """
 
-    def __init__(self, run_name: str, logged: Callable[[], int] = lambda: 0) -> None:
-        self.run_name = run_name
-        self.lanes: dict[str, Lane] = {}
-        self._logged = logged
+    def __init__(self, linger: float, finish_timeout: float, logged: Callable[[], int]) -> None:
+        self.workers: dict[str, WorkerHandle] = {}
+        self._linger, self._finish_timeout, self._logged = linger, finish_timeout, logged
+        self._own_timeouts: dict[str, float] = {}
 
-    def open(
+    def open_named(
         self,
         name: str,
         info: RunInfo,
-        start: Start,
+        options: dict[str, object],
         *,
-        options: dict[str, object] | None = None,
-        on_live: Callable[[TrackerRun], object] = lambda run: None,
-        retry: bool = True,
-    ) -> Lane:
-        """Begin a tracker's lane; see `Lane` for the arguments."""
-        lane = self.lanes[name] = Lane(
-            name, info, start, options=options, logged=self._logged, on_live=on_live, retry=retry
-        )
-        lane.begin()
-        return lane
+        kept: dict[str, object] | None = None,
+        start_by: float | None = None,
+        finish_timeout: float | None = None,
+    ) -> WorkerHandle:
+        """Start the worker of a named tracker: in a host process, or here where there can be none.
 
-    async def started(self, lane: Lane) -> bool:
-        """Wait for a lane's first start, within its deadline; that it passed is one warning.
+        Args:
+            name: the tracker's entry point.
+            info: what the tracker is told of the run.
+            options: what the tracker is made with.
+            kept: what of them is stored in the cursor; without it, all.
+            start_by: when the start has to be over, by the monotonic clock, in seconds.
+            finish_timeout: in place of the group's, in seconds.
+        """
+        kept = options if kept is None else kept
+        if finish_timeout is not None:
+            self._own_timeouts[name] = finish_timeout
+        reason = why_not()
+        if reason is None:
+            hosted = HostedWorker(
+                name, info, options, kept, self._logged, start_by=start_by, linger=self._linger
+            )
+            return self._begun(hosted)
+        if reason not in _said:
+            _said.add(reason)
+            logger.warning("trackers run in the program, not in processes of their own: %s", reason)
+        return self.open_here(name, info, partial(make_tracker, name, options), kept, start_by)
+
+    def open_here(
+        self,
+        name: str,
+        info: RunInfo,
+        make: Callable[[], Tracker],
+        kept: dict[str, object] | None = None,
+        start_by: float | None = None,
+        finish_timeout: float | None = None,
+    ) -> Worker:
+        """Start a worker on a thread of the program.
+
+        Args:
+            name: the tracker's name.
+            info: what the tracker is told of the run.
+            make: makes the tracker, blocking.
+            kept: what a named tracker was made with, for the cursor; ``None`` for one that only
+                the program can make again.
+            start_by: when the start has to be over, by the monotonic clock, in seconds.
+            finish_timeout: in place of the group's, in seconds.
+        """
+        if finish_timeout is not None:
+            self._own_timeouts[name] = finish_timeout
+        return self._begun(
+            Worker(
+                name,
+                info,
+                make,
+                options=kept,
+                logged=self._logged,
+                start_by=start_by,
+                pace=_pace,
+            )
+        )
+
+    def _begun(self, worker: HandleT) -> HandleT:
+        self.workers[worker.name] = worker
+        worker.begin()
+        return worker
+
+    async def started(self, worker: WorkerHandle) -> bool:
+        """Wait for a worker's first start, within its timeout; that it passed is one warning.
 
         Returns:
             Whether the tracker tracks the run.
         """
         with anyio.move_on_after(LOAD_TIMEOUT):
-            await lane.made.wait()
-        if lane.made.is_set():
-            with anyio.move_on_after(lane.start_timeout):
-                await lane.attempted.wait()
-        if not lane.attempted.is_set():
-            logger.warning(
-                "%s did not start in time: run %s goes on, and what is logged is kept for it. Its "
-                "server may be slow or away; give it longer, or use an offline mode.",
-                lane.name,
-                self.run_name,
-            )
-        return lane.live
+            await worker.made.wait()
+        if worker.made.is_set():
+            with anyio.move_on_after(worker.state.start_timeout):
+                await worker.attempted.wait()
+        if not worker.attempted.is_set():
+            self.warn_late(worker)
+        return worker.live
+
+    def warn_late(self, worker: WorkerHandle) -> None:
+        """Warn that a tracker has not started in time."""
+        known = worker.state.record.problem
+        why = f" ({known})" if known else ". Its server may be slow or away: give it longer, or use"
+        why += "" if known else " an offline mode"
+        text = "%s did not start in time: run %s goes on, and what is logged is kept for it%s"
+        logger.warning(text, worker.name, worker.info.run_name, why)
 
     def records(self) -> dict[str, TrackerRecord]:
-        """Give what is known of each tracker by now."""
-        return {name: lane.record() for name, lane in self.lanes.items()}
+        """Return what is known of each tracker by now."""
+        return {name: worker.record() for name, worker in self.workers.items()}
 
     def wake(self) -> None:
-        """Tell all lanes that there may be more to send; never waits."""
-        for lane in list(self.lanes.values()):
-            lane.wake()
+        """Note that the journal has grown; never waits."""
+        for worker in list(self.workers.values()):
+            worker.wake()
 
-    def stop_starting(self) -> None:
+    def stop_waiting(self) -> None:
         """Let nobody wait any longer for a tracker that is still starting."""
-        for lane in self.lanes.values():
-            lane.made.set()
-            lane.attempted.set()
+        for worker in self.workers.values():
+            worker.attempted.set()
+            worker.made.set()
 
-    async def finish(self, status: FinalStatus, timeout: float) -> None:
-        """End all trackers at the same time; what does not end is abandoned.
+    def timeout_of(self, name: str) -> float:
+        """Return how long the end of the session waits for a tracker, in seconds."""
+        return self._own_timeouts.get(name, self._finish_timeout)
+
+    async def finish(self, status: FinalStatus) -> None:
+        """End all trackers at the same time, and wait for each within its own timeout.
 
         Args:
             status: how the run ended.
-            timeout: the longest that all of it takes, in seconds.
         """
-        deadline = anyio.current_time() + timeout
-        for lane in self.lanes.values():
-            lane.end(status, timeout - min(2.0, timeout / 4))
-        for lane in self.lanes.values():
+        begun = anyio.current_time()
+        for name, worker in self.workers.items():
+            worker.end(status, self.timeout_of(name))
+        for name, worker in self.workers.items():
             # One that never came, and has missed nothing, is not waited for.
-            if lane.live or lane.behind:
-                with anyio.move_on_at(deadline):
-                    await lane.done.wait()
-            if not lane.done.is_set():
-                lane.abandon()
-            self._tell(lane, timeout)
+            if worker.live or worker.behind:
+                with anyio.move_on_at(begun + self.timeout_of(name)):
+                    await worker.done.wait()
+            if not worker.done.is_set():
+                worker.abandon()
+            self._warn(worker, self.timeout_of(name))
 
-    def _tell(self, lane: Lane, timeout: float) -> None:
-        """Say in one warning what has become of a tracker that did not end well."""
-        run, problem, behind = lane.run, lane.problem, lane.behind
-        if not lane.done.is_set() and (run is not None or behind):
-            problem = f"did not {'start' if run is None else 'finish'} within {timeout:.1f} s"
-            problem += ": the run is abandoned there"
-        elif problem is None or (run is None and not (behind and lane.kept)):
+    def _warn(self, worker: WorkerHandle, timeout: float) -> None:
+        """Warn, once, of a tracker that did not end well."""
+        record, behind, kept = worker.state.record, worker.behind, worker.state.kept
+        problem, live = record.problem, worker.live
+        if not worker.done.is_set() and (live or behind):
+            problem = f"did not {'finish' if live else 'start'} within {timeout:.1f} s"
+            if isinstance(worker, HostedWorker):
+                problem += f": its process goes on for {self._linger:g} s at most"
+            else:
+                problem += ": the run is abandoned there"
+        elif problem is None or (not live and not (behind and kept)):
             return
-        elif lane.record().state == "abandoned":
+        elif record.state == "abandoned":
             problem += ": the run is abandoned there"
         else:
             problem = f"has ended, but not well ({problem})"
-        if behind and lane.kept:
+        if behind and kept:
             problem += f", and {behind:,} rows and events wait for it (`keisei sync`)"
-        if run is not None and run.directory:
-            problem += f"; its local files are in {quoted(run.directory, 300)}"
-        logger.warning("%s %s", lane.name, problem)
-
-
-def starting(backend: str | Tracker, options: dict[str, object], info: RunInfo) -> Start:
-    """Give what starts a tracker in its lane.
-
-    Args:
-        backend: the tracker, or the name of an installed one.
-        options: what a named one is made with.
-        info: what it is told of the run.
-    """
-    return partial(_start, backend, options, info)
-
-
-def _start(
-    backend: str | Tracker, options: dict[str, object], info: RunInfo, lane: Lane
-) -> TrackerRun:
-    tracker = _load(backend, options) if isinstance(backend, str) else backend
-    if isinstance(tracker, ApartTracker):
-        lane.kill = tracker.kill
-    lane.ready(tracker.start_timeout)
-    try:
-        return tracker.start(info)
-    except BaseException:
-        if isinstance(tracker, ApartTracker):
-            tracker.end(0.0)
-        raise
-
-
-def _load(name: str, options: dict[str, object]) -> Tracker:
-    """Make a named tracker, in a process of its own if it wants one."""
-    if getattr(find_factory(name), "apart", False) and sys.executable:
-        return ApartTracker(name, options)
-    return make_tracker(name, options)
+        if live and record.directory:
+            problem += f"; its local files are in {quoted(record.directory, 300)}"
+        logger.warning("%s %s", worker.name, problem)

@@ -133,7 +133,7 @@ async def test_an_end_that_hangs_is_abandoned_and_said(
 ) -> None:
     """The local truth is written first; one warning says where the tracker's files are."""
     tracker = StuckTracker(stuck_in="finish")
-    session = await started(make_config, wandb={"finish_timeout": 0.3})
+    session = await started(make_config, tracking={"finish_timeout": 0.3})
     await session.setup_remote_logging(tracker)
     ended = anyio.Event()
 
@@ -162,7 +162,7 @@ async def test_one_trackers_hang_does_not_keep_another_from_ending(
 ) -> None:
     """All end at the same time under one deadline."""
     stuck, well = StuckTracker(name="stuck", stuck_in="finish"), MemoryTracker(name="well")
-    session = await started(make_config, wandb={"finish_timeout": 0.3})
+    session = await started(make_config, tracking={"finish_timeout": 0.3})
     await session.setup_remote_logging(stuck)
     await session.setup_remote_logging(well)
     await session.finalize_session("failed")

@@ -1,175 +1,303 @@
-"""A tracker in a process of its own: no import, no collection of garbage, no crash of it is felt.
+"""The program's side of host processes: one for each kind of tracker, shared by all sessions.
 
-The process gets requests through its standard input, one at a time, and answers through what was
-its standard output (`apart_child`). It ends when that input does: with this process at the
-latest. What it is sent is plain: a name, options, records, a status.
+Each has two daemon threads here: one starts the process and writes requests, one reads news. A
+process that dies is replaced, with backoff, and goes on from the cursors. When a process says that
+it is idle, and no worker has come meanwhile, its requests end, and so does it. A program that ends
+waits for nothing: the process sees that, and brings the runs to their end by itself.
+
+Another environment of the program makes another process, for SDKs read it; another working
+directory is told with each request.
 """
 
 from __future__ import annotations
 
+import itertools
+import os
 import pickle
 import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable
 from contextlib import suppress
-from typing import IO, Any, cast
+from dataclasses import replace
+from queue import Empty, SimpleQueue
+from typing import IO, cast
 
-import keisei.errors
+from keisei._io.backoff import Backoff
+from keisei._io.forks import after_in_child
 from keisei._log import logger
-from keisei.errors import KeiseiError
+from keisei.errors import describe, quoted
 from keisei.run.status import FinalStatus
-from keisei.trackers.base import Position, Record, RunInfo, Tracker, TrackerRun
+from keisei.trackers.base import RunInfo
+from keisei.trackers.host.messages import End, News, Open, pack, unpack
+from keisei.trackers.host.spawn import spawn
+from keisei.trackers.state import WorkerHandle, WorkerState
+from keisei.trackers.worker import FIRST_PAUSE, LONGEST_PAUSE
 
-CHILD = "from keisei.trackers.host.process import main; main()"
-END_TIMEOUT = 2.0  # seconds; what the process may still do when nobody wants anything of it
-# On Windows: no window, and the training goes first where there are more threads than cores.
-_FLAGS = getattr(subprocess, "CREATE_NO_WINDOW", 0) | getattr(
-    subprocess, "BELOW_NORMAL_PRIORITY_CLASS", 0
-)
-FACTS = ("run_id", "url", "mode", "directory", "upload_as")
+_Kind = tuple[str, frozenset[tuple[str, str]]]
+
+_keys = itertools.count(1)
+_hosts: dict[_Kind, Host] = {}
+_lock = threading.Lock()
+_inherited: list[Host] = []  # by a forked child: kept, so that nothing of them is closed twice
 
 
-class ApartTracker(Tracker):
-    """Starts the runs of a named tracker in a process of its own; a run at a time.
+class HostedWorker(WorkerHandle):
+    """A worker that runs in a host process.
 
     Args:
-        name: the tracker's entry point.
-        options: what it is made with.
-
-    Raises:
-        TrackerError: there is no such tracker, or it cannot be made with these options.
-        OSError: the process cannot be started.
+        name: the tracker's name, which is its entry point.
+        info: what the tracker is told of the run.
+        options: what the tracker is made with.
+        kept: what of them is stored in the cursor.
+        logged: returns how many records this attempt has logged.
+        start_by: when the start has to be over, by the monotonic clock, in seconds.
+        linger: how long the worker may outlive the program or the session, in seconds.
     """
 
-    def __init__(self, name: str, options: Mapping[str, object]) -> None:
-        self._entry_point, self._options = name, dict(options)
+    def __init__(
+        self,
+        name: str,
+        info: RunInfo,
+        options: dict[str, object],
+        kept: dict[str, object],
+        logged: Callable[[], int],
+        *,
+        start_by: float | None = None,
+        linger: float,
+    ) -> None:
+        super().__init__(name, info, logged)
+        self.open = Open(next(_keys), name, options, kept, info, start_by, linger)
+        self.ended: End | None = None
+        self.wait_until: float | None = None
+        self._host: Host | None = None
+
+    def begin(self) -> None:
+        """Ask the host process for the worker, which is started if it has to be; never waits."""
+        self._host = _host_for(self)
+
+    def end(self, status: FinalStatus, within: float) -> None:
+        """Tell the host process that the run has ended; never waits."""
+        self.ended = End(self.open.key, status, within)
+        self.wait_until = time.monotonic() + within + self.open.linger
+        self.attempted.set()
+        self.made.set()
+        if self._host is not None:
+            self._host.request(self.ended)
+
+    def fail(self, problem: str) -> None:
+        """Note that the host process is not there, until it is again."""
+        record = self.state.record.model_copy(update={"state": "broken", "problem": problem})
+        self.update(self.state._replace(record=record, attempted=True))
+
+
+class Host:
+    """One host process, and those that replace it.
+
+    Args:
+        kind: the tracker's name, and what the process inherits.
+    """
+
+    def __init__(self, kind: _Kind) -> None:
+        self.name, self._kind = kind[0], kind
+        self._workers: dict[int, HostedWorker] = {}
+        self._mailbox: SimpleQueue[Open | End | News | str] = SimpleQueue()
         self._process: subprocess.Popen[bytes] | None = None
-        self._killed = False
-        self.name, self.start_timeout = name, 0.0
-        self._make()
+        self._died = False
 
-    def start(self, run: RunInfo) -> ApartRun:
-        """Start a run there."""
-        started = ApartRun(self, run)
-        started.start()
-        return started
-
-    def call(self, method: str, *args: object) -> Any:
-        """Call a method of the tracker or of its run in the process; blocks.
+    def start(self) -> None:
+        """Start the thread that starts the process.
 
         Raises:
-            ConnectionError: the process has ended.
-            Exception: what the method has raised, by its name and its message.
+            RuntimeError: the system has no thread left.
         """
-        process = self._process
-        if process is None:
-            raise ConnectionError("the tracker's process has ended")
-        try:
-            pickle.dump((method, args), cast(IO[bytes], process.stdin), pickle.HIGHEST_PROTOCOL)
-            cast(IO[bytes], process.stdin).flush()
-            while True:
-                kind, *said = pickle.load(cast(IO[bytes], process.stdout))
-                if kind == "log":
-                    logger.log(*said)
-                elif kind == "error":
-                    raise _error(*said)
-                else:
-                    return said[0]
-        except (EOFError, BrokenPipeError, pickle.UnpicklingError) as exc:
-            self.end(0.0)
-            status = process.returncode
-            raise ConnectionError(f"the tracker's process has ended (status {status})") from exc
+        threading.Thread(target=self._serve, name=f"keisei-{self.name}-host", daemon=True).start()
 
-    def alive(self) -> bool:
-        """Tell whether its process lives; one that has died is replaced."""
-        if self._process is None and not self._killed:
-            self._make()
-            return False
-        return True
+    def add(self, worker: HostedWorker) -> None:
+        """Ask for a worker, under the lock of all hosts."""
+        self._workers[worker.open.key] = worker
+        self._mailbox.put(worker.open)
 
-    def end(self, timeout: float = END_TIMEOUT) -> None:
-        """End the process; blocks.
+    def retire(self) -> None:
+        """End the process if it has nothing to do: another one has taken its place."""
+        if not self._workers:
+            self._mailbox.put(News(idle=True))
 
-        Args:
-            timeout: how long it may take by itself, in seconds.
-        """
+    def request(self, end: End) -> None:
+        """Tell that a worker's run has ended."""
+        self._mailbox.put(end)
+
+    def leave(self) -> None:
+        """Let go of what a forked child has inherited; the process is its parent's."""
         process, self._process = self._process, None
         if process is not None:
             for pipe in (process.stdin, process.stdout):
-                with suppress(OSError):
-                    cast(IO[bytes], pipe).close()
-            try:
-                process.wait(timeout)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+                with suppress(OSError, AttributeError):
+                    os.close(cast(IO[bytes], pipe).fileno())
 
-    def kill(self) -> None:
-        """End the process at once, from any thread; who waits for its answer gets an error."""
-        self._killed = True
+    def _serve(self) -> None:
+        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        while True:
+            problem = self._start_process()
+            if problem is None:
+                problem = self._talk(backoff)
+                if problem is None:
+                    return
+            if not self._survives(problem, backoff.next()):
+                return
+
+    def _start_process(self) -> str | None:
+        """Start the process; returns why it cannot be started."""
+        try:
+            self._process = process = spawn(dict(self._kind[1]), _working_directory())
+            reader = threading.Thread(
+                target=self._read, args=(process,), name=f"keisei-{self.name}-news", daemon=True
+            )
+            reader.start()
+        except (OSError, RuntimeError) as exc:
+            return f"its process cannot be started ({describe(exc)})"
+        return None
+
+    def _talk(self, backoff: Backoff) -> str | None:
+        """Hand requests to the process until it ends; returns why, and ``None`` where it should."""
         process = self._process
-        if process is not None:
-            process.kill()
+        assert process is not None
+        with _lock:
+            known = list(self._workers.values())
+        for worker in known:
+            self._write(process, worker.open)
+            if worker.ended is not None:
+                self._write(process, worker.ended)
+        sent = {worker.open.key for worker in known}
+        while True:
+            message = self._mailbox.get()
+            if isinstance(message, str):  # it has ended
+                process.wait()
+                return message or f"its process has ended (status {process.returncode})"
+            if isinstance(message, News):
+                if any(state.sent for state in message.states.values()):
+                    backoff.reset()
+                if message.idle and self._close(process):
+                    return None
+            elif isinstance(message, End) or message.key not in sent:
+                self._write(process, message)
 
-    def _make(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", CHILD],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            # What is typed at the terminal, and what is sent to the program's group, is not for it.
-            start_new_session=True,
-            creationflags=_FLAGS,
-        )
-        try:
-            made = self.call("make", sys.path, self._entry_point, self._options)
-            self.name, self.start_timeout = made
-        except BaseException:
-            self.end(0.0)
-            raise
+    def _write(self, process: subprocess.Popen[bytes], message: Open | End) -> None:
+        if isinstance(message, Open):
+            message = replace(message, directory=_working_directory())
+        frame = memoryview(pack(message))
+        with suppress(OSError):  # it has ended, which the other thread says
+            while frame:
+                frame = frame[cast(IO[bytes], process.stdin).write(frame) or 0 :]
+
+    def _read(self, process: subprocess.Popen[bytes]) -> None:
+        failure = ""
+        with (
+            suppress(EOFError, OSError, ValueError, pickle.UnpicklingError),
+            open(cast(IO[bytes], process.stdout).fileno(), "rb", closefd=False) as source,
+        ):
+            while True:
+                news = unpack(source)
+                if isinstance(news, str):
+                    failure = f"its process cannot begin ({quoted(news, 300)[1:-1]})"
+                    continue
+                for level, text in news.logs:
+                    logger.log(level, "%s", text)
+                for key, state in news.states.items():
+                    self._update(key, state)
+                self._mailbox.put(news)
+        self._mailbox.put(failure)
+
+    def _update(self, key: int, state: WorkerState) -> None:
+        worker = self._workers.get(key)
+        if worker is not None:
+            if state.done:
+                with _lock:
+                    self._workers.pop(key, None)
+            worker.update(state)
+
+    def _close(self, process: subprocess.Popen[bytes]) -> bool:
+        """End the process where no worker has come meanwhile."""
+        with _lock:
+            self._give_up()
+            if self._workers:
+                return False
+            self._forget()
+        cast(IO[bytes], process.stdin).close()
+        while not isinstance(self._mailbox.get(), str):
+            pass
+        process.wait()
+        cast(IO[bytes], process.stdout).close()
+        return True
+
+    def _give_up(self) -> list[HostedWorker]:
+        """Forget the workers whose time is over, under the lock of all hosts, and return them."""
+        now = time.monotonic()
+        over = [w for w in self._workers.values() if w.wait_until and now > w.wait_until]
+        for worker in over:
+            del self._workers[worker.open.key]
+        return over
+
+    def _forget(self) -> None:
+        if _hosts.get(self._kind) is self:
+            del _hosts[self._kind]
+
+    def _survives(self, problem: str, pause: float) -> bool:
+        """Wait before the process is started again; false where nobody needs it any more."""
+        with _lock:
+            over = self._give_up()
+            workers = list(self._workers.values())
+            if not workers:
+                self._forget()
+        if workers and not self._died:
+            self._died = True
+            text = "%s: %s: run %s goes on, and it is started again"
+            logger.warning(text, self.name, problem, workers[0].info.run_name)
+        for worker in (*over, *workers):
+            worker.fail(problem)
+        if not workers:
+            return False
+        until = time.monotonic() + pause
+        with suppress(Empty):  # a run that ends does not wait for the next try
+            while (left := until - time.monotonic()) > 0:
+                if isinstance(self._mailbox.get(timeout=left), End):
+                    break
+        return True
 
 
-class ApartRun(TrackerRun):
-    """A run of a tracker that lives in a process of its own.
-
-    Args:
-        tracker: the tracker.
-        info: what it is told of the run.
-    """
-
-    def __init__(self, tracker: ApartTracker, info: RunInfo) -> None:
-        self._tracker, self._info = tracker, info
-        self.run_id = info.session_id
-
-    def start(self) -> None:
-        """Start the run there, and take over what is known of it."""
-        for name, value in zip(FACTS, self._tracker.call("start", self._info), strict=True):
-            setattr(self, name, value)
-
-    def send(self, records: Sequence[Record]) -> None:
-        """Send the records there."""
-        self._tracker.call("send", records)
-
-    def position(self) -> Position | None:
-        """Ask for the position; where the process has died, another one is started first."""
-        if not self._tracker.alive():
-            self.start()
-        place = self._tracker.call("position")
-        return None if place is None else Position(*place)
-
-    def finish(self, status: FinalStatus) -> None:
-        """End the run there, and the process."""
-        try:
-            if not self._tracker.alive():
-                self.start()
-            self._tracker.call("finish", status)
-        finally:
-            self._tracker.end()
+def _host_for(worker: HostedWorker) -> Host | None:
+    kind = (worker.name, frozenset(os.environ.items()))
+    with _lock:
+        host = _hosts.get(kind)
+        if host is None:
+            for other in _hosts.values():
+                if other.name == worker.name:
+                    other.retire()
+            host = Host(kind)
+            try:
+                host.start()
+            except RuntimeError as exc:
+                worker.fail(describe(exc))
+                return None
+            _hosts[kind] = host
+        host.add(worker)
+    return host
 
 
-def _error(kind: str, text: str) -> Exception:
-    """Give an error of keisei's as it was, and another one by its name."""
-    known = getattr(keisei.errors, kind, None)
-    if isinstance(known, type) and issubclass(known, KeiseiError):
-        return known(text)
-    error: Exception = type(kind, (RuntimeError,), {})(text)
-    return error
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it has been removed
+        return os.path.expanduser("~")
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()
+    _inherited.extend(_hosts.values())
+    for host in _hosts.values():
+        host.leave()
+    _hosts.clear()
+
+
+after_in_child(_after_fork)

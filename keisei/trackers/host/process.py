@@ -1,116 +1,192 @@
-"""The process in which a tracker lives apart: it does what it is asked, until nobody asks."""
+"""The host process: runs the workers of one kind of tracker for one program, and outlives it a bit.
+
+Three threads: the main one watches the journals and the program, one takes requests, one sends news
+(`outbox`); each worker has a thread of its own. When the program is gone, each run that has not
+ended gets the rest of its journal and its true end, within its `linger`; then the process ends,
+whatever a tracker is still doing.
+"""
 
 from __future__ import annotations
 
-import logging
+import atexit
 import os
 import pickle
-import queue
 import signal
 import sys
 import threading
+import time
 from contextlib import suppress
-from typing import IO, Any
+from dataclasses import dataclass
+from functools import partial
+from typing import IO
 
-from keisei._log import logger
-from keisei.trackers.base import Tracker, TrackerRun
-from keisei.trackers.host.client import END_TIMEOUT, FACTS
+from keisei._io.files import OpenDirectory
+from keisei.run.layout import RECORD_FILE
+from keisei.run.session_file import SessionRecord
+from keisei.run.status import FINAL, FinalStatus, check_final
+from keisei.trackers.host.messages import End, Open, unpack
+from keisei.trackers.host.outbox import Outbox
 from keisei.trackers.loading import make_tracker
+from keisei.trackers.worker import Worker
 
-_LOOK_EVERY = 1.0  # seconds
+POLL = 0.1  # seconds between two looks at the journals and at the program
+IDLE = 10.0  # seconds without a worker after which the program is told
+EXIT_TIMEOUT = 1.0  # seconds for what a tracker's SDK wants to do at the exit
 _NICENESS = 10
 _IGNORED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGBREAK")
 
 
-class _Told(logging.Handler):
-    """Hands keisei's own log records to the program."""
+@dataclass
+class _Delivery:
+    """A worker here.
 
-    def __init__(self, answers: IO[bytes]) -> None:
-        super().__init__()
-        self.answers = answers
+    Attributes:
+        worker: the worker.
+        linger: how long it may outlive the program or its session, in seconds.
+        until: when nobody waits for it any more, by the monotonic clock; ``None`` while it lives.
+    """
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Hand it over, as text."""
-        _say(self.answers, "log", record.levelno, "%s", record.getMessage())
-
-
-class _Here:
-    """The tracker and its run, in this process."""
-
-    tracker: Tracker
-    run: TrackerRun
-
-    def make(self, path: list[str], name: str, options: dict[str, object]) -> object:
-        """Make the tracker as the program would."""
-        sys.path[:] = path
-        self.tracker = make_tracker(name, options)
-        return self.tracker.name, self.tracker.start_timeout
-
-    def start(self, info: Any) -> object:
-        """Start its run."""
-        self.run = self.tracker.start(info)
-        return [getattr(self.run, name) for name in FACTS]
-
-    def send(self, records: Any) -> None:
-        """Send it records."""
-        self.run.send(records)
-
-    def position(self) -> object:
-        """Ask for its position."""
-        place = self.run.position()
-        return None if place is None else tuple(place)
-
-    def finish(self, status: Any) -> None:
-        """End its run."""
-        self.run.finish(status)
+    worker: Worker
+    linger: float
+    until: float | None = None
 
 
-def main() -> None:
-    """Answer requests until their end, then end this process, whatever the tracker is doing."""
-    for name in _IGNORED:  # the program tells when to end
+class HostProcess:
+    """What the process does; `run` returns when it is time to end.
+
+    Args:
+        requests: where requests come from.
+        news: where news goes.
+        program: the id of the program's process.
+    """
+
+    def __init__(self, requests: IO[bytes], news: IO[bytes], program: int) -> None:
+        self._requests, self._program = requests, program
+        self._outbox = Outbox(news)
+        self._lock = threading.Lock()
+        self._deliveries: dict[int, _Delivery] = {}
+        self._program_gone = threading.Event()
+
+    def run(self) -> None:
+        """Serve until the program is gone and the workers are done, or their time is over."""
+        self._outbox.start()
+        threading.Thread(target=self._take_requests, name="keisei-requests", daemon=True).start()
+        idle_since: float | None = time.monotonic()
+        while not self._program_gone.wait(POLL):
+            if os.getppid() != self._program:  # one that it has forked may hold the pipe open
+                self._program_gone.set()
+            elif self._look():
+                idle_since = None
+            elif idle_since is None:
+                idle_since = time.monotonic()
+            elif time.monotonic() - idle_since > IDLE:
+                idle_since = time.monotonic()
+                self._outbox.idle()
+        self._finish_alone()
+        self._outbox.flush(0.2)
+
+    def _take_requests(self) -> None:
+        with suppress(EOFError, OSError, pickle.UnpicklingError):
+            while True:
+                request = unpack(self._requests)
+                if isinstance(request, Open):
+                    self._open(request)
+                elif isinstance(request, End):
+                    self._end(request.key, request.status, request.within)
+        self._program_gone.set()
+
+    def _open(self, request: Open) -> None:
+        with suppress(OSError):
+            os.chdir(request.directory)  # where relative paths among the options begin
+        worker = Worker(
+            request.tracker,
+            request.info,
+            partial(make_tracker, request.tracker, request.options),
+            options=request.kept,
+            on_change=partial(self._changed, request.key),
+            start_by=request.start_by,
+        )
+        with self._lock:
+            self._deliveries[request.key] = _Delivery(worker, request.linger)
+        worker.begin()
+
+    def _changed(self, key: int, worker: Worker) -> None:
+        self._outbox.put(key, worker.state)
+        if worker.state.done:
+            with self._lock:
+                self._deliveries.pop(key, None)
+
+    def _end(self, key: int, status: FinalStatus, within: float) -> None:
+        with self._lock:
+            delivery = self._deliveries.get(key)
+        if delivery is not None:
+            delivery.until = time.monotonic() + within + delivery.linger
+            delivery.worker.end(status, within + delivery.linger)
+
+    def _look(self) -> bool:
+        """Look at each worker's journal, and give up those whose time is over.
+
+        Returns:
+            Whether there is any worker.
+        """
+        with self._lock:
+            deliveries = dict(self._deliveries)
+        now = time.monotonic()
+        for key, delivery in deliveries.items():
+            delivery.worker.look()
+            if delivery.until is not None and now > delivery.until:
+                delivery.worker.abandon()
+                with self._lock:
+                    self._deliveries.pop(key, None)
+        return bool(deliveries)
+
+    def _finish_alone(self) -> None:
+        """Bring each run to its end without the program, each within its `linger`."""
+        with self._lock:
+            deliveries = dict(self._deliveries)
+        now = time.monotonic()
+        for key, delivery in deliveries.items():
+            if delivery.until is None:
+                self._end(key, true_end(delivery.worker), 0.0)
+            else:
+                delivery.until = min(delivery.until, now + delivery.linger)
+        while self._look():
+            time.sleep(POLL / 5)
+
+
+def true_end(worker: Worker) -> FinalStatus:
+    """Return how a run has ended whose program is gone: as its session file says, else `failed`."""
+    info = worker.info
+    with suppress(OSError), OpenDirectory(info.directory) as directory:
+        record = SessionRecord.parsed(directory.read(RECORD_FILE) or b"")
+        if record is not None and record.attempt == info.attempt and record.status in FINAL:
+            return check_final(record.status)
+    return "failed"
+
+
+def main(requests: IO[bytes], news: IO[bytes], program: int) -> None:
+    """Be the host process; never returns.
+
+    Args:
+        requests: where requests come from.
+        news: where news goes.
+        program: the id of the program's process.
+    """
+    for name in _IGNORED:  # what is sent to the program's terminal or group is not for it
         if (number := getattr(signal, name, None)) is not None:
             signal.signal(number, signal.SIG_IGN)
     if hasattr(os, "nice"):
         os.nice(_NICENESS)  # the training goes first, where there are more threads than cores
-    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no answer
-    logger.addHandler(_Told(answers))
-    logger.propagate = False
-    waiting: queue.Queue[tuple[str, tuple[object, ...]] | None] = queue.Queue()
-    worker = threading.Thread(target=_work, args=(waiting, answers), daemon=True)
-    worker.start()
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    with suppress(EOFError, OSError, pickle.UnpicklingError):
-        while True:
-            waiting.put(pickle.load(requests))
-    waiting.put(None)
-    worker.join(END_TIMEOUT)
-    os._exit(0)  # a tracker's own threads and hooks wait for servers
+    try:
+        HostProcess(requests, news, program).run()
+    finally:
+        # A tracker's hooks may wait for a server, and so may its threads: neither is waited for.
+        hooks = threading.Thread(target=atexit._run_exitfuncs, daemon=True)
+        hooks.start()
+        hooks.join(EXIT_TIMEOUT)
+        os._exit(0)
 
 
-def _work(waiting: queue.Queue[tuple[str, tuple[object, ...]] | None], answers: IO[bytes]) -> None:
-    here = _Here()
-    while (request := waiting.get()) is not None:
-        method, args = request
-        try:
-            result = getattr(here, method)(*args)
-        except BaseException as exc:  # noqa: BLE001 - foreign code; the program is told
-            _say(answers, "error", type(exc).__name__, str(exc))
-            del exc
-        else:
-            _say(answers, "result", result)
-
-
-def _say(answers: IO[bytes], *said: object) -> None:
-    with suppress(OSError):  # nobody listens any more: the end of the requests comes next
-        answers.write(pickle.dumps(said))
-        answers.flush()
-
-
-def _end_with(parent: int) -> None:
-    """End when the program has: one that it has forked may hold the pipe open."""
-    tick = threading.Event()
-    while os.getppid() == parent:
-        tick.wait(_LOOK_EVERY)
-    tick.wait(END_TIMEOUT)
-    os._exit(0)
+def begin() -> None:
+    """Be the host process, over the pipes that `client` has connected to it."""
+    main(sys.modules["__main__"].requests, sys.modules["__main__"].news, os.getppid())

@@ -16,14 +16,15 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from keisei._io import files, locks, process
-from keisei.trackers.wandb import run_file, upload
+from keisei._io import files, process
+from keisei.trackers import cursor
+from keisei.trackers.wandb import run_file, sdk, upload
 from keisei.trackers.wandb.run_file import Rest, RunFile
 from keisei.trackers.wandb.local_runs import Attempt, LocalRun
+from keisei.trackers.wandb.setup import NAME
 from keisei.trackers.wandb.upload import OnServer
 
 _STATE = "keisei-sync.json"
-_LOCK = "keisei-sync.lock"
 ASK_TIMEOUT = 5.0
 
 State = Literal["uploaded", "remaining", "running", "would upload"]
@@ -96,8 +97,9 @@ def sync_run(run: LocalRun, timeout: float) -> Iterator[Outcome]:
     failed: str | None = None
     try:
         with (
+            files.OpenDirectory(run.directory) as place,
             files.OpenDirectory(os.path.join(run.directory, "wandb")) as directory,
-            locks.locked(directory, _LOCK),
+            cursor.deliverer(place, NAME, timeout),
         ):
             upload = _Upload(run, directory, time.monotonic() + timeout)
             while todo:
@@ -106,6 +108,8 @@ def sync_run(run: LocalRun, timeout: float) -> Iterator[Outcome]:
                 yield Outcome(run.name, run.id, attempt.path, "uploaded", None, rows)
     except OSError as exc:
         failed = exc.strerror or str(exc)
+    finally:
+        sdk.end_service_at_exit()
     for attempt in todo:
         yield Outcome(run.name, run.id, attempt.path, "remaining", failed)
         failed = "an earlier attempt of the run remains"

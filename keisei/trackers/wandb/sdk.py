@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import http.client
 import importlib
 import os
@@ -13,26 +14,45 @@ import urllib.request
 from contextlib import suppress
 from typing import Any
 
-from keisei._io.switching import quiet_imports
-
 _import_lock = threading.Lock()
 
 
 def load_sdk() -> Any:
-    """Import the SDK, with what its first `init` would import, in a way that the loop bears."""
+    """Import the SDK, with what its first `init` would import."""
     # Without network the SDK's own error reports would hold the process's exit for 10 s, and it
     # reads how long to wait for its service only when it starts that.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     os.environ.setdefault("WANDB__SERVICE_WAIT", "5")
     with _import_lock:
-        if "wandb" in sys.modules:
-            return importlib.import_module("wandb")
-        with quiet_imports():
-            sdk = importlib.import_module("wandb")
+        loaded = "wandb" in sys.modules
+        module = importlib.import_module("wandb")
+        if not loaded:
             with suppress(Exception):  # private names of the SDK
                 importlib.import_module("wandb.sdk.launch")  # 115 ms of the first init
                 base_url()  # loads its settings; threads that did so together saw the defaults
-            return sdk
+        return module
+
+
+def end_service_at_exit() -> None:
+    """Have the SDK's service process killed when this process ends.
+
+    The SDK's own hook waits for it, and it may wait for a server. Hooks run in the reverse order
+    of their registration, and the SDK registers its own when the service starts: so this is called
+    after each start of something, and once more moves it to the front.
+    """
+    atexit.unregister(kill_service)
+    atexit.register(kill_service)
+
+
+def kill_service() -> None:
+    """Kill the SDK's service process; SIGTERM would not end it while it waits for a server."""
+    with suppress(Exception):  # private names of the SDK
+        from wandb.sdk import wandb_setup
+
+        setup: Any = wandb_setup.singleton()
+        connection = setup._connection
+        connection._cleanup()  # takes back its atexit hook, which would only fail now
+        connection._proc._process.kill()
 
 
 def logged_in(sdk: Any) -> bool:

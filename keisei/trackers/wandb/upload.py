@@ -18,7 +18,6 @@ from keisei._io import process
 from keisei.errors import TrackerError
 from keisei.redaction import clean
 from keisei.trackers.wandb import sdk
-from keisei.trackers.wandb.exit_guard import exit_guard
 
 # What the SDK itself asks before it resumes a run.
 _QUERY = """
@@ -51,23 +50,22 @@ def log_in() -> None:
     Raises:
         TrackerError: there is none, or it is none of W&B's.
     """
-    with exit_guard.call():
-        sdk = sdk.load_sdk()
-        from wandb.sdk import wandb_setup
-        from wandb.sdk.lib import wbauth
+    module = sdk.load_sdk()
+    from wandb.sdk import wandb_setup
+    from wandb.sdk.lib import wbauth
 
-        settings: Any = wandb_setup.singleton().settings
-        settings.silent = True
-        try:
-            found = wbauth.authenticate_session(
-                host=settings.base_url, source="keisei sync", no_offline=True, prompt=False
-            )
-        except sdk.errors.Error as exc:
-            raise TrackerError(f"W&B does not take the key: {_clean(exc)}") from None
-        if found is None:
-            raise TrackerError(
-                "W&B has no key and no login: log in with `wandb login`, or set WANDB_API_KEY"
-            )
+    settings: Any = wandb_setup.singleton().settings
+    settings.silent = True
+    try:
+        found = wbauth.authenticate_session(
+            host=settings.base_url, source="keisei sync", no_offline=True, prompt=False
+        )
+    except module.errors.Error as exc:
+        raise TrackerError(f"W&B does not take the key: {_clean(exc)}") from None
+    if found is None:
+        raise TrackerError(
+            "W&B has no key and no login: log in with `wandb login`, or set WANDB_API_KEY"
+        )
 
 
 def ask(timeout: float) -> None:
@@ -86,10 +84,9 @@ def service() -> tuple[int, str]:
     """Give the process of the SDK's service, which sends, and when it started."""
     from wandb.sdk import wandb_setup
 
-    with exit_guard.call():
-        setup: Any = wandb_setup.singleton()
-        pid: int = setup.ensure_service()._proc._process.pid
-        return pid, process.process_start(pid) or ""
+    setup: Any = wandb_setup.singleton()
+    pid: int = setup.ensure_service()._proc._process.pid
+    return pid, process.process_start(pid) or ""
 
 
 def on_server(entity: str, project: str, run_id: str, timeout: float) -> OnServer:
@@ -113,16 +110,14 @@ def on_server(entity: str, project: str, run_id: str, timeout: float) -> OnServe
         "project": project or settings.project or "uncategorized",
         "name": run_id,
     }
-    with exit_guard.call():
-        try:
-            answer: Any = ServiceApi(settings).execute_graphql(_QUERY, variables, timeout)
-        except BaseException as exc:
-            exit_guard.hold(exc, 0.0)  # it may still be under way
-            if not isinstance(exc, Exception):
-                raise
-            if "not found" in str(exc).lower():
-                return OnServer()
-            raise OSError(f"W&B does not tell what it has of the run: {_clean(exc)}") from None
+    try:
+        answer: Any = ServiceApi(settings).execute_graphql(_QUERY, variables, timeout)
+    except BaseException as exc:
+        if not isinstance(exc, Exception):
+            raise
+        if "not found" in str(exc).lower():
+            return OnServer()
+        raise OSError(f"W&B does not tell what it has of the run: {_clean(exc)}") from None
     run = ((answer or {}).get("model") or {}).get("bucket")
     if run is None:
         return OnServer()
@@ -147,34 +142,32 @@ def upload(path: str, run_id: str, timeout: float, *, renumber: bool) -> None:
     from wandb.sdk import wandb_setup
 
     end = time.monotonic() + timeout
-    with exit_guard.call():
-        setup: Any = wandb_setup.singleton()
-        connection: Any = setup.ensure_service()
-        settings = setup.settings.model_copy(update={"resume": "allow"} if renumber else {})
-        try:
-            begun = setup.asyncer.run(
-                lambda: connection.init_sync(
-                    {Path(path)},
-                    settings,
-                    cwd=None,
-                    live=False,
-                    entity="",
-                    project="",
-                    run_id=run_id,
-                    job_type="",
-                    tag_replacements={},
-                )
-            ).wait_or(timeout=timeout)
-            # A wait that is given up, or interrupted, takes the upload back.
-            handle = setup.asyncer.run(lambda: connection.sync(begun.id, parallelism=1))
-            answer = handle.wait_or(timeout=max(0.0, end - time.monotonic()))
-        except BaseException as exc:
-            exit_guard.hold(exc, 0.0)
-            if isinstance(exc, TimeoutError):
-                raise TimeoutError(f"W&B did not take it within {timeout:.0f} s") from None
-            if isinstance(exc, Exception):
-                raise OSError(f"the upload failed: {_clean(exc)}") from None
-            raise
+    setup: Any = wandb_setup.singleton()
+    connection: Any = setup.ensure_service()
+    settings = setup.settings.model_copy(update={"resume": "allow"} if renumber else {})
+    try:
+        begun = setup.asyncer.run(
+            lambda: connection.init_sync(
+                {Path(path)},
+                settings,
+                cwd=None,
+                live=False,
+                entity="",
+                project="",
+                run_id=run_id,
+                job_type="",
+                tag_replacements={},
+            )
+        ).wait_or(timeout=timeout)
+        # A wait that is given up, or interrupted, takes the upload back.
+        handle = setup.asyncer.run(lambda: connection.sync(begun.id, parallelism=1))
+        answer = handle.wait_or(timeout=max(0.0, end - time.monotonic()))
+    except BaseException as exc:
+        if isinstance(exc, TimeoutError):
+            raise TimeoutError(f"W&B did not take it within {timeout:.0f} s") from None
+        if isinstance(exc, Exception):
+            raise OSError(f"the upload failed: {_clean(exc)}") from None
+        raise
     if not os.path.exists(f"{path}.synced"):
         said = "; ".join(message.content for message in answer.messages)
         raise OSError(f"W&B did not take it: {_clean(said)}")

@@ -1,4 +1,7 @@
-"""W&B at the end of the process: its SDK may wait for a server for ever, the process may not."""
+"""W&B's SDK in the program (`wandb.in_process: true`), which may not be held up at its exit.
+
+The SDK may wait for a server for ever; the program may not.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,16 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Any
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from keisei._io.switching import quiet_imports
+from keisei.run.status import FinalStatus
+from keisei.trackers.base import RunInfo
+from keisei.trackers.wandb import sdk
+from keisei.trackers.wandb.sdk import kill_service
+from keisei.trackers.wandb.tracker import WandbRun, WandbTracker
 
 
 class ExitGuard:
@@ -81,19 +92,45 @@ class ExitGuard:
         self._kill.wait()
         time.sleep(self._grace)
         while True:  # a start that is under way may bring a service up only now
-            _kill_service()
+            kill_service()
             time.sleep(0.02)
 
 
 exit_guard = ExitGuard()
 
 
-def _kill_service() -> None:
-    """Kill the SDK's service process; SIGTERM would not end it while it waits for a server."""
-    with suppress(Exception):  # private names of the SDK
-        from wandb.sdk import wandb_setup
+@dataclass
+class GuardedRun(WandbRun):
+    """A run whose end the program's exit does not wait for."""
 
-        setup: Any = wandb_setup.singleton()
-        connection = setup._connection
-        connection._cleanup()  # takes back its atexit hook, which would only fail now
-        connection._proc._process.kill()
+    def finish(self, status: FinalStatus) -> None:
+        """End the run, as `WandbRun` does."""
+        with exit_guard.call():
+            exit_guard.let_go(self.native)
+            super().finish(status)
+
+
+class InProcessWandbTracker(WandbTracker):
+    """Starts runs with the W&B SDK in the program itself; see `WandbTracker`."""
+
+    def load(self) -> Any:
+        """Import the SDK, in a way that the loop bears."""
+        self.finish_timeout = max(0.05, self.config.finish_timeout - 0.3)
+        with quiet_imports("wandb"):
+            return sdk.load_sdk()
+
+    def settle(self) -> None:
+        """Do nothing: `exit_guard` does it."""
+
+    def start(self, run: RunInfo) -> WandbRun:
+        """Start a run, as `WandbTracker` does."""
+        with exit_guard.call():
+            return super().start(run)
+
+    def _init(
+        self, module: Any, run: RunInfo, mode: Literal["online", "offline"], run_id: str
+    ) -> WandbRun:
+        with exit_guard.call():
+            started = super()._init(module, run, mode, run_id)
+            exit_guard.hold(started.native, self.config.finish_timeout)
+            return GuardedRun(**vars(started))
