@@ -1,0 +1,93 @@
+"""W&B's set-up step: whether W&B tracks a run at all, where its SDK runs, and the wait for it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+
+import anyio
+
+from keisei.config.schema import AppConfig, WandbConfig, WandbMode, wants_wandb
+from keisei.trackers.base import RunInfo, Tracker
+from keisei.trackers.group import WorkerGroup
+from keisei.trackers.state import WorkerHandle
+
+NAME = "wandb"
+
+_MODES: dict[str, WandbMode] = {
+    "online": "online",
+    "run": "online",
+    "offline": "offline",
+    "dryrun": "offline",
+    "disabled": "disabled",
+}
+
+
+def requested_mode(config: WandbConfig, environ: Mapping[str, str]) -> WandbMode | None:
+    """Return the mode that the config or ``WANDB_MODE`` asks for; ``None`` leaves it to the login."""
+    if config.mode is not None:
+        return config.mode
+    return _MODES.get(environ.get("WANDB_MODE", "").lower())
+
+
+def is_wanted(config: AppConfig) -> bool:
+    """Return whether a run is to be tracked with W&B."""
+    return wants_wandb(config) and requested_mode(config.wandb, os.environ) != "disabled"
+
+
+def open_wandb(
+    config: AppConfig, run: RunInfo, group: WorkerGroup, options: Mapping[str, object] | None = None
+) -> WorkerHandle:
+    """Start W&B's worker: in a host process, or in the program with ``wandb.in_process``.
+
+    Args:
+        config: the run's config.
+        run: what W&B is told of the run.
+        group: the session's workers.
+        options: fields of the section `wandb`, in place of the config's.
+    """
+    section = config.wandb
+    if options:
+        section = WandbConfig.model_validate({**section.model_dump(), **options})
+    start_by = time.monotonic() + section.init_timeout
+    kept = dict(options or {})
+    if not section.in_process:
+        return group.open_named(
+            NAME,
+            run,
+            section.model_dump(),
+            kept=kept,
+            start_by=start_by,
+            finish_timeout=section.finish_timeout,
+        )
+
+    def make() -> Tracker:
+        from keisei.trackers.wandb.in_process import InProcessWandbTracker
+
+        return InProcessWandbTracker(section)
+
+    return group.open_here(NAME, run, make, kept, start_by, section.finish_timeout)
+
+
+async def setup_wandb(config: AppConfig, run: RunInfo, group: WorkerGroup) -> bool:
+    """Start tracking a run with W&B, and wait for it at most ``wandb.init_timeout`` seconds.
+
+    Args:
+        config: the run's config.
+        run: what W&B is told of the run.
+        group: the session's workers.
+
+    Returns:
+        Whether W&B tracks the run; ``False`` where it is disabled (then nothing is started), has
+        failed, or has not started yet.
+    """
+    if not is_wanted(config):
+        return False
+    worker = group.workers.get(NAME) or open_wandb(config, run, group)
+    try:
+        with anyio.fail_after(config.wandb.init_timeout):
+            await worker.attempted.wait()
+    except TimeoutError:
+        group.warn_late(worker)
+    return worker.live
