@@ -1,14 +1,25 @@
-"""AppConfig and its sections: what a run can be told, with a default for everything."""
+"""AppConfig and its sections: what a run can be told, with a default for everything.
 
-from __future__ import annotations
+These classes are made when keisei is imported, so they are made cheaply: annotations are no
+strings, which would be compiled one by one, and the docstrings under the fields are read only
+when somebody asks for the JSON schema.
+"""
 
+import ast
+import inspect
+import sys
 from collections.abc import Iterator
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from keisei.redaction import Shown
+
+if TYPE_CHECKING:
+    from pydantic import GetJsonSchemaHandler
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 IfExists = Literal["resume", "refuse", "number"]
@@ -35,6 +46,8 @@ def _by_name(value: Any) -> Any:
 
 OptionalPath = Annotated[Path | None, BeforeValidator(_absent_if_empty)]
 OptionalText = Annotated[str | None, BeforeValidator(_absent_if_empty)]
+Timeout = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
+Delay = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
 
 
 class Section(BaseModel):
@@ -47,13 +60,29 @@ class Section(BaseModel):
         extra="forbid",
         hide_input_in_errors=True,
         ser_json_inf_nan="strings",  # by default, those under `Any` become null
-        use_attribute_docstrings=True,
         validate_assignment=True,
     )
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
             yield name, Shown(name, value)
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: Any, handler: "GetJsonSchemaHandler"
+    ) -> dict[str, Any]:
+        """Add the docstrings of keisei's own fields, and the defaults of its sections."""
+        schema = handler(core_schema)
+        properties = handler.resolve_ref_schema(schema).get("properties", {})
+        for name, field in cls.model_fields.items():
+            described = properties.get(name) or properties.get(field.alias) or {}
+            texts = [_docstrings().get(base, {}).get(name) for base in cls.__mro__]
+            for text in filter(None, texts):
+                described.setdefault("description", text)
+            section = field.default_factory
+            if isinstance(section, type) and issubclass(section, Section):
+                described.setdefault("default", section().model_dump(mode="json"))
+        return schema
 
 
 class EnvConfig(Section):
@@ -117,9 +146,9 @@ class WandbConfig(Section):
     mode: WandbMode | None = None
     """`online`, `offline` or `disabled`; unset, WANDB_MODE, else online where there is a key or
     a login, and offline where there is none."""
-    init_timeout: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 30.0
+    init_timeout: Timeout = 30.0
     """The longest that a session waits for W&B to start, in seconds."""
-    finish_timeout: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 10.0
+    finish_timeout: Timeout = 10.0
     """The longest that the end of a session takes, in seconds."""
     offline_fallback: bool = True
     """Where W&B cannot be reached, track the run offline, to be uploaded later."""
@@ -134,9 +163,9 @@ class TrackingConfig(Section):
     wait: bool = True
     """Whether entering a session waits for its trackers to start, W&B included; without it they
     start while the training goes on, and get what was logged meanwhile."""
-    finish_timeout: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 10.0
+    finish_timeout: Timeout = 10.0
     """The longest that the end of a session waits for each of them, in seconds; W&B has its own."""
-    linger: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 30.0
+    linger: Delay = 30.0
     """How long a tracker's process outlives the program, or a session that could not wait for it,
     to send what the journal holds, in seconds."""
     trackers: Annotated[dict[str, dict[str, Any]], BeforeValidator(_by_name)] = {}
@@ -168,7 +197,7 @@ class JournalConfig(Section):
     durability: Literal["buffered", "line", "fsync"] = "buffered"
     """What a row survives. `buffered`: within `max_delay` of being logged, or when `flush` returns,
     the death of the process; `line`: the same, at once; `fsync`: the loss of power, too."""
-    max_delay: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 0.2
+    max_delay: Delay = 0.2
     """The longest that rows are gathered before they are written, in seconds."""
     capacity: Annotated[int, Field(ge=1, le=100_000_000)] = 262_144
     """The rows that may wait to be written; this bounds the memory."""
@@ -181,22 +210,50 @@ class JournalConfig(Section):
 class AppConfig(Section):
     """The whole configuration of a run. Derive from it to add sections of your own."""
 
-    env: EnvConfig = EnvConfig()
+    env: EnvConfig = Field(default_factory=EnvConfig)
     """The environment that the run trains in."""
-    training: TrainingConfig = TrainingConfig()
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
     """How long the run trains."""
-    logging: LoggingConfig = LoggingConfig()
+    logging: LoggingConfig = Field(default_factory=LoggingConfig)
     """What the run is called, where it lives, and what keisei says of it."""
-    wandb: WandbConfig = WandbConfig()
+    wandb: WandbConfig = Field(default_factory=WandbConfig)
     """How Weights & Biases tracks the run."""
-    journal: JournalConfig = JournalConfig()
+    journal: JournalConfig = Field(default_factory=JournalConfig)
     """How the run's own record of its metrics and events is kept."""
-    tracking: TrackingConfig = TrackingConfig()
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig)
     """Which trackers get what the run logs."""
-    signals: SignalsConfig = SignalsConfig()
+    signals: SignalsConfig = Field(default_factory=SignalsConfig)
     """Which signals end the session, and how long that may take."""
 
 
+# A class that is derived from these has its docstrings read by pydantic, when it is made.
+_own: list[type[Section]] = [Section, *Section.__subclasses__()]
+for _section in _own:
+    _section.model_config["use_attribute_docstrings"] = True
+
+
+@cache
+def _docstrings() -> dict[type, dict[str, str]]:
+    """Read the docstrings under the fields of this file's classes, by class and field."""
+    module = sys.modules[__name__]
+    try:
+        tree = ast.parse(inspect.getsource(module))
+    except (OSError, TypeError):  # installed without its source
+        return {}
+    found: dict[type, dict[str, str]] = {}
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            fields = found.setdefault(getattr(module, node.name), {})
+            for field, below in pairwise(node.body):
+                match field, below:
+                    case (
+                        ast.AnnAssign(target=ast.Name(id=name)),
+                        ast.Expr(value=ast.Constant(value=str(text))),
+                    ):
+                        fields[name] = inspect.cleandoc(text)
+    return found
+
+
 def wants_wandb(config: AppConfig) -> bool:
-    """Tell whether a config asks for W&B."""
+    """Return whether a config asks for W&B."""
     return config.logging.wandb_enabled or "wandb" in config.tracking.trackers

@@ -51,7 +51,11 @@ FIELDS = {
         "init_timeout",
         "finish_timeout",
         "offline_fallback",
+        "in_process",
     ],
+    "journal": ["durability", "max_delay", "capacity", "when_full"],
+    "tracking": ["wait", "finish_timeout", "linger", "trackers"],
+    "signals": ["handle", "preemption", "grace"],
 }
 
 
