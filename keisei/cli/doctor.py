@@ -1,11 +1,11 @@
-"""`keisei doctor`: what state runs are in, and the repair of what is safe to repair."""
+"""`keisei doctor`: check what state runs are in, and repair what is safe to repair."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import Annotated, Any
@@ -16,10 +16,11 @@ from rich.text import Text
 
 from keisei._io import process
 from keisei.cli.program import app
-from keisei.cli.shared import Root, plain, root_of_runs, stop
+from keisei.cli.shared import Json, Root, Runs, failures_of, plain
 from keisei.errors import quoted
-from keisei.run import repair as doctors
-from keisei.run.health import Diagnosis, Finding, State, diagnose
+from keisei.run.find import State, find_runs, root_of_runs
+from keisei.run.health import Diagnosis, Finding, diagnose
+from keisei.run.repair import repair
 from keisei.trackers import backfill
 
 _COLOURS: dict[State, str] = {
@@ -31,7 +32,7 @@ _COLOURS: dict[State, str] = {
     "failed": "magenta",
     "died": "red",
     "corrupt": "red",
-    "no record": "red",
+    "no session file": "red",
     "unreadable": "red",
 }
 _WIDEST = 40  # characters of a name, to line up the states behind
@@ -39,9 +40,7 @@ _WIDEST = 40  # characters of a name, to line up the states behind
 
 @app.command()
 def doctor(
-    runs: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]...", help="Names or paths; all if none.")
-    ] = None,
+    runs: Runs = None,
     root: Root = None,
     fix: Annotated[
         bool, typer.Option("--fix", help="Repair what is safe to repair; nothing is deleted.")
@@ -50,62 +49,51 @@ def doctor(
         list[str] | None,
         typer.Option(metavar="HOST", help="This other host is gone, and its runs have died."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Tell what state runs are in, who owns them, and what is torn.
+    """Check runs: their state, their owners, and what is damaged.
 
-    With --fix, what is safe to repair is repaired, never of a run whose owner lives. The exit
-    status is 0 only if nothing needs attention.
+    With --fix, what is safe to repair is repaired, never of a run whose owner lives.
+
+    Exit status: 0 where nothing needs attention, 1 where something does, 2 where a run or the
+    directory of runs cannot be found or read, 130 after Ctrl-C.
     """
-    place, known = root_of_runs(root)
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
-    if process.host_name() in (gone or []):
-        problem = "is this host, and not gone: --gone is for others"
-        stop("doctor", f"{quoted(process.host_name())} {problem}")
-    found: list[Diagnosis] = []
-    try:
-        with console.status("looking at runs") if console.is_terminal else nullcontext() as status:
-            for path in _places(place, runs or [], known=known):
-                if status is not None:
-                    status.update(Text(plain(f"looking at {os.path.basename(path)}", console)))
-                run = diagnose(path, gone or [])
-                if run is not None:
-                    run = doctors.repair(run, gone or []) if fix else run
-                    more = backfill.findings(run)
-                    found.append(replace(run, findings=(*run.findings, *more)))
-    except (OSError, ValueError) as exc:
-        stop("doctor", str(exc))
-    except KeyboardInterrupt:
-        stop("doctor", "interrupted: start it again to go on", 130)
-    attention = sum(run.needs_attention for run in found)
-    if as_json:
-        document = {
-            "root": place,
-            "runs": [_told(run) for run in found],
-            "need_attention": attention,
-        }
-        sys.stdout.write(json.dumps(document, indent=2) + "\n")
-    else:
-        _print(found, console)
-        console.print(Text(plain(_summary(found, attention, place, fix=fix), console)))
-    sys.stdout.flush()
+    with failures_of("doctor", "interrupted: start it again to go on"):
+        directory = root_of_runs(root)
+        found = list(_diagnoses(directory, runs or [], gone or [], console, fix=fix))
+        attention = sum(run.needs_attention for run in found)
+        if as_json:
+            document = {
+                "root": directory,
+                "runs": [_as_data(run) for run in found],
+                "need_attention": attention,
+            }
+            sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        else:
+            _print(found, console)
+            console.print(Text(plain(_summary(found, attention, directory, fix=fix), console)))
+        sys.stdout.flush()
     raise typer.Exit(1 if attention else 0)
 
 
-def _places(root: str, runs: list[str], *, known: bool) -> list[str]:
-    try:
-        return doctors.places(root, runs)
-    except FileNotFoundError as exc:
-        if runs or exc.filename is None:
-            raise
-        if not known:
-            return []
-        problem = f"there is no directory {quoted(root, 300)}"
-        raise FileNotFoundError(
-            f"{problem}: KEISEI_LOG_DIR, or --root, says where runs live"
-        ) from exc
-    except OSError as exc:
-        raise OSError(f"{quoted(root, 300)} cannot be listed: {exc.strerror}") from exc
+def _diagnoses(
+    root: str, names: list[str], gone: list[str], console: Console, *, fix: bool
+) -> Iterator[Diagnosis]:
+    """Diagnose runs, and repair them, showing the progress in a terminal."""
+    if process.host_name() in gone:
+        problem = "is this host, and not gone: --gone is for others"
+        raise ValueError(f"{quoted(process.host_name())} {problem}")
+    with console.status("looking for runs") if console.is_terminal else nullcontext() as status:
+        for found in find_runs(root, names, gone):
+            if status is not None:
+                status.update(Text(plain(f"checking {found.name}", console)))
+            run = diagnose(found.directory, gone)
+            if run is not None:
+                run = repair(run, gone) if fix else run
+                yield replace(run, findings=(*run.findings, *backfill.findings(run)))
+            elif names:
+                raise FileNotFoundError(f"run {quoted(found.name)} has just been removed")
 
 
 def _print(found: list[Diagnosis], console: Console) -> None:
@@ -113,19 +101,18 @@ def _print(found: list[Diagnosis], console: Console) -> None:
     width = min(_WIDEST, max(map(len, names), default=0))
     for run, name in zip(found, names, strict=True):
         state = (f"{run.state:<10}", _COLOURS[run.state])
-        about = plain(_about(run), console)
-        line = Text.assemble(f"{name:<{width}}  ", state, f"  {about}")
+        line = Text.assemble(f"{name:<{width}}  ", state, f"  {plain(_about(run), console)}")
         line.rstrip()
         console.print(line)
         for text, colour in [
             *((f"repaired: {done}", "green") for done in run.repairs),
-            *(_said(finding) for finding in run.findings),
+            *map(_about_finding, run.findings),
         ]:
             console.print(Text(f"    {plain(text, console)}", colour))
 
 
 def _about(run: Diagnosis) -> str:
-    """Say who owns a run, since when, and when it ended."""
+    """Return who owns a run, since when, and when it ended."""
     record = run.record
     if record is None:
         return ""
@@ -141,18 +128,14 @@ def _about(run: Diagnosis) -> str:
     return f"{about}started {record.started_at}, ended {record.ended_at or '?'}"
 
 
-def _said(finding: Finding) -> tuple[str, str]:
+def _about_finding(finding: Finding) -> tuple[str, str]:
     label, colour = {
         "repairable": ("to repair", "yellow"),
         "problem": ("problem", "red"),
         "hint": ("hint", "cyan"),
     }[finding.weight]
-    return f"{label}: {_with_file(finding)}", colour
-
-
-def _with_file(finding: Finding) -> str:
     file = {"": "", ".": "the directory: "}.get(finding.file, f"{finding.file}: ")
-    return f"{file}{finding.text}"
+    return f"{label}: {file}{finding.text}", colour
 
 
 def _summary(found: list[Diagnosis], attention: int, root: str, *, fix: bool) -> str:
@@ -173,8 +156,8 @@ def _summary(found: list[Diagnosis], attention: int, root: str, *, fix: bool) ->
     return "; ".join(parts)
 
 
-def _told(run: Diagnosis) -> dict[str, Any]:
-    """Give a run's diagnosis as plain data."""
+def _as_data(run: Diagnosis) -> dict[str, Any]:
+    """Return a run's diagnosis as plain data."""
     record = run.record
     return {
         "run": run.name,

@@ -14,13 +14,15 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from keisei.cli.keys import places_of, shortened, unknown
+from keisei.cli.metric_names import missing, select, shorten
 from keisei.cli.program import app
-from keisei.cli.shared import Keys, Root, Run, find_run, plain, root_of_runs, stop
-from keisei.errors import MissingExtraError, quoted
-from keisei.reports.charts import Line, Look, Panel, chart, legend
+from keisei.cli.shared import Keys, Root, Run, failures_of, plain
+from keisei.errors import quoted
+from keisei.reports.panels import Line, Panel
 from keisei.reports.pictures import check_picture, draw_picture
 from keisei.reports.series import Axis, Series, has_steps, keys_of, read_series
+from keisei.reports.text_charts import Look, chart, legend
+from keisei.run.find import find_run, root_of_runs
 
 _IN_TERMINAL, _IN_PICTURE, _NAMED = 9, 16, 64  # the most panels
 _TITLE = 48  # columns of a metric's name
@@ -47,31 +49,35 @@ def plot(
 ) -> None:
     """Draw a run's metrics, merged over its attempts, in the terminal or to a picture.
 
-    What a resumed attempt has done again is drawn once. NaN and infinities leave gaps, which is
-    said. A picture is written whole or not at all.
+    What a resumed attempt has done again is drawn once. NaN and infinities leave gaps, which are
+    counted. A picture is written whole or not at all.
+
+    Exit status: 0 where something is drawn, 2 where a run or a metric cannot be found or nothing
+    can be drawn, 130 after Ctrl-C.
     """
     console = Console(highlight=False, soft_wrap=True)
-    try:
+    with failures_of("plot", "interrupted: nothing is written"):
         kind = check_picture(output) if output is not None else None
-        place = root_of_runs(root)[0]
-        runs = list(dict.fromkeys(find_run(place, name) for name in [run, *(others or [])]))
+        place = root_of_runs(root)
+        found_runs = [find_run(place, name) for name in [run, *(others or [])]]
+        runs = list(dict.fromkeys(found.directory for found in found_runs))
         there = list(dict.fromkeys(key for directory in runs for key in keys_of(directory)))
         names = _names(runs, console)
         if not there:
-            stop("plot", f"no metrics have been logged in {', '.join(names)}")
-        if problem := unknown(keys or [], there):
-            stop("plot", problem)
-        wanted = [there[i] for i in places_of(keys or [], there)]
+            raise ValueError(f"no metrics have been logged in {', '.join(names)}")
+        if problem := missing(keys or [], there):
+            raise ValueError(problem)
+        wanted = [there[i] for i in select(keys or [], there)]
         most = _NAMED if keys else _IN_TERMINAL if kind is None else _IN_PICTURE
         left_out, wanted = wanted[most:], wanted[:most]
         axis = x or ("step" if any(map(has_steps, runs)) else "row")
-        with _progress() as say:
+        with _progress() as show:
             found = [
                 read_series(
                     directory,
                     wanted,
                     axis,
-                    lambda rows, name=name: say(f"reading {name}: {rows:,} rows"),  # type: ignore[misc]
+                    lambda rows, name=name: show(f"reading {name}: {rows:,} rows"),  # type: ignore[misc]
                     weight=smooth,
                     log=log_y,
                 )
@@ -83,10 +89,12 @@ def plot(
             ]
             panels = [panel for panel in each if panel is not None]
             if not panels:
-                stop("plot", f"no row has a value of {quoted(wanted[0])} that still counts")
+                raise ValueError(
+                    f"every row with {quoted(wanted[0])} is superseded by a later attempt"
+                )
             label = {"step": "step", "row": "row", "time": f"time since the first row, {unit}"}
             if kind is not None and output is not None:
-                say("drawing")
+                show("drawing")
                 title = " · ".join(names)
                 draw_picture(output, kind, title, panels, label[axis], log=log_y)
         if kind is None:
@@ -94,32 +102,26 @@ def plot(
         else:
             what = "1 metric" if len(panels) == 1 else f"{len(panels)} metrics"
             console.print(Text(plain(f"{what} drawn to {output}", console)))
-    except (OSError, ValueError, MissingExtraError) as exc:
-        if isinstance(exc, BrokenPipeError):
-            raise
-        stop("plot", str(exc))
-    except KeyboardInterrupt:
-        stop("plot", "interrupted: nothing is written", 130)
     if left_out:
-        some = ", ".join(shortened(key, _TITLE, console) for key in left_out[:10])
+        some = ", ".join(shorten(key, _TITLE, console) for key in left_out[:10])
         more = f" and {len(left_out) - 10} more" if len(left_out) > 10 else ""
         console.print(Text(f"left out, to be drawn by name: {some}{more}", "dim"))
     sys.stdout.flush()
 
 
 def _names(runs: list[str], console: Console) -> list[str]:
-    """Give the runs' names; their paths where names are the same."""
+    """Return the runs' names; their paths where names are the same."""
     names = list(map(os.path.basename, runs))
     unique = len(set(names)) == len(names)
     return [
-        shortened(name if unique else path, 60, console)
+        shorten(name if unique else path, 60, console)
         for name, path in zip(names, runs, strict=True)
     ]
 
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str], None]]:
-    """Give what tells of the progress, in a terminal."""
+    """Yield a function that shows the progress, in a terminal."""
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
         yield lambda text: None
@@ -131,10 +133,10 @@ def _progress() -> Iterator[Callable[[str], None]]:
 def _panel(
     key: str, found: list[Series], names: list[str], weight: float, console: Console
 ) -> Panel | None:
-    """Give the panel of a metric; ``None`` where no run has a row of it."""
+    """Return the panel of a metric; ``None`` where no run has a row of it."""
     if not any(series.rows for series in found):
         return None
-    panel = Panel(shortened(key, _TITLE, console))
+    panel = Panel(shorten(key, _TITLE, console))
     smooth = []
     for colour, (series, name) in enumerate(zip(found, names, strict=True)):
         if series.smooth is not None:
@@ -150,7 +152,7 @@ def _panel(
 
 
 def _in_units(found: list[dict[str, Series]]) -> str:
-    """Turn seconds into the unit that suits them, and name it."""
+    """Convert seconds to a unit that suits them, and return its name."""
     points = [
         points
         for one in found

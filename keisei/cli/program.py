@@ -1,18 +1,46 @@
-"""The program itself; each of its commands is a file of its own, which registers itself here."""
+"""The program itself. Each command is a module that registers itself here when it is imported."""
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Sequence
+
 import typer
+
+COMMANDS = {
+    "doctor": "Check runs: their state, their owners, and what is damaged.",
+    "plot": "Draw a run's metrics in the terminal or to a picture.",
+    "sync": "Send trackers what they have not got of the runs.",
+    "tail": "Show what a run logs, as it comes.",
+}
+_STATUSES = (
+    "Exit status: 0 all is well; 1 a run needs attention, something has not been sent, or a "
+    "metric is missing; 2 the command could not do what was asked; 130 after Ctrl-C."
+)
 
 app = typer.Typer(
     name="keisei",
-    help="Owns the life of a training run.",
     no_args_is_help=True,
     add_completion=False,
-    pretty_exceptions_show_locals=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
 
-@app.callback()
+@app.callback(epilog=_STATUSES)
 def program() -> None:
     """Owns the life of a training run."""
+
+
+def load(arguments: Sequence[str]) -> None:
+    """Import the command that is named, or register the names of all, for the help.
+
+    Args:
+        arguments: the program's arguments.
+    """
+    named = next((word for word in arguments if not word.startswith("-")), None)
+    if named in COMMANDS:
+        importlib.import_module(f"keisei.cli.{named}")
+        return
+    for name, summary in COMMANDS.items():
+        app.command(name, help=summary)(lambda: None)

@@ -1,147 +1,144 @@
-"""`keisei sync`: bring the trackers of runs that have ended up to date."""
+"""`keisei sync`: send trackers what they have not got of the runs, from the runs' journals."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
+from itertools import chain
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from keisei.cli.program import app
-from keisei.cli.shared import Root, stop
+from keisei.cli.shared import Json, Root, Runs, failures_of, plain
 from keisei.errors import KeiseiError, TrackerError
 from keisei.redaction import clean
-from keisei.run.claim import DEFAULT_ROOT
+from keisei.run.find import FoundRun, find_runs, is_others, root_of_runs
 from keisei.trackers.backfill import catch_up, find_behind
 from keisei.trackers.wandb import backfill, local_runs, upload
 from keisei.trackers.wandb.backfill import ASK_TIMEOUT, Outcome, State
 from keisei.trackers.wandb.local_runs import LocalRun
 
+Progress = Callable[[str], None]
+
 
 @app.command()
 def sync(
-    runs: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]...", help="Names or paths; all if none.")
-    ] = None,
+    runs: Runs = None,
     root: Root = None,
     timeout: Annotated[
-        float, typer.Option(min=0.5, help="How long each file may take, in seconds.")
+        float, typer.Option(min=0.5, help="Seconds that one tracker of one run may take.")
     ] = 60.0,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List what would be uploaded; touch nothing.")
+        bool, typer.Option("--dry-run", help="List what would be uploaded; send nothing.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Send each tracker what it has not got of the runs, each row once.
+    """Send trackers what they have not got of the runs, each row once.
 
-    Runs that were killed or that ended before a tracker had all of the journal, and what W&B
-    tracked offline. It may be interrupted and started again. The exit status is 0 only if nothing
-    remains.
+    This is for runs that were killed, runs that ended before a tracker had taken the whole
+    journal, and runs that W&B tracked offline. It may be interrupted and started again.
+
+    Exit status: 0 where the trackers have everything, 1 where something remains, 2 where a run or
+    the directory of runs cannot be found or read, 130 after Ctrl-C.
     """
-    place = os.environ.get("KEISEI_LOG_DIR") or root or DEFAULT_ROOT
-    try:
-        found = local_runs.find_runs(place, runs or [])
-    except FileNotFoundError as exc:
-        stop("sync", str(exc))
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
+    outcomes = []
+    with failures_of("sync", "interrupted: start it again to go on"):
+        directory = root_of_runs(root)
+        found = find_runs(directory, runs or [])
+        readable = [run for run in found if run.record is not None]
+        with console.status("looking for runs") if console.is_terminal else nullcontext() as status:
 
-    def show(outcome: Outcome) -> None:
-        if not as_json:
-            console.print(_line(outcome))
+            def progress(text: str) -> None:
+                if status is not None:
+                    status.update(Text(plain(text, console)))
 
-    try:
-        caught_up = list(_catch_up(found, timeout, console, show, dry_run=dry_run))
-    except KeyboardInterrupt:
-        stop("sync", "interrupted: start it again to go on", 130)
-    if caught_up and not dry_run:
-        found = local_runs.find_runs(place, runs or [])  # W&B may have a file more
-    todo = [(run, left) for run in found if (left := backfill.remaining(run))]
-    waiting = [run for run, _ in todo if not run.alive]
-    outcomes = [outcome for run, left in todo if run.alive or dry_run for outcome in left]
-    for outcome in outcomes:
-        show(outcome)
-    try:
-        if waiting and not dry_run:
-            outcomes += _upload(waiting, timeout, console, quiet=as_json)
-    except TrackerError as exc:
-        stop("sync", str(exc))
-    except KeyboardInterrupt:
-        stop("sync", "interrupted: start it again to go on", 130)
-    outcomes = caught_up + outcomes
-    remaining = [outcome for outcome in outcomes if outcome.state in ("remaining", "would upload")]
-    if as_json:
-        sys.stdout.write(json.dumps([asdict(outcome) for outcome in outcomes], indent=2) + "\n")
-    else:
-        console.print(_summary(outcomes) if outcomes else "The trackers have got everything.")
-    sys.stdout.flush()
+            for outcome in chain(
+                _unreadable(found, named=bool(runs)),
+                _send(readable, timeout, progress, dry_run=dry_run),
+            ):
+                outcomes.append(outcome)
+                if not as_json:
+                    console.print(Text(plain(_line(outcome), console)))
+        if as_json:
+            document = [asdict(outcome) for outcome in outcomes]
+            sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        else:
+            console.print(Text(plain(_summary(outcomes, found, directory), console)))
+        sys.stdout.flush()
+    remaining = any(outcome.state in ("remaining", "would upload") for outcome in outcomes)
     raise typer.Exit(1 if remaining else 0)
 
 
+def _unreadable(found: list[FoundRun], *, named: bool) -> Iterator[Outcome]:
+    """Yield an outcome for each run of this user whose session file cannot be used."""
+    for run in found:
+        lost = run.state == "no session file"  # a directory that may be another program's
+        if run.record is None and (named or not (lost or is_others(run.directory))):
+            what = {"corrupt": "its session file is corrupt", "unreadable": run.problem}
+            reason = what.get(run.state, "it has no session file")
+            yield Outcome(
+                run.name, "", run.directory, "remaining", f"{reason}; see `keisei doctor`"
+            )
+
+
+def _send(
+    runs: list[FoundRun], timeout: float, progress: Progress, *, dry_run: bool
+) -> Iterator[Outcome]:
+    """Send trackers what they have not got; only this part knows how each kind takes it."""
+    directories = [run.directory for run in runs]
+    for run in local_runs.find_runs("", directories) if directories else []:
+        yield from _catch_up(run, timeout, progress, dry_run=dry_run)
+    # Sending may have left W&B one file more.
+    found = local_runs.find_runs("", directories) if directories else []
+    todo = [(run, left) for run in found if (left := backfill.remaining(run))]
+    for run, left in todo:
+        if run.alive or dry_run:
+            yield from left
+    waiting = [run for run, _ in todo if not run.alive]
+    if waiting and not dry_run:
+        yield from _upload(waiting, timeout, progress)
+
+
 def _catch_up(
-    runs: list[LocalRun],
-    timeout: float,
-    console: Console,
-    show: Callable[[Outcome], object],
-    *,
-    dry_run: bool,
+    run: LocalRun, timeout: float, progress: Progress, *, dry_run: bool
 ) -> Iterator[Outcome]:
-    """Send the trackers what the journals of runs have beyond them."""
-    for run in runs:
-        try:
-            waiting_for_it = [] if run.alive else find_behind(run.directory)
-        except OSError as exc:
-            outcome = Outcome(run.name, run.id, run.directory, "remaining", clean(str(exc)))
-            show(outcome)
-            yield outcome
-            continue
-        for behind in waiting_for_it:
-            state: State = "would upload"
-            rows, reason = behind.rows, None
-            if not dry_run:
-                waiting = escape(f"{run.name}: sending {rows:,} rows to {behind.tracker}")
-                with console.status(waiting) if console.is_terminal else nullcontext():
-                    try:
-                        state, rows = "uploaded", catch_up(behind, timeout)
-                    except (KeiseiError, OSError) as exc:
-                        state, reason = "remaining", clean(str(exc))
-            outcome = Outcome(run.name, run.id, behind.tracker, state, reason, rows)
-            show(outcome)
-            yield outcome
+    """Send the trackers of one run what the journal has and they have not."""
+    try:
+        behind_of_run = [] if run.alive else find_behind(run.directory)
+    except OSError as exc:
+        yield Outcome(run.name, run.id, run.directory, "remaining", clean(str(exc)))
+        return
+    for behind in behind_of_run:
+        state: State = "would upload"
+        rows, reason = behind.rows, None
+        if not dry_run:
+            progress(f"{run.name}: sending {rows:,} rows to {behind.tracker}")
+            try:
+                state, rows = "uploaded", catch_up(behind, timeout)
+            except (KeiseiError, OSError) as exc:
+                state, reason = "remaining", clean(str(exc))
+        yield Outcome(run.name, run.id, behind.tracker, state, reason, rows)
 
 
-def _upload(
-    runs: list[LocalRun], timeout: float, console: Console, *, quiet: bool
-) -> list[Outcome]:
-    outcomes = []
-    upload.log_in()
-    with console.status("asking W&B") if console.is_terminal else nullcontext() as status:
-
-        def begin(run: LocalRun) -> None:
-            if status is not None:
-                status.update(escape(f"{run.name}: uploading"))
-
-        for outcome in _each(runs, timeout, begin):
-            outcomes.append(outcome)
-            if not quiet:
-                console.print(_line(outcome))
-    return outcomes
-
-
-def _each(
-    runs: list[LocalRun], timeout: float, begin: Callable[[LocalRun], None]
-) -> Iterator[Outcome]:
-    """Upload run by run; from the moment the server does not answer, nobody waits for it again."""
+def _upload(runs: list[LocalRun], timeout: float, progress: Progress) -> Iterator[Outcome]:
+    """Upload W&B's files run by run; a server that does not answer is waited for once."""
+    progress("asking W&B")
     asked, away = False, None
+    try:
+        upload.log_in()
+    except TrackerError as exc:
+        away = str(exc)
     for run in runs:
-        begin(run)
-        if not asked:
+        progress(f"{run.name}: uploading")
+        if not asked and away is None:
             try:
                 upload.ask(min(ASK_TIMEOUT, timeout))
             except OSError as exc:
@@ -159,12 +156,13 @@ def _each(
 def _line(outcome: Outcome) -> str:
     rows = f", {outcome.rows} rows" if outcome.state in ("uploaded", "would upload") else ""
     reason = f": {outcome.reason}" if outcome.reason else ""
-    text = f"{outcome.run}: {outcome.state}{rows}{reason} ({outcome.file})"
-    return escape("".join(c if c.isprintable() else "?" for c in text))
+    return f"{outcome.run}: {outcome.state}{rows}{reason} ({outcome.file})"
 
 
-def _summary(outcomes: list[Outcome]) -> str:
-    counts: dict[str, int] = {}
-    for outcome in outcomes:
-        counts[outcome.state] = counts.get(outcome.state, 0) + 1
+def _summary(outcomes: list[Outcome], found: list[FoundRun], root: str) -> str:
+    if not found:
+        return f"There are no runs under {root}."
+    if not outcomes:
+        return "All trackers are up to date."
+    counts = Counter(outcome.state for outcome in outcomes)
     return ", ".join(f"{number} {state}" for state, number in counts.items())

@@ -17,20 +17,20 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from keisei.cli.following import LogTail, RowsTail, Shown
-from keisei.cli.keys import number, shortened, unknown
+from keisei.cli.metric_names import missing, short_number, shorten
 from keisei.cli.program import app
-from keisei.cli.shared import Keys, Root, Run, find_run, plain, root_of_runs, stop
+from keisei.cli.shared import Keys, Root, Run, failures_of, plain
+from keisei.cli.tail_reader import LogTail, RowsTail, ShownRow
 from keisei.errors import quoted
 from keisei.journal.records import as_float
 from keisei.redaction import clean
-from keisei.run.health import diagnose
+from keisei.run.find import find_at, find_run, locate, root_of_runs
 from keisei.run.layout import RECORD_FILE, TRAINING_LOG
 from keisei.run.status import FINAL
 
-_LOOK = 0.2  # seconds between two looks
-_ASK = 1.0  # seconds until the owner is asked for again
-_MOST_ROWS, _MOST_LINES = 10, 100  # that are shown of one look
+_INTERVAL = 0.2  # seconds between two polls of the files
+_OWNER_INTERVAL = 1.0  # seconds between two checks whether the owner lives
+_MOST_ROWS, _MOST_LINES = 10, 100  # that are shown of one poll
 _ENDS = (*FINAL, "died")
 _KEY = 40  # columns of a metric's name
 
@@ -58,55 +58,49 @@ def tail(
 ) -> None:
     """Show the last metrics and log lines of a run, then what comes until it has ended.
 
-    Where rows come too fast to be read, some are left out, which is said; never with --json. The
-    exit status is 0 however the run ends, and 130 after Ctrl-C.
+    Where rows come too fast to be read, some are left out, and the output says so; with --json
+    none is.
+
+    Exit status: 0 however the run ends, 1 where a metric is missing, 2 where the run cannot be
+    found or read, 130 after Ctrl-C.
     """
     printer = _Printer(as_json)
-    try:
-        root = root_of_runs(root)[0]
+    show_rows, show_log = metrics is not False, metrics is not True
+    with failures_of("tail"):
+        root = root_of_runs(root)
         waited = wait and follow and _await(root, run)
-        directory = find_run(root, run)
+        directory = find_run(root, run).directory
         with (
             closing(RowsTail(directory, keys or [])) as rows,
             closing(LogTail(directory, TRAINING_LOG)) as log,
         ):
-            show_rows, show_log = metrics is not False, metrics is not True
             if show_log and not waited:
                 for line in log.last(lines):
                     printer.line(line)
             if show_rows and not waited:
                 for row in rows.last(lines):
                     printer.row(row)
-                if rows.keys and unknown(keys or [], rows.keys):
-                    _hint(unknown(keys or [], rows.all_keys()))
+                if rows.keys and missing(keys or [], rows.keys):
+                    _hint(missing(keys or [], rows.all_keys()))
             if follow:
                 shown = (rows if show_rows else None, log if show_log else None)
                 _follow(directory, printer, *shown, wait=wait)
             for line in log.rest():
                 printer.line(line)
             printer.flush()
-    except OSError as exc:
-        if isinstance(exc, BrokenPipeError):
-            raise
-        stop("tail", str(exc))
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-    if keys and show_rows and unknown(keys, rows.keys):
+    if keys and show_rows and missing(keys, rows.keys):
         raise typer.Exit(1)
 
 
 def _await(root: str, run: str) -> bool:
-    """Wait until a run is there; tells whether that took any waiting."""
+    """Wait until there is a run; return whether that took any waiting."""
     waited = False
-    while True:
-        for place in (os.path.join(root, run), os.path.abspath(run)):
-            found = diagnose(place)
-            if found is not None and found.record is not None:
-                return waited
+    while (found := locate(root, run)) is None or found.record is None:
         if not waited:
             typer.echo(f"keisei tail: waiting for run {quoted(run)} under {quoted(root)}", err=True)
             waited = True
-        sleep(_LOOK)
+        sleep(_INTERVAL)
+    return waited
 
 
 def _hint(problem: str | None) -> None:
@@ -117,8 +111,8 @@ def _hint(problem: str | None) -> None:
 def _follow(
     directory: str, printer: _Printer, rows: RowsTail | None, log: LogTail | None, *, wait: bool
 ) -> None:
-    """Show what comes until the run has ended; with ``wait``, until the end of time."""
-    told, lived = None, False
+    """Show what comes until the run has ended; with ``wait``, for ever."""
+    shown, lived = None, False
     for state in _states(directory):
         live = state in ("running", "elsewhere")
         restarts = log.restarts if log is not None else 0
@@ -131,34 +125,34 @@ def _follow(
             if log.restarts > restarts:
                 printer.note(f"{TRAINING_LOG} was cut or replaced: it is shown from its start")
         printer.flush()
-        if lived and not live:  # one look more, for the line that is logged after the end
+        if lived and not live:  # once more, for the line that is logged after the end
             lived = False
             continue
         lived = live
         if not (live or wait or state in _ENDS):
-            raise OSError(f"the end of {quoted(directory, 300)} cannot be seen: {state}")
-        if not live and state != told:
+            raise OSError(f"{quoted(directory, 300)} cannot be followed to its end: {state}")
+        if not live and state != shown:
             printer.end(os.path.basename(directory), state, waits=wait)
         if not live and not wait:
             return
-        told = state
+        shown = state
 
 
 def _states(directory: str) -> Iterator[str]:
-    """Give the state of a run, again and again; it is of before the look that follows."""
-    state, record, asked = "", None, 0.0
+    """Yield the state of a run at each poll; it is older than what the caller reads next."""
+    state, version, checked = "", None, 0.0
     while True:
-        found = _changed(os.path.join(directory, RECORD_FILE))
-        if found != record or monotonic() - asked >= _ASK:
-            run = diagnose(directory)
+        found = _version(os.path.join(directory, RECORD_FILE))
+        if found != version or monotonic() - checked >= _OWNER_INTERVAL:
+            run = find_at(directory)
             if run is None:
-                raise FileNotFoundError(f"the run has gone: {quoted(directory, 300)}")
-            state, record, asked = run.state, found, monotonic()
+                raise FileNotFoundError(f"run {quoted(directory, 300)} has just been removed")
+            state, version, checked = run.state, found, monotonic()
         yield state
-        sleep(_LOOK)
+        sleep(_INTERVAL)
 
 
-def _changed(path: str) -> tuple[int, int] | None:
+def _version(path: str) -> tuple[int, int] | None:
     try:
         found = os.stat(path)
     except FileNotFoundError:
@@ -167,7 +161,7 @@ def _changed(path: str) -> tuple[int, int] | None:
 
 
 class _Printer:
-    """Prints rows and lines: what one look brings is held back until `flush`, or until it is due.
+    """Prints rows and lines; what one poll brings is held back until `flush`, or until it is due.
 
     Args:
         as_json: whether to print JSON, which leaves nothing out.
@@ -176,16 +170,16 @@ class _Printer:
     def __init__(self, as_json: bool) -> None:
         self._as_json = as_json
         self._console = Console(highlight=False, soft_wrap=True)
-        self._rows: deque[Shown] = deque(maxlen=_MOST_ROWS)
+        self._rows: deque[ShownRow] = deque(maxlen=_MOST_ROWS)
         self._lines: deque[str] = deque(maxlen=_MOST_LINES)
         self._row_count = self._line_count = 0
-        self._due = monotonic() + _LOOK
+        self._due = monotonic() + _INTERVAL
         self._attempt: int | None = None
         self._width = 0
         self._keys: dict[str, str] = {}
 
-    def new_row(self, row: Shown) -> None:
-        """Take a row that has come."""
+    def new_row(self, row: ShownRow) -> None:
+        """Hold back a new row, or print it."""
         if self._as_json:
             self.row(row)
             return
@@ -195,7 +189,7 @@ class _Printer:
             self.flush()
 
     def new_line(self, line: str) -> None:
-        """Take a line that has come."""
+        """Hold back a new line of the log, or print it."""
         if self._as_json:
             self.line(line)
             return
@@ -205,7 +199,7 @@ class _Printer:
             self.flush()
 
     def flush(self) -> None:
-        """Print what is held back: all of few rows, and the last one of many."""
+        """Print what is held back: a few rows, or the last one of many."""
         many = self._row_count > _MOST_ROWS
         for row in list(self._rows)[-1:] if many else self._rows:
             self.row(row, self._row_count - 1 if many else 0)
@@ -216,10 +210,10 @@ class _Printer:
         self._rows.clear()
         self._lines.clear()
         self._row_count = self._line_count = 0
-        self._due = monotonic() + _LOOK
+        self._due = monotonic() + _INTERVAL
         sys.stdout.flush()
 
-    def row(self, row: Shown, left_out: int = 0) -> None:
+    def row(self, row: ShownRow, left_out: int = 0) -> None:
         """Print a row.
 
         Args:
@@ -237,7 +231,7 @@ class _Printer:
         head = f"row {row.seq}" if row.step is None else f"step {_step(row.step)}"
         self._width = max(self._width, len(head))
         note = f"  ({left_out:,} {'row' if left_out == 1 else 'rows'} before left out)"
-        parts = [f"{self._key(key)}={number(value)}" for key, value in row.values.items()]
+        parts = [f"{self._key(key)}={short_number(value)}" for key, value in row.values.items()]
         text = self._fitting(parts, len(note) if left_out else 0)
         self._print(
             Text.assemble(
@@ -254,7 +248,7 @@ class _Printer:
             self._print(Text.assemble(("log  ", "bold"), plain(line, self._console), style="cyan"))
 
     def note(self, text: str) -> None:
-        """Print something about what is printed."""
+        """Print a remark between rows and lines."""
         if not self._as_json:
             self._print(Text(f"-- {plain(text, self._console)}", "dim"))
 
@@ -270,17 +264,17 @@ class _Printer:
     def _key(self, key: str) -> str:
         found = self._keys.get(key)
         if found is None:
-            found = self._keys[key] = shortened(key, _KEY, self._console)
+            found = self._keys[key] = shorten(key, _KEY, self._console)
         return found
 
     def _fitting(self, parts: list[str], reserved: int) -> str:
-        """Join the parts that fit into the terminal's width, and say how many do not."""
-        room = self._console.width - self._width - reserved if self._console.is_terminal else None
+        """Join the parts that fit into the terminal's width, and count those that do not."""
+        width = self._console.width - self._width - reserved if self._console.is_terminal else None
         text, used = "", 0
         for i, part in enumerate(parts):
             used += 2 + cell_len(part)
             last = i == len(parts) - 1
-            if room is not None and used > room - (0 if last else len(f"  +{len(parts)} more")):
+            if width is not None and used > width - (0 if last else len(f"  +{len(parts)} more")):
                 return f"{text}  +{len(parts) - i} more"
             text += f"  {part}"
         return text
@@ -294,11 +288,11 @@ class _Printer:
 
 
 def _step(step: int) -> str:
-    return str(step) if abs(step) < 10**18 else number(step)
+    return str(step) if abs(step) < 10**18 else short_number(step)
 
 
 def _valid(value: float | None) -> float | str | None:
-    """Give a number as JSON can hold it: what is not finite, or too large to be, is a string."""
+    """Return a number as JSON can hold it: one that is not finite as a float is a string."""
     if value is None or math.isfinite(found := as_float(value)):
         return value
     return {math.inf: "Infinity", -math.inf: "-Infinity"}.get(found, "NaN")

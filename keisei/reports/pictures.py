@@ -1,4 +1,4 @@
-"""Pictures of metrics, drawn by matplotlib without a display and without its global state."""
+"""Draw metrics to a picture with matplotlib, without a display and without its global state."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from keisei._io import files
 from keisei.errors import MissingExtraError, quoted
-from keisei.reports.charts import Panel, labels, limits
+from keisei.reports.panels import Panel, labels, limits
 
 COLUMNS = 1000  # points of a panel's width, to which lines are thinned
 _KINDS = {".png": "png", ".svg": "svg"}
@@ -45,14 +45,14 @@ _STYLE: dict[Any, Any] = {
 
 
 def check_picture(path: str) -> str:
-    """Check that a picture can be written, and give its kind, before anything is read for it.
+    """Check that a picture can be written, and return its kind; nothing is drawn yet.
 
     Args:
         path: the picture's file.
 
     Raises:
-        ValueError: the name says no kind of picture that can be drawn.
-        OSError: the directory is not there, or something else than such a picture stands there.
+        ValueError: the name does not end in `.png` or `.svg`.
+        OSError: the directory is missing, or the file exists and is not such a picture.
         MissingExtraError: matplotlib is not installed.
     """
     kind = _KINDS.get(os.path.splitext(path)[1].lower())
@@ -62,12 +62,14 @@ def check_picture(path: str) -> str:
         raise FileNotFoundError(f"there is no directory for {quoted(path, 300)}")
     if os.path.exists(path):
         if not os.path.isfile(path):
-            raise OSError(f"{quoted(path, 300)} is no file")
+            raise OSError(f"{quoted(path, 300)} is not a file")
         with open(path, "rb") as file:
             start = file.read(1024)
         there = start.startswith(b"\x89PNG\r\n\x1a\n") if kind == "png" else b"<svg" in start
         if start and not there:
-            raise FileExistsError(f"{quoted(path, 300)} is no {kind.upper()}: it is left as it is")
+            raise FileExistsError(
+                f"{quoted(path, 300)} is not a {kind.upper()}: it is left as it is"
+            )
     try:
         import matplotlib  # noqa: F401
     except ImportError as exc:
@@ -89,7 +91,7 @@ def draw_picture(
         log: whether y is logarithmic.
 
     Raises:
-        OSError: it cannot be written; what stood there is as it was.
+        OSError: it cannot be written; an old picture is as it was.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -120,10 +122,10 @@ def draw_picture(
 
 
 def _draw_panel(ax: Any, panel: Panel, named: dict[str, Any], *, log: bool) -> None:
-    """Draw a panel into matplotlib's axes, and put its lines under their names."""
+    """Draw a panel into matplotlib's axes, and add its lines to those that are named."""
     from matplotlib.ticker import FuncFormatter
 
-    formatter: Any = FuncFormatter(lambda value, place: labels([value])[0])
+    formatter: Any = FuncFormatter(lambda value, position: labels([value])[0])
     formatter.format_ticks = lambda values: labels(values) if len(values) else []
     ax.set_title(panel.title)
     ax.xaxis.set_major_formatter(formatter)
@@ -156,7 +158,7 @@ def _draw_panel(ax: Any, panel: Panel, named: dict[str, Any], *, log: bool) -> N
     if panel.notes:
         note = "\n".join(panel.notes)
         box = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1.5}
-        place = {"transform": ax.transAxes, "ha": "right", "va": "top", "bbox": box}
-        ax.text(0.99, 0.98, note, fontsize=7.5, color="#a04000", **place)
+        where = {"transform": ax.transAxes, "ha": "right", "va": "top", "bbox": box}
+        ax.text(0.99, 0.98, note, fontsize=7.5, color="#a04000", **where)
     if not drawn:
         ax.text(0.5, 0.5, "nothing to draw", transform=ax.transAxes, ha="center", color="#888888")

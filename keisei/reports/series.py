@@ -1,4 +1,4 @@
-"""The series of metrics, read to be drawn: thinned as they come, their extremes kept."""
+"""Read the series of metrics to draw them: thinned as they come, their extremes kept."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from keisei.journal.records import as_float
 Axis = Literal["step", "time", "row"]
 
 _LARGEST = 1e300  # beyond it, differences overflow
-_BATCH = 1 << 16  # rows between two looks at what has come
+_BATCH = 1 << 16  # rows between two reports of the progress
 _LIMIT, _COLUMNS = 1 << 18, 1 << 13  # so many points are thinned to the extremes of so many columns
 
 
@@ -50,13 +50,13 @@ class Points:
         for start, end in _columns(self.xs, columns):
             part = self.ys[start:end]
             least, greatest = part.index(min(part)), part.index(max(part))
-            for place in sorted({0, least, greatest, len(part) - 1}):
-                xs.append(self.xs[start + place])
-                ys.append(part[place])
+            for index in sorted({0, least, greatest, len(part) - 1}):
+                xs.append(self.xs[start + index])
+                ys.append(part[index])
         self.xs, self.ys = xs, ys
 
     def segments(self) -> Iterator[tuple[array[float], array[float]]]:
-        """Give the stretches without a gap, in order of x."""
+        """Yield the stretches without a gap, in order of x."""
         start = 0
         for gap in self.gaps:
             end = bisect_left(self.xs, gap, start)
@@ -68,7 +68,7 @@ class Points:
 
 
 def _columns(xs: array[float], columns: int) -> Iterator[tuple[int, int]]:
-    """Give start and end of what falls into each column that is not empty; xs are sorted."""
+    """Yield start and end of the points in each column that is not empty; xs are sorted."""
     low, width = xs[0], (xs[-1] - xs[0]) / columns
     start = 0
     while start < len(xs):
@@ -87,7 +87,7 @@ class Series:
         points: its values.
         smooth: the same, smoothed; ``None`` where that is not asked for.
         left_out: how many values cannot be drawn, by what they are.
-        new_xs: what has come and is not yet among the points.
+        new_xs: what is read and is not yet among the points.
         new_ys: the values of that.
     """
 
@@ -103,7 +103,7 @@ class Series:
     _share: float = 0.0
 
     def settle(self) -> None:
-        """Take what was put into `new_xs` and `new_ys`."""
+        """Move what is in `new_xs` and `new_ys` to the points."""
         if not self.new_xs:
             return
         self.rows += len(self.new_xs)
@@ -113,9 +113,9 @@ class Series:
             ys = array("d", map(as_float, self.new_ys))
         low = 0.0 if self.log else -_LARGEST
         if not (all(map(math.isfinite, ys)) and low < min(ys) and max(ys) < _LARGEST):
-            whats = list(map(self._what, ys))
-            self.left_out.update(what for what in whats if what is not None)
-            drawn = (y if what is None else math.nan for y, what in zip(ys, whats, strict=True))
+            flaws = list(map(self._flaw, ys))
+            self.left_out.update(flaw for flaw in flaws if flaw is not None)
+            drawn = (y if flaw is None else math.nan for y, flaw in zip(ys, flaws, strict=True))
             ys = array("d", drawn)
         self._extend(self.points, ys)
         if self.weight:
@@ -139,15 +139,15 @@ class Series:
             points.thin(_COLUMNS)
 
     def _smoothed(self, y: float) -> float:
-        """Give the mean of all so far, each earlier one weighing less by the same factor."""
+        """Return the mean of all so far, each earlier one weighing less by the same factor."""
         if not math.isfinite(y):
             return y
         self._share = self.weight * self._share + 1 - self.weight
         self._mean += (1 - self.weight) / self._share * (y - self._mean)
         return self._mean
 
-    def _what(self, y: float) -> str | None:
-        """Say why a value cannot be drawn; ``None`` where it can."""
+    def _flaw(self, y: float) -> str | None:
+        """Return why a value cannot be drawn; ``None`` where it can."""
         if -_LARGEST < y < _LARGEST:
             return "not above 0" if self.log and y <= 0 else None
         return "NaN" if math.isnan(y) else "infinite" if math.isinf(y) else "too large"
@@ -159,7 +159,7 @@ class Series:
 
 
 def keys_of(directory: str) -> list[str]:
-    """Give the names of all metrics of a run, in the order in which they came."""
+    """Return the names of all metrics of a run, in the order in which they came."""
     keys: dict[str, None] = {}
     for attempt in read_run(directory).attempts():
         with AttemptReader(directory, attempt) as reader:
@@ -168,7 +168,7 @@ def keys_of(directory: str) -> list[str]:
 
 
 def has_steps(directory: str) -> bool:
-    """Tell whether any row of a run has a step."""
+    """Return whether any row of a run has a step."""
     for attempt in read_run(directory).attempts():
         with AttemptReader(directory, attempt) as reader:
             if reader.first_step() < math.inf:
@@ -185,12 +185,12 @@ def read_series(
     weight: float = 0.0,
     log: bool = False,
 ) -> dict[str, Series]:
-    """Read the series of a run, merged over its attempts, without what is superseded.
+    """Return the series of a run, merged over its attempts, without what is superseded.
 
     Args:
         directory: the run's directory.
         wanted: names of metrics.
-        axis: what x is: the training step (a row without one stands at the step before it), the
+        axis: what x is: the training step (a row without one takes the step before it), the
             time since the first row in seconds, or the row's number.
         progress: called now and then with the number of rows read so far.
         weight: how much of the smoothed value stays at each row, under 1; 0 does not smooth.
@@ -219,12 +219,12 @@ def read_series(
             x = row
         row += 1
         if -_LARGEST < x < _LARGEST:
-            for place, one in shapes[keys]:
+            for index, one in shapes[keys]:
                 one.new_xs.append(x)
-                one.new_ys.append(raw[place])  # type: ignore[arg-type]
+                one.new_ys.append(raw[index])  # type: ignore[arg-type]
         else:
             for _, one in shapes[keys]:
-                one.left_out["without a place"] += 1
+                one.left_out["without an x"] += 1
     for one in series.values():
         one.settle()
     return series

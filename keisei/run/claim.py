@@ -20,6 +20,7 @@ from keisei.errors import DirectorySetupError, quoted
 from keisei.journal.format import attempt_of
 from keisei.redaction import clean
 from keisei.run import names, session_file
+from keisei.run.find import absolute_path, owner_state, root_of_runs
 from keisei.run.layout import (
     CONFIG_FILE,
     EVALUATION_LOG,
@@ -33,8 +34,6 @@ from keisei.run.log_lines import end_line
 from keisei.run.rebuild import rebuilt_record, salvaged_owner
 from keisei.run.session_file import Owner, SessionRecord
 from keisei.run.status import FinalStatus
-
-DEFAULT_ROOT = "runs"
 
 # The attempts that live in this process: a record that says so of another one could not be ended.
 _here: set[tuple[str, int]] = set()
@@ -176,14 +175,14 @@ def _log(paths: RunPaths, line: str) -> None:
 
 def _claim_or_fall_back(config: AppConfig, run_name: str, session_id: str) -> OwnedRun:
     logging_config = config.logging
-    root = os.environ.get("KEISEI_LOG_DIR") or logging_config.log_dir or DEFAULT_ROOT
     models = os.environ.get("KEISEI_MODEL_DIR") or logging_config.model_dir
     try:
-        model_root = _absolute(models) if models else None
-        return _claim(config, _absolute(root), model_root, run_name, session_id)
+        root = root_of_runs(configured=logging_config.log_dir)
+        model_root = absolute_path(models) if models else None
+        return _claim(config, root, model_root, run_name, session_id)
     except OSError as exc:
         reason = exc.strerror or str(exc)
-        failed = str(exc.filename or root)
+        failed = str(exc.filename or run_name)
         if logging_config.fallback_dir is None:
             raise DirectorySetupError(
                 f"cannot set up the directories of run {run_name}: {quoted(failed, 300)}: "
@@ -200,7 +199,7 @@ def _claim_or_fall_back(config: AppConfig, run_name: str, session_id: str) -> Ow
         quoted(str(fallback), 300),
     )
     try:
-        owned = _claim(config, _absolute(fallback), None, run_name, session_id)
+        owned = _claim(config, absolute_path(fallback), None, run_name, session_id)
     except OSError as exc:
         raise DirectorySetupError(
             f"cannot set up the directories of run {run_name}: {quoted(failed, 300)}: {reason}; "
@@ -215,17 +214,6 @@ def shown(exc: Exception) -> Exception:
     if isinstance(exc, OSError) and exc.filename is not None:
         return OSError(exc.errno, exc.strerror, clean(exc.filename))
     return exc
-
-
-def _absolute(path: str | os.PathLike[str]) -> str:
-    text = os.fspath(path)
-    try:
-        legal = b"\0" not in os.fsencode(text)
-    except UnicodeEncodeError:
-        legal = False
-    if not legal:
-        raise OSError(errno.EINVAL, "no path can hold one of its characters", text)
-    return os.path.abspath(os.path.expanduser(text))
 
 
 def _claim(
@@ -296,7 +284,7 @@ def _lives(record: SessionRecord) -> bool:
     owner = record.owner
     if owner == _owner(os.getpid()):
         return (record.session_id, record.attempt) in _here
-    return process.lives(owner.host, owner.pid, owner.process_start)
+    return owner_state(owner) != "died"
 
 
 def _read_record(directory: files.OpenDirectory, paths: RunPaths) -> SessionRecord | None:
@@ -308,7 +296,7 @@ def _read_record(directory: files.OpenDirectory, paths: RunPaths) -> SessionReco
         return record
     if text is not None:
         owner = salvaged_owner(text)
-        if owner is not None and process.lives(owner.host, owner.pid, owner.process_start):
+        if owner is not None and owner_state(owner) != "died":
             raise session_file.in_use(name, owner, paths.run_artifact_dir)
         kept = directory.set_aside(RECORD_FILE, "corrupt")
         where = quoted(os.path.join(directory.path, kept), 300)

@@ -140,7 +140,7 @@ def test_a_corrupt_record_is_kept_and_rebuilt_with_the_true_end(ward: Ward) -> N
     torn = ["", "{", '{"session_id": "01']
     for text in torn:
         (run / "session.json").write_text(text)
-        assert ward.doctor().findings() == [("record", "session.json", "repairable")]
+        assert ward.doctor().findings() == [("session file", "session.json", "repairable")]
         told = ward.doctor("--fix")
         assert (told.code, told.states) == (0, {"r": "completed"})
         rebuilt = ward.record()
@@ -189,7 +189,7 @@ def test_a_corrupt_record_whose_owner_still_stands_there_and_lives_is_left_alone
     before = snapshot(ward.root)
     told = ward.doctor("--fix")
     assert (told.code, told.states) == (1, {"living": "corrupt"})
-    assert told.findings("living") == [("record", "session.json", "problem")]
+    assert told.findings("living") == [("session file", "session.json", "problem")]
     assert snapshot(ward.root) == before
     living.finalize_session()
     assert ward.doctor().code == 0
@@ -212,8 +212,8 @@ def test_a_lost_record_is_rebuilt_where_the_log_has_a_start(ward: Ward) -> None:
         before = snapshot(ward.root)
         told = ward.doctor("--fix")
         assert told.code == 1
-        assert told.findings() == [("record", "session.json", "problem")]
-        assert told.findings("never") == [("record", "session.json", "problem")]
+        assert told.findings() == [("session file", "session.json", "problem")]
+        assert told.findings("never") == [("session file", "session.json", "problem")]
         assert snapshot(ward.root) == before
 
 
@@ -319,8 +319,9 @@ def test_a_second_repair_changes_nothing_and_none_ever_deletes(ward: Ward) -> No
     before = contents(ward.root) - {(ward.root / "dead" / "session.json").read_bytes()}
 
     told = ward.doctor("--fix")
-    assert told.states == dict.fromkeys(("dead", "torn", "lost"), "failed") | {"bare": "no record"}
-    assert told.findings("bare") == [("record", "session.json", "problem")]
+    repaired = dict.fromkeys(("dead", "torn", "lost"), "failed")
+    assert told.states == repaired | {"bare": "no session file"}
+    assert told.findings("bare") == [("session file", "session.json", "problem")]
     assert [name for name, run in told.runs.items() if run["needs_attention"]] == ["bare"]
     after = contents(ward.root)
     assert [text for text in before if not any(now.startswith(text) for now in after)] == []

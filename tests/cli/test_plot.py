@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 from keisei import SessionManager
 from keisei.cli import plot as _plot  # noqa: F401 - registers the command
 from keisei.cli.program import app
-from keisei.reports.charts import labels, ticks
+from keisei.reports.panels import labels, ticks
 from keisei.reports.series import Points, keys_of, read_series
 from tests.conftest import MakeConfig
 
@@ -199,7 +199,7 @@ def test_hostile_names_never_reach_the_terminal_raw(log: Log) -> None:
     assert "xx…xx" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
     missing = plot("r", HOSTILE + "!")
-    assert (missing.exit_code, missing.stderr.count("\n")) == (1, 1)
+    assert (missing.exit_code, missing.stderr.count("\n")) == (2, 1)
     assert not set("\x1b\u202e") & set(missing.stderr)
 
 
@@ -215,22 +215,22 @@ def test_hostile_names_never_reach_the_terminal_raw(log: Log) -> None:
         (["r", "-o", "x.jpg"], "'x.jpg': a picture's name ends in .png or .svg"),
         (["r", "-o", "x"], "'x': a picture's name ends in .png or .svg"),
         (["r", "-o", "nowhere/x.png"], "there is no directory for 'nowhere/x.png'"),
-        (["r", "-o", "dir.png"], "'dir.png' is no file"),
-        (["r", "-o", "text.png"], "'text.png' is no PNG: it is left as it is"),
-        (["r", "-o", "text.svg"], "'text.svg' is no SVG: it is left as it is"),
+        (["r", "-o", "dir.png"], "'dir.png' is not a file"),
+        (["r", "-o", "text.png"], "'text.png' is not a PNG: it is left as it is"),
+        (["r", "-o", "text.svg"], "'text.svg' is not a SVG: it is left as it is"),
     ],
 )
 def test_what_cannot_be_drawn_is_said_in_one_line(
     log: Log, tmp_path: Path, arguments: list[str], said: str
 ) -> None:
-    """On stderr, with exit status 1, and whatever stands there stays as it is."""
+    """On stderr, with exit status 2, and whatever stands there stays as it is."""
     log("r", line(range(3)))
     log("empty", [])
     (tmp_path / "dir.png").mkdir()
     for name in ("text.png", "text.svg"):
         (tmp_path / name).write_text("my notes")
     done = plot(*arguments)
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert done.stdout == ""
     assert done.stderr.startswith("keisei plot: ")
     assert said in done.stderr
@@ -252,7 +252,7 @@ def test_a_picture_that_fails_leaves_the_old_one(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         done = plot("r", "--log-y", "-o", "x.png")
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert "No space left on device" in done.stderr
     assert (tmp_path / "x.png").read_bytes() == old
     assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "runs", "x.png"]
@@ -295,7 +295,7 @@ def test_a_row_without_a_step_stands_at_the_step_before_it(log: Log) -> None:
     run = log("r", [({"a": 1.0}, None), ({"a": 2.0}, 7), ({"a": 3.0}, None), ({"a": 4.0}, 9)])
     (series,) = read_series(str(run), ["a"], "step", lambda rows: None).values()
     assert (list(series.points.xs), list(series.points.ys)) == ([7, 7, 9], [2, 3, 4])
-    assert series.note == "1 without a place"
+    assert series.note == "1 without an x"
     (series,) = read_series(str(run), ["a"], "row", lambda rows: None).values()
     assert list(series.points.xs) == [0, 1, 2, 3]
 
@@ -405,6 +405,6 @@ def test_without_matplotlib_the_extra_is_named(log: Log, monkeypatch: pytest.Mon
     log("r", line(range(3)))
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     done = plot("r", "-o", "x.png")
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert done.stderr == 'keisei plot: a picture needs matplotlib: pip install "keisei[plot]"\n'
     assert plot("r").exit_code == 0

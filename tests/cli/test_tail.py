@@ -22,8 +22,8 @@ from typer.testing import CliRunner, Result
 
 from keisei import SessionManager
 from keisei.cli import tail as _tail  # noqa: F401 - registers the command
-from keisei.cli.following import LogTail, RowsTail
 from keisei.cli.program import app
+from keisei.cli.tail_reader import LogTail, RowsTail
 from tests.conftest import MakeConfig
 from tests.support.ward import Ward
 
@@ -171,7 +171,7 @@ def test_a_metric_that_there_is_not_is_said(lived: Path) -> None:
 def test_a_run_that_there_is_not_is_said(lived: Path) -> None:
     """In one line, with what there is."""
     done = tail("q")
-    assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert "There is 'r'." in done.stderr
     assert tail(str(lived), "-n", "1").stdout.endswith("step 9  eval/score=9\n")
 
@@ -442,7 +442,7 @@ def test_a_run_that_is_removed_is_said(session: Session, follow: Callable[..., F
         follower.until("session started")
         shutil.rmtree(run.run_artifact_dir)
         code, error = follower.end()
-    assert code == 1
+    assert code == 2
     assert error.startswith("keisei tail: ")
     assert error.count("\n") == 1
 

@@ -103,7 +103,7 @@ class Ward:
     def doctor(self, *arguments: str) -> Told:
         """Ask the doctor."""
         done = CliRunner().invoke(app, ["doctor", "--root", str(self.root), "--json", *arguments])
-        assert done.exit_code in (0, 1), done.exception
+        assert done.exit_code in (0, 1), done.output
         return Told(done.exit_code, json.loads(done.stdout))
 
     def said(self, *arguments: str) -> tuple[int, str, str]:

@@ -1,53 +1,20 @@
-"""Charts of text: lines of braille dots, or of marks where those cannot be told apart or shown."""
+"""Draw metrics as text: lines of braille dots, or of marks where dots cannot be shown."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from rich.cells import cell_len
 from rich.text import Text
 
-from keisei.reports.series import Points
+from keisei.reports.panels import Line, Panel, labels, limits, ticks
 
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 _FRAMES = {True: ("│", "┤", "─", "┬", "└"), False: ("|", "+", "-", "+", "+")}
 _MARKS = "*o+x#@"
 COLOURS = ("cyan", "magenta", "yellow", "green", "red", "blue")
-_UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
-
-
-class Line(NamedTuple):
-    """A line to be drawn.
-
-    Attributes:
-        name: what the legend calls it.
-        points: its points.
-        colour: the number of its colour.
-        pale: whether it stands behind another one.
-    """
-
-    name: str
-    points: Points
-    colour: int = 0
-    pale: bool = False
-
-
-@dataclass
-class Panel:
-    """One metric, drawn.
-
-    Attributes:
-        title: its name, printable.
-        lines: its lines, the first ones behind the others.
-        notes: what is not drawn.
-    """
-
-    title: str
-    lines: list[Line] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
 
 class Look(NamedTuple):
@@ -69,7 +36,7 @@ class Look(NamedTuple):
 
 
 def chart(panel: Panel, look: Look) -> list[Text]:
-    """Draw a panel as lines of text, each of the chart's width."""
+    """Return a panel drawn as lines of text, each of the chart's width."""
     lines = [line for line in panel.lines if line.points.xs]
     head = Text(panel.title, "bold")
     if not lines:
@@ -94,10 +61,10 @@ def chart(panel: Panel, look: Look) -> list[Text]:
     foot, names = [dash] * inner, " " * (inner + 8)
     x_ticks = ticks(*xs, max(2, inner // 14))
     for tick, label in zip(x_ticks, labels(x_ticks), strict=True):
-        place = round((tick - xs[0]) / (xs[1] - xs[0]) * (inner - 1))
-        left = max(0, min(place - len(label) // 2, inner - len(label)))
+        column = round((tick - xs[0]) / (xs[1] - xs[0]) * (inner - 1))
+        left = max(0, min(column - len(label) // 2, inner - len(label)))
         if not names[max(0, left - 1) : left + len(label) + 1].strip():
-            foot[place] = below
+            foot[column] = below
             names = names[:left] + label + names[left + len(label) :]
     drawn.append(Text(" " * gutter + corner + "".join(foot), "dim"))
     drawn.append(Text(" " * (gutter + 1) + names[:inner], "dim"))
@@ -105,7 +72,7 @@ def chart(panel: Panel, look: Look) -> list[Text]:
 
 
 def legend(lines: Sequence[Line], look: Look) -> Text:
-    """Say which line is which."""
+    """Return text that says which line is which."""
     text, marks = Text(), _marks(lines, look)
     for line in lines:
         sample = ("━━" if look.unicode else "--") if marks is None else marks[id(line)]
@@ -119,7 +86,7 @@ def _style(line: Line) -> str:
 
 
 def _marks(lines: Sequence[Line], look: Look) -> dict[int, str] | None:
-    """Give each line its mark, where dots would not do."""
+    """Return the mark of each line, where dots would not do."""
     if look.unicode and (look.colour or len(lines) == 1):
         return None
     return {id(line): "." if line.pale else _MARKS[line.colour % len(_MARKS)] for line in lines}
@@ -181,25 +148,6 @@ def _between(start: tuple[int, int], end: tuple[int, int]) -> list[tuple[int, in
     ]
 
 
-def limits(values: Sequence[float]) -> tuple[float, float]:
-    """Give a range that holds all, and is not empty."""
-    low, high = min(values), max(values)
-    largest = max(abs(low), abs(high))
-    if high - low <= max(largest * 1e-12, 1e-290):
-        spread = largest * 0.1 if largest > 1e-290 else 1.0
-        return low - spread, high + spread
-    return low, high
-
-
-def ticks(low: float, high: float, most: int) -> list[float]:
-    """Give round numbers in a range, about so many at most, and two at least."""
-    raw = (high - low) / most
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(power * f for f in (1, 2, 5, 10) if power * f >= raw * 0.999)
-    found = [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
-    return found if len(found) > 1 else [low, high]
-
-
 def _log_ticks(low: float, high: float) -> list[float]:
     decades = list(range(math.ceil(low), math.floor(high) + 1))
     if len(decades) > 1:
@@ -207,21 +155,8 @@ def _log_ticks(low: float, high: float) -> list[float]:
     return [math.log10(tick) for tick in ticks(10**low, 10**high, 4) if tick > 0]
 
 
-def labels(values: Sequence[float]) -> list[str]:
-    """Give numbers as short text that tells them apart."""
-    most = max(map(abs, values))
-    unit, name = next(((u, n) for u, n in _UNITS if u <= most >= 1e4), (1.0, ""))
-    kind = "f" if 1e-3 <= most < 1e15 or not most else "g"
-    for digits in range(13):
-        found = [f"{value / unit:.{digits}{kind}}" for value in values]
-        near = (abs(float(t) * unit - v) for t, v in zip(found, values, strict=True))
-        if len(set(found)) == len(found) and max(near) <= most / 1000:
-            break
-    return [text + name if float(text) else "0" for text in found]
-
-
 def _wide(text: Text, look: Look) -> Text:
-    """Give text of exactly the chart's width."""
+    """Return text of exactly the chart's width."""
     text.truncate(look.width, overflow="ellipsis" if look.unicode else "crop")
     text.append(" " * (look.width - cell_len(text.plain)))
     return text

@@ -1,4 +1,4 @@
-"""Metrics by name or pattern, and how their names and numbers are shown."""
+"""Select metrics by name or pattern, and format their names and numbers."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from keisei.errors import quoted
 from keisei.journal.records import as_float
 
 
-def places_of(wanted: Sequence[str], keys: Sequence[str]) -> list[int]:
-    """Give the places of the metrics that are wanted, in their order; all where nothing is.
+def select(wanted: Sequence[str], keys: Sequence[str]) -> list[int]:
+    """Return the indices of the keys that are wanted; all where nothing is.
 
     Args:
-        wanted: names, or patterns as the shell has them; a name that is there is no pattern.
+        wanted: names, or patterns as the shell has them; the name of a key is no pattern.
         keys: the names of metrics.
     """
     patterns = [pattern for pattern in wanted if pattern not in keys]
     return [
-        place
-        for place, key in enumerate(keys)
+        index
+        for index, key in enumerate(keys)
         if not wanted or key in wanted or any(fnmatchcase(key, pattern) for pattern in patterns)
     ]
 
 
-def unknown(wanted: Iterable[str], keys: Iterable[str]) -> str | None:
-    """Say which of the wanted metrics there is not, and what there is; ``None`` if all are."""
+def missing(wanted: Iterable[str], keys: Iterable[str]) -> str | None:
+    """Return which of the wanted metrics is missing, and what there is; ``None`` if none is."""
     there = sorted(keys)
     for name in wanted:
-        if not places_of([name], there):
+        if not select([name], there):
             near = difflib.get_close_matches(name, there, 5) or there[:5]
             more = f" and {len(there) - len(near)} more" if len(there) > len(near) else ""
             listed = (
@@ -43,8 +43,8 @@ def unknown(wanted: Iterable[str], keys: Iterable[str]) -> str | None:
     return None
 
 
-def number(value: float) -> str:
-    """Give a number with few significant digits."""
+def short_number(value: float) -> str:
+    """Return a number with few significant digits."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int) and abs(value) < 10**9:
@@ -52,8 +52,8 @@ def number(value: float) -> str:
     return f"{as_float(value):.4g}"
 
 
-def shortened(text: str, width: int, console: Console) -> str:
-    """Give printable text of at most so many columns: what is too long loses its middle.
+def shorten(text: str, width: int, console: Console) -> str:
+    """Return printable text of at most so many columns: what is too long loses its middle.
 
     Args:
         text: anything; what is not printable is escaped.
@@ -70,8 +70,8 @@ def shortened(text: str, width: int, console: Console) -> str:
 
 def _fit(text: str, width: int) -> str:
     used = 0
-    for place, character in enumerate(text):
+    for index, character in enumerate(text):
         used += cell_len(character)
         if used > width:
-            return text[:place]
+            return text[:index]
     return text

@@ -1,4 +1,4 @@
-"""What comes to a run's files: the rows of its journals, and the lines of its training log."""
+"""Read the ends of a run's journals and of its training log, then what is appended to them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from keisei._io.files import OpenDirectory
-from keisei.cli.keys import places_of
+from keisei.cli.metric_names import select
 from keisei.journal.format import file_name
 from keisei.journal.reader import AttemptReader, Value, read_run
 
-_NEAR, _FAR = 1 << 16, 1 << 26  # bytes at a file's end in which the last rows or lines are sought
+_NEAR, _FAR = 1 << 16, 1 << 26  # bytes at a file's end in which the last rows or lines are searched
 _LONGEST = 1 << 16  # bytes of a line; what is longer comes in pieces
 
 
-class Shown(NamedTuple):
-    """A row with the metrics that are wanted of it.
+class ShownRow(NamedTuple):
+    """A row, with those of its metrics that are wanted.
 
     Attributes:
         attempt: the attempt that logged it.
@@ -36,12 +36,12 @@ class Shown(NamedTuple):
 
 
 class RowsTail:
-    """The rows of a run: the last ones, then those that come, one attempt after the other.
+    """Reads the rows of a run: the last ones, then new ones, one attempt after the other.
 
     Args:
         directory: the run's directory.
-        wanted: the metrics to give, by name or pattern; all where empty. Rows without any of them
-            are passed over.
+        wanted: the metrics, by name or pattern; all where empty. Rows without any of them are
+            left out.
 
     Attributes:
         keys: the names of all metrics seen so far.
@@ -52,21 +52,21 @@ class RowsTail:
         self._journals = read_run(directory)
         self._wanted = wanted
         self._reader: AttemptReader | None = None
-        self._places: dict[tuple[str, ...], list[int]] = {}
+        self._selected: dict[tuple[str, ...], list[int]] = {}
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the file."""
         if self._reader is not None:
             self._reader.close()
             self._reader = None
 
-    def last(self, count: int) -> list[Shown]:
-        """Give the last rows, reading no more than the ends of the journals; then go on there.
+    def last(self, count: int) -> list[ShownRow]:
+        """Return the last rows, reading only the ends of the journals; `new` goes on from there.
 
         Args:
             count: how many.
         """
-        found: list[Shown] = []
+        found: list[ShownRow] = []
         for attempt in reversed(self._journals.attempts()):
             reader = AttemptReader(self._journals.directory, attempt)
             try:
@@ -81,19 +81,19 @@ class RowsTail:
         return found
 
     def all_keys(self) -> set[str]:
-        """Look through all journals for the names of metrics."""
+        """Return the names of all metrics, from all journals."""
         for attempt in self._journals.attempts():
             with AttemptReader(self._journals.directory, attempt) as reader:
                 self.keys.update(*reader.shapes())
         return self.keys
 
-    def new(self) -> Iterator[Shown]:
-        """Give the rows that have come since."""
+    def new(self) -> Iterator[ShownRow]:
+        """Yield the rows that have come since."""
         attempts, done = self._journals.attempts(), 0
         if self._reader is not None:
             yield from self._rows(self._reader)
             path = os.path.join(self._journals.directory, file_name(self._reader.attempt))
-            done = self._reader.attempt if _stands(self._reader.fileno(), path) else 0
+            done = self._reader.attempt if _is_current(self._reader.fileno(), path) else 0
         for attempt in attempts:
             if attempt > done:
                 with suppress(FileNotFoundError):
@@ -102,8 +102,8 @@ class RowsTail:
                     self._reader = reader
                     yield from self._rows(reader)
 
-    def _last_of(self, reader: AttemptReader, count: int) -> list[Shown]:
-        size, rows = _NEAR, deque[Shown](maxlen=count)
+    def _last_of(self, reader: AttemptReader, count: int) -> list[ShownRow]:
+        size, rows = _NEAR, deque[ShownRow](maxlen=count)
         while True:
             whole = reader.seek_back(size)
             rows.clear()
@@ -112,22 +112,22 @@ class RowsTail:
                 return list(rows)
             size *= 4
 
-    def _rows(self, reader: AttemptReader) -> Iterator[Shown]:
+    def _rows(self, reader: AttemptReader) -> Iterator[ShownRow]:
         for seq, keys, raw in reader.rows():
-            places = self._places.get(keys)
-            if places is None:
-                places = self._places[keys] = places_of(self._wanted, keys)
+            selected = self._selected.get(keys)
+            if selected is None:
+                selected = self._selected[keys] = select(self._wanted, keys)
                 self.keys.update(keys)
-            if places or not self._wanted:
-                values = {keys[place]: raw[place + 1] for place in places}
-                yield Shown(reader.attempt, seq, raw[0], raw[-1], values)  # type: ignore[arg-type]
+            if selected or not self._wanted:
+                values = {keys[index]: raw[index + 1] for index in selected}
+                yield ShownRow(reader.attempt, seq, raw[0], raw[-1], values)  # type: ignore[arg-type]
 
 
 class LogTail:
-    """The lines of a log: the last ones, then those that come. It may be missing, or replaced.
+    """Reads the lines of a log file: the last ones, then new ones. It may be missing, or replaced.
 
     Args:
-        directory: the directory that it is in.
+        directory: its directory.
         name: its name there.
 
     Attributes:
@@ -142,13 +142,13 @@ class LogTail:
         self.restarts = 0
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the file."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
 
     def last(self, count: int) -> list[str]:
-        """Give the last lines, reading no more than the end of the file; then go on there.
+        """Return the last lines, reading only the end of the file; `new` goes on from there.
 
         Args:
             count: how many.
@@ -165,12 +165,12 @@ class LogTail:
             size *= 4
 
     def new(self) -> Iterator[str]:
-        """Give the lines that have come since."""
+        """Yield the lines that have come since."""
         if self._open():
             assert self._fd is not None
             yield from self._lines()
             cut = os.fstat(self._fd).st_size < self._position
-            if cut or not _stands(self._fd, os.path.join(self._directory, self._name)):
+            if cut or not _is_current(self._fd, os.path.join(self._directory, self._name)):
                 yield from self.rest()
                 self.close()
                 self._position = 0
@@ -179,7 +179,7 @@ class LogTail:
                     yield from self._lines()
 
     def rest(self) -> Iterator[str]:
-        """Give the last line, where it has no newline and none is waited for."""
+        """Yield the last line, where it has no newline and none is waited for."""
         if self._part:
             yield from _pieces(self._part)
             self._part = b""
@@ -208,8 +208,8 @@ def _pieces(line: bytes) -> Iterator[str]:
         yield line[start : start + _LONGEST].decode(errors="replace")
 
 
-def _stands(fd: int, path: str) -> bool:
-    """Tell whether an open file is the one that has its name, or nothing has."""
+def _is_current(fd: int, path: str) -> bool:
+    """Return whether an open file still has its name, or nothing has that name."""
     try:
         return os.path.samestat(os.fstat(fd), os.lstat(path))
     except FileNotFoundError:
