@@ -10,10 +10,10 @@ def main() -> None:
     config: AppConfig = load_config(overrides={"env.seed": 7, "training.total_timesteps": 1000})
     with SessionManager(config) as session:
         session.log_session_info(print, agent_info={"type": "RandomWalk", "name": "walker"})
-        place = sum(random.choice((-1, 1)) for _ in range(config.training.total_timesteps))
-        with open(f"{session.model_dir}/place.txt", "w") as file:
-            file.write(f"{place}\n")
-    print(f"{session.status}: ended at {place}, see {session.run_artifact_dir}")
+        position = sum(random.choice((-1, 1)) for _ in range(config.training.total_timesteps))
+        with open(f"{session.model_dir}/position.txt", "w") as file:
+            file.write(f"{position}\n")
+    print(f"{session.status}: ended at {position}, see {session.run_artifact_dir}")
 
 
 if __name__ == "__main__":

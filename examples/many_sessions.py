@@ -17,7 +17,7 @@ async def train(config: AppConfig, number: int, ends: dict[int, str]) -> None:
     Args:
         config: the config, shared by all sessions.
         number: which session this is.
-        ends: takes the status that it ends with.
+        ends: gets the status that it ends with, by number.
     """
     session = AsyncSessionManager(config, run_name=f"many-{number:02d}")
     try:

@@ -35,7 +35,7 @@ def start(module: str, runs: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def statuses(runs: Path) -> list[str]:
-    """Give how the runs under a root have ended."""
+    """Return how the runs under a root have ended."""
     records = [json.loads(p.read_text(encoding="utf-8")) for p in runs.glob("*/session.json")]
     return sorted(record["status"] for record in records)
 
@@ -89,7 +89,7 @@ Series = dict[str, list[tuple[int | None, float]]]
 
 
 def series(run: Path) -> Series:
-    """Give steps and values by metric from the journal, in 32 bits as TensorBoard has them."""
+    """Return steps and values by metric from the journal, in 32 bits as TensorBoard has them."""
     found: Series = {}
     for row in read_run(run).rows():
         for name, value in row.values.items():
@@ -98,7 +98,7 @@ def series(run: Path) -> Series:
 
 
 def shown_by_tensorboard(run: Path) -> Series:
-    """Give the same from its event files, by TensorBoard's own reader."""
+    """Return the same from its event files, by TensorBoard's own reader."""
     guidance = STORE_EVERYTHING_SIZE_GUIDANCE
     events = EventAccumulator(str(run / "tensorboard"), guidance).Reload()
     return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.scalars.Keys()}

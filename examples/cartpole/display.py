@@ -33,7 +33,7 @@ def table(title: str, rows: Mapping[str, Any]) -> None:
 
 
 def learning_line(returns: Sequence[float]) -> str:
-    """Say how the mean return has changed, given every episode's return in order."""
+    """Return a line on how the mean return has changed, given each episode's return in order."""
     if not returns:
         return "mean return: no episode has ended"
     count = min(100, len(returns))

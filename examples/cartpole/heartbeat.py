@@ -18,7 +18,7 @@ class Heartbeat:
     lags: list[float] = field(default_factory=list)
     """Seconds by which each tick was late."""
     asked: int = 0
-    """Ticks that `longest_since_asked` has told of."""
+    """Ticks that `longest_since_asked` has covered."""
 
     async def run(self) -> None:
         """Tick until cancelled."""
@@ -28,12 +28,12 @@ class Heartbeat:
             self.lags.append(perf_counter() - due)
 
     def longest_since_asked(self) -> float:
-        """Give the longest lag since the last time that this was asked."""
+        """Return the longest lag since the last call, in seconds."""
         new, self.asked = self.lags[self.asked :], len(self.lags)
         return max(new, default=0.0)
 
     def __str__(self) -> str:
-        """Give the median, the 99th percentile and the longest lag."""
+        """Return the median, the 99th percentile and the longest lag, in one line."""
         if not self.lags:
             return "heartbeat: no tick"
         median, p99, longest = 1000 * np.percentile(self.lags, [50, 99, 100])

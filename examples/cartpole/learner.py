@@ -35,7 +35,7 @@ class Epoch:
     """Environment steps per second since the start."""
 
     def __str__(self) -> str:
-        """Give the figures in one line."""
+        """Return the figures in one line."""
         return (
             f"epoch {self.number}: {self.steps} steps, {self.episodes} episodes, "
             f"mean return {self.mean_return:.1f}, entropy {self.entropy:.2f}, "

@@ -18,10 +18,10 @@ logger = logging.getLogger("examples.cartpole")
 def report(
     session: AsyncSessionManager[CartPoleConfig], heartbeat: Heartbeat, epoch: Epoch
 ) -> None:
-    """Show, log and track an epoch. None of it waits: W&B and TensorBoard follow on their own.
+    """Show, log and track an epoch. None of it waits: W&B and TensorBoard follow the journal.
 
     session: must have been entered.
-    heartbeat: tells how long the loop has been held.
+    heartbeat: measures how long the loop has been held.
     epoch: what to report.
     """
     display.line(str(epoch))

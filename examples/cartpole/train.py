@@ -23,10 +23,10 @@ from .rollout import Experience, rollout
 async def train(
     session: AsyncSessionManager[CartPoleConfig], heartbeat: Heartbeat, returns: list[float]
 ) -> None:
-    """Train a policy as the session's config says, and save it as `final_model.npz`.
+    """Train a policy by the session's config, and save it as `final_model.npz`.
 
     session: must have been entered.
-    heartbeat: tells how long the loop has been held.
+    heartbeat: measures how long the loop has been held.
     returns: gets every episode's return, in order and on the way.
     """
     config, settings = session.config, session.config.cartpole
