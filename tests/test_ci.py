@@ -36,8 +36,8 @@ def check(repository: Path, readme: str, fails: str) -> tuple[int, list[str]]:
     for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-q", "-m", "a"]):
         subprocess.run(["git", *command], cwd=repository, check=True)
     environ = {**os.environ, "FAILS": fails}
-    command = [repository / ".ci" / "run"]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+    script = repository / ".ci" / "run"
+    done = subprocess.run([script], env=environ, capture_output=True, text=True, timeout=60)
     return done.returncode, done.stdout.splitlines()
 
 
