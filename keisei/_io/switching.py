@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,6 +16,11 @@ _own = 0.005
 _importing = 0
 _thresholds = (700, 10, 10)
 _NEVER = 1_000_000_000
+
+
+def yield_gil() -> None:
+    """Let another thread have the GIL now, which it would else wait 5 ms for."""
+    time.sleep(0)
 
 
 @contextmanager

@@ -13,7 +13,6 @@ import atexit
 import os
 import sys
 import threading
-import time
 from collections import deque
 from contextlib import suppress
 from datetime import timedelta
@@ -22,6 +21,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from anyio.lowlevel import current_token
 
+from keisei._io.forks import after_in_child
+from keisei._io.switching import yield_gil
 from keisei._text import one_line
 from keisei.config.schema import AppConfig
 from keisei.journal.attempt import AttemptReader
@@ -116,7 +117,7 @@ class Progress:
     def _read(self, reader: AttemptReader) -> None:
         latest: tuple[float, int] | None = None
         for run in reader.runs():
-            time.sleep(0)  # let the loop go on: it would wait 5 ms for the interpreter
+            yield_gil()
             if not run.rows:
                 continue
             moment, *values, step = run.rows[-1]
@@ -358,6 +359,5 @@ def _after_fork() -> None:
     _display = Display()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+after_in_child(_after_fork)
 atexit.register(lambda: _display.end())

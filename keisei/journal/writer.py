@@ -10,6 +10,7 @@ from time import time
 from typing import Literal, get_args
 
 from keisei._io.background_writer import Counters, Lane, OnDurable, Policy
+from keisei._io.forks import after_in_child
 from keisei.errors import JournalError, quoted
 from keisei.journal.file import JournalFile
 from keisei.journal.format import (
@@ -256,5 +257,4 @@ def _after_fork() -> None:
         journal._lane.after_fork()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+after_in_child(_after_fork)

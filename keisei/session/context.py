@@ -7,10 +7,11 @@ was left is marked, and passed over.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+
+from keisei._io.forks import after_in_child
 
 
 class Entered:
@@ -28,8 +29,7 @@ class Entered:
 
 _innermost: ContextVar[Entered | None] = ContextVar("keisei_session", default=None)
 
-if hasattr(os, "register_at_fork"):  # the sessions are the parent's
-    os.register_at_fork(after_in_child=lambda: _innermost.set(None))
+after_in_child(lambda: _innermost.set(None))  # the sessions are the parent's
 
 
 def _open() -> Entered | None:

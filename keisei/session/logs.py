@@ -25,7 +25,9 @@ from anyio.lowlevel import current_token
 
 from keisei._io.background_writer import Lane, OnDurable
 from keisei._io.files import OpenDirectory, append_whole
+from keisei._io.forks import after_in_child
 from keisei._io.loop import calling_soon
+from keisei._io.switching import yield_gil
 from keisei._log import logger
 from keisei._text import one_line
 from keisei.errors import JournalError
@@ -99,7 +101,7 @@ class LogFiles:
                 self._left[item[0]].append(_formatted(item, known))
                 self._counts[item[0]] += 1
                 if number % _BREATH == 0:
-                    time.sleep(0)  # let the loop go on: it would wait 5 ms for the interpreter
+                    yield_gil()
             self._raw.clear()
         error: OSError | None = None
         for name, lines in self._left.items():
@@ -165,9 +167,7 @@ def _clean(text: str, known: Iterable[str]) -> str:
 
 
 _live: weakref.WeakSet[LogHandler] = weakref.WeakSet()
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_live.clear)
+after_in_child(_live.clear)
 
 
 class LogHandler(logging.Handler):
