@@ -1,4 +1,4 @@
-"""For tests: a tracker that keeps everything in memory, and a check for trackers of your own."""
+"""For tests: a tracker that keeps everything in memory, and the check for trackers of your own."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ class MemoryRun(TrackerRun):
     url: str | None = field(default=None, repr=False)  # it may hold a secret
 
     def __post_init__(self) -> None:
-        self.run_id, self.mode, self.native = self.info.session_id, "offline", self
+        self.run_id, self.mode = self.info.session_id, "offline"
 
     def send(self, records: Sequence[Record]) -> None:
         """Keep the records."""
         self.records.extend(records)
 
     def position(self) -> Position | None:
-        """Tell the last record."""
+        """Return the position of the last record."""
         last = self.records[-1] if self.records else None
         return last and Position(last.attempt, last.seq)
 
     def finish(self, status: FinalStatus) -> None:
-        """Note the end."""
+        """Keep the status."""
         self.ends.append(status)
 
 
 @dataclass
 class MemoryTracker(Tracker):
-    """Keeps in memory what a session tells its trackers.
+    """Keeps in memory what a session sends to its trackers.
 
     Start it with ``await session.setup_remote_logging(MemoryTracker())``.
 

@@ -1,4 +1,4 @@
-"""Whether a tracker keeps to the protocol: what its author runs, and the built-in ones pass."""
+"""The conformance kit: checks that a tracker keeps to the protocol. The built-in ones pass it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import math
 import multiprocessing
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import zip_longest
 from multiprocessing.connection import Connection
+from typing import NamedTuple
 
 from keisei.errors import quoted
 from keisei.journal.reader import Event, Row
@@ -22,54 +25,49 @@ Series = Mapping[str, Sequence[tuple[int | None, float]]]
 ReadSeries = Callable[[RunInfo], Series]
 MakeTracker = Callable[[], Tracker]
 
-_LONGEST_LIFE = 60.0
+_TIMEOUT = 60.0  # seconds, for a subprocess or a thread
 _BASE_TIME = 1_700_000_000.0
+_AT_ONCE = 8
 
 
 def check_tracker(make: MakeTracker, read: ReadSeries) -> list[str]:
-    """Check that a tracker keeps to the protocol; a test calls it.
+    """Check that a tracker keeps to the protocol; call it in a test of your tracker.
 
-    Each check has a run and a directory of its own. One of them kills a process that has started
+    Each check has runs and directories of its own. One of them kills a subprocess that has started
     the tracker, so ``make`` has to be importable: the tracker's class, or a function of a module.
 
     Args:
         make: makes the tracker, the same each time.
-        read: reads back, with the tracker's own tools, what it has of a run that was given this
-            info: steps and values by metric. Values may be rounded to 32 bits.
+        read: reads back, with the tracker's own tools, what it has of a run that was started with
+            this info: steps and values by metric. Values may be rounded to 32 bits.
 
     Returns:
         What was checked, a sentence each.
 
     Raises:
-        AssertionError: the tracker does something else; the message says what.
+        AssertionError: a check has failed; the message says which, how, and what to look at.
     """
-    checks: dict[str, Callable[[MakeTracker, ReadSeries, RunInfo], None]] = {
-        "it has what it was sent, in order": _has_rows_in_order,
-        "it bears what is not finite, huge, without a step, or oddly named": _bears_hard_values,
-        "it ends with each status, with rows and without": _ends_with_each_status,
-        "it takes a record once": _takes_a_record_once,
-        "a later attempt adds its rows to the same run": _goes_on_in_the_next_attempt,
-        "what it was sent before a kill is there, once": _survives_a_kill,
-    }
-    for sentence, check in checks.items():
+    for check in _CHECKS:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
             try:
-                check(make, read, _info(os.path.realpath(directory)))
+                check.run(make, read, _info(os.path.realpath(directory)))
             except Exception as exc:
-                raise AssertionError(f"not so: {sentence}: {exc}") from exc
-    return list(checks)
+                what = str(exc) if type(exc) is AssertionError else f"{type(exc).__name__}: {exc}"
+                text = f"check_tracker: {check.sentence!r} does not hold: {what}\n{check.advice}"
+                raise AssertionError(text) from exc
+    return [check.sentence for check in _CHECKS]
 
 
-def _has_rows_in_order(make: MakeTracker, read: ReadSeries, info: RunInfo) -> None:
+def _keeps_rows_in_order(make: MakeTracker, read: ReadSeries, info: RunInfo) -> None:
     records = _records(1, 30)
-    run = _started(make, info)
+    run = _start(make(), info)
     for start in range(0, len(records), 7):
         run.send(records[start : start + 7])
     run.finish("completed")
     _compare(read(info), records, "after three batches and the end")
 
 
-def _bears_hard_values(make: MakeTracker, read: ReadSeries, info: RunInfo) -> None:
+def _takes_odd_values(make: MakeTracker, read: ReadSeries, info: RunInfo) -> None:
     values: list[dict[str, float | int | bool]] = [
         {"a": math.nan, "b": 1.0},
         {"a": math.inf, "b": 2.0},
@@ -84,22 +82,21 @@ def _bears_hard_values(make: MakeTracker, read: ReadSeries, info: RunInfo) -> No
         Row(seq, _BASE_TIME + seq / 1000, None if seq % 2 else seq, 1, value)
         for seq, value in enumerate(values)
     ]
-    run = _started(make, info)
+    run = _start(make(), info)
     run.send(rows)
     run.send([Event(len(rows), _BASE_TIME + 1, 1, "odd\nname", {"nested": [1, None, "x" * 5000]})])
     run.send([])
     run.finish("completed")
-    got = [value for _, value in read(info).get("b", ())]
-    wanted = [float(value["b"]) for value in values if "b" in value]
-    same = len(got) == len(wanted) and all(map(_close, got, wanted))
-    _require(same, f"rows with odd values or names beside 'b': wanted {wanted} of it, got {got}")
+    wanted = [(0, float(value["b"])) for value in values if "b" in value]
+    got = [(0, value) for _, value in read(info).get("b", ())]
+    _compare_points("b", wanted, got, "beside odd values and names (steps are not compared)")
 
 
 def _ends_with_each_status(make: MakeTracker, read: ReadSeries, info: RunInfo) -> None:
     for number, status in enumerate(sorted(FINAL)):
         directory = os.path.join(info.directory, status)
         os.mkdir(directory)
-        run = _started(make, _info(directory))
+        run = _start(make(), _info(directory))
         if number % 2:
             run.send(_records(1, 3))
         run.finish(check_final(status))
@@ -107,32 +104,122 @@ def _ends_with_each_status(make: MakeTracker, read: ReadSeries, info: RunInfo) -
 
 def _takes_a_record_once(make: MakeTracker, read: ReadSeries, info: RunInfo) -> None:
     records = _records(1, 20)
-    run = _started(make, info)
+    run = _start(make(), info)
     _resume(run, Position(1, -1), records[:12])
-    place = run.position()
-    _require(place in (None, (1, 11)), f"position() is {place} after (1, 11) was sent")
+    position = run.position()
+    _require(position in (None, (1, 11)), f"position() is {position} after (1, 11) was sent")
     _resume(run, Position(1, 5), records)
     run.finish("completed")
-    _compare(read(info), records, "after records that came again")
+    _compare(read(info), records, "after records that were sent again")
 
 
 def _goes_on_in_the_next_attempt(make: MakeTracker, read: ReadSeries, info: RunInfo) -> None:
     first, second = _records(1, 10), _records(2, 10, first_step=8)
     for attempt, records in ((1, first), (2, second)):
-        run = _started(make, _info(info.directory, info.session_id, attempt))
+        run = _start(make(), info if attempt == 1 else _next_attempt(info))
         _resume(run, Position(attempt, -1), records)
         run.finish("failed" if attempt == 1 else "completed")
     _compare(read(info), [*first, *second], "after two attempts")
 
 
+def _keeps_runs_apart(make: MakeTracker, read: ReadSeries, info: RunInfo) -> None:
+    tracker = make()
+    infos = [_info(os.path.join(info.directory, str(number))) for number in range(_AT_ONCE)]
+    sent = [_records(1, 24, scale=number + 1.0) for number in range(_AT_ONCE)]
+    errors: list[str] = []
+    all_there = threading.Barrier(_AT_ONCE, timeout=_TIMEOUT)
+
+    def live(number: int) -> None:
+        try:
+            os.mkdir(infos[number].directory)
+            run = _start(tracker, infos[number], timed=False)
+            for start in range(0, 24, 8):
+                all_there.wait()
+                run.send(sent[number][start : start + 8])
+            run.finish("completed" if number % 2 else "failed")
+        except Exception as exc:  # noqa: BLE001 - foreign code, on a thread
+            errors.append(f"run {number} raised {type(exc).__name__}: {exc}")
+            all_there.abort()
+
+    threads = [
+        threading.Thread(target=live, args=(number,), daemon=True) for number in range(_AT_ONCE)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(_TIMEOUT)
+        _require(not thread.is_alive(), "a run hangs while others are sent to")
+    _require(not errors, "; ".join(errors))
+    for number, records in enumerate(sent):
+        _compare(read(infos[number]), records, f"run {number} of {_AT_ONCE} at once")
+
+
 def _survives_a_kill(make: MakeTracker, read: ReadSeries, info: RunInfo) -> None:
     first, second = _records(1, 25), _records(2, 5, first_step=25)
-    _kill_after_sending(make, info, first[:20])
-    again = _info(info.directory, info.session_id, 2)
-    run = _started(make, again)
-    _resume(run, Position(1, 12), [*first, *second])  # as if the place was not stored for a while
+    _send_and_kill(make, info, first[:20])
+    # As if keisei's own cursor was not written for a while before the kill.
+    run = _start(make(), info)
+    _resume(run, Position(1, 12), first[:23])
+    run.finish("failed")
+    again = _next_attempt(info)
+    run = _start(make(), again)
+    _resume(run, Position(1, 22), [*first, *second])
     run.finish("completed")
-    _compare(read(again), [*first, *second], "after a kill and a resumption")
+    _compare(read(again), [*first, *second], "after a kill and two resumptions")
+
+
+class _Check(NamedTuple):
+    sentence: str
+    run: Callable[[MakeTracker, ReadSeries, RunInfo], None]
+    advice: str
+
+
+_CHECKS = [
+    _Check(
+        "it keeps what it was sent, in order",
+        _keeps_rows_in_order,
+        "send() gets rows and events as they were logged; keep each row's step and values. What "
+        "`read` returns has to be the run's own: look for it by info.session_id.",
+    ),
+    _Check(
+        "it takes values that are not finite or huge, rows without a step, and odd names",
+        _takes_odd_values,
+        "An error of send() stops the run's tracking: write such a value, name or event in another "
+        "way, or leave it out, but keep the other values of the row.",
+    ),
+    _Check(
+        "it ends with each status, with rows and without",
+        _ends_with_each_status,
+        f"finish() is called with one of {', '.join(sorted(FINAL))}, also where nothing was sent.",
+    ),
+    _Check(
+        "it takes a record once that is sent again",
+        _takes_a_record_once,
+        "After an error keisei sends again what comes after position(). Return there the attempt "
+        "and seq of the last record that you have; or return None, and recognise a record by its "
+        "attempt and seq.",
+    ),
+    _Check(
+        "the next attempt adds its rows to the same run",
+        _goes_on_in_the_next_attempt,
+        "info.session_id is the same for all attempts of a run: start() resumes the run that it "
+        "has started before. Records of two attempts may have the same step and seq.",
+    ),
+    _Check(
+        f"{_AT_ONCE} runs at once in one process do not mix",
+        _keeps_runs_apart,
+        "One host process tracks the runs of all sessions, each on a thread of its own: keep a "
+        "run's state in the object that start() returns, and none in globals, in the SDK's "
+        "'current run' or in the environment; use locks where the SDK is not thread-safe.",
+    ),
+    _Check(
+        "what it was sent before a kill is there, once",
+        _survives_a_kill,
+        "When send() returns, its records have to survive SIGKILL: no buffer of this process may "
+        "hold them. start() may find what the killed process left, in the same attempt and in a "
+        "later one.",
+    ),
+]
 
 
 def _info(directory: str, session_id: str | None = None, attempt: int = 1) -> RunInfo:
@@ -140,80 +227,103 @@ def _info(directory: str, session_id: str | None = None, attempt: int = 1) -> Ru
     return RunInfo(session_id or new_session_id(), "conformance", attempt, directory, text)
 
 
-def _records(attempt: int, count: int, first_step: int = 0) -> list[Record]:
-    """Make rows, and an event here and there."""
+def _next_attempt(info: RunInfo) -> RunInfo:
+    return _info(info.directory, info.session_id, info.attempt + 1)
+
+
+def _records(attempt: int, count: int, first_step: int = 0, scale: float = 1.0) -> list[Record]:
+    """Return rows, and an event here and there."""
     records: list[Record] = []
     for seq in range(count):
         moment = _BASE_TIME + attempt * 1000 + seq / 10
         if seq % 9 == 4:
             records.append(Event(seq, moment, attempt, "checkpoint", {"path": f"{seq}.pt"}))
         else:
-            values = {"loss": 1.0 / (seq + 1), "train/reward": float(seq % 5)}
+            values = {"loss": scale / (seq + 1), "train/reward": scale * (seq % 5)}
             records.append(Row(seq, moment, first_step + seq, attempt, values))
     return records
 
 
-def _started(make: MakeTracker, info: RunInfo) -> TrackerRun:
-    tracker = make()
-    _require(isinstance(tracker.name, str) and tracker.name != "", "a tracker has a name")
+def _start(tracker: Tracker, info: RunInfo, *, timed: bool = True) -> TrackerRun:
+    name = getattr(tracker, "name", None)
+    _require(isinstance(name, str) and name != "", f"the tracker's name is {name!r}: give it one")
     began = time.monotonic()
     run = tracker.start(info)
     took = time.monotonic() - began
     limit = tracker.start_timeout
-    _require(took <= limit, f"start took {took:.1f} s, and start_timeout is {limit:g}")
-    _require(isinstance(run.run_id, str) and run.run_id != "", "a run has an id")
-    _require(run.mode in ("online", "offline"), f"mode is {quoted(run.mode)}")
+    _require(
+        took <= limit or not timed, f"start() took {took:.1f} s, and its start_timeout is {limit:g}"
+    )
+    _require(
+        isinstance(getattr(run, "run_id", None), str) and run.run_id != "",
+        "the run that start() returns has no run_id: a text that the tracker knows it by",
+    )
+    _require(
+        run.mode in ("online", "offline"),
+        f"the run's mode is {quoted(run.mode)}, and has to be 'online' or 'offline'",
+    )
     for name in ("url", "directory", "upload_as"):
-        _require(isinstance(getattr(run, name), str | None), f"{name} is no text")
+        value = getattr(run, name)
+        _require(isinstance(value, str | None), f"the run's {name} is {value!r}: text or None")
     return run
 
 
-def _resume(run: TrackerRun, place: Position, records: Sequence[Record]) -> None:
-    """Send what comes after the run's own position, or after a place where it does not tell."""
-    after = run.position() or place
+def _resume(run: TrackerRun, cursor: Position, records: Sequence[Record]) -> None:
+    """Send what comes after the run's own position, or after the cursor where it has none."""
+    after = run.position() or cursor
     run.send([record for record in records if (record.attempt, record.seq) > after])
 
 
-def _kill_after_sending(make: MakeTracker, info: RunInfo, records: list[Record]) -> None:
+def _send_and_kill(make: MakeTracker, info: RunInfo, records: list[Record]) -> None:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    child = context.Process(target=partial(_first_life, make, info, records, theirs))
+    child = context.Process(target=partial(_live_until_killed, make, info, records, theirs))
     child.start()
     theirs.close()
     try:
-        said = ours.recv() if ours.poll(_LONGEST_LIFE) else "it hangs"
+        outcome = ours.recv() if ours.poll(_TIMEOUT) else "it hangs"
     except EOFError:
-        said = "its process has died"
+        outcome = "it has died"
     finally:
         child.kill()
         child.join()
         ours.close()
-    _require(said == "sent", f"the first life of the run: {said}")
+    _require(outcome == "sent", f"a subprocess that starts it and sends to it: {outcome}")
 
 
-def _first_life(
+def _live_until_killed(
     make: MakeTracker, info: RunInfo, records: list[Record], parent: Connection
 ) -> None:
     try:
-        run = _started(make, info)
+        run = _start(make(), info)
         for start in range(0, len(records), 6):
             run.send(records[start : start + 6])
         parent.send("sent")
     except BaseException as exc:
         parent.send(f"{type(exc).__name__}: {exc}")
         raise
-    time.sleep(_LONGEST_LIFE)  # until it is killed
+    time.sleep(_TIMEOUT)
 
 
 def _compare(series: Series, records: Sequence[Record], when: str) -> None:
     rows = [record for record in records if isinstance(record, Row)]
     for key in ("loss", "train/reward"):
         wanted = [(row.step, float(row.values[key])) for row in rows]
-        got = list(series.get(key, ()))
-        same = len(got) == len(wanted) and all(
-            a[0] == b[0] and _close(a[1], b[1]) for a, b in zip(got, wanted, strict=True)
-        )
-        _require(same, f"{when}: of {quoted(key)} wanted (step, value) {wanted}, got {got}")
+        _compare_points(key, wanted, list(series.get(key, ())), when)
+
+
+def _compare_points(
+    key: str,
+    wanted: Sequence[tuple[int | None, float]],
+    got: Sequence[tuple[int | None, float]],
+    when: str,
+) -> None:
+    for number, (want, have) in enumerate(zip_longest(wanted, got)):
+        if want is None or have is None or want[0] != have[0] or not _close(want[1], have[1]):
+            raise AssertionError(
+                f"{when}: of {quoted(key)} it has {len(got)} rows and was sent {len(wanted)}; "
+                f"number {number} is (step, value) {have} instead of {want}"
+            )
 
 
 def _close(a: float, b: float) -> bool:

@@ -164,4 +164,4 @@ async def test_what_is_wrong_is_told_as_it_was(
 
 def test_it_keeps_to_the_protocol() -> None:
     """What the tracker does in its process is what it does in this one."""
-    assert len(check_tracker(partial(ApartTracker, "apart", {}), series_of)) == 6
+    assert len(check_tracker(partial(ApartTracker, "apart", {}), series_of)) == 7

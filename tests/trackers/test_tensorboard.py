@@ -29,9 +29,10 @@ from keisei._io import files
 from keisei.errors import MissingExtraError, TrackerError
 from keisei.journal.reader import Event, Row
 from keisei.testing import check_tracker
-from keisei.trackers import tensorboard as tracker
 from keisei.trackers.base import Position, Record, RunInfo, TrackerRun
-from keisei.trackers.tensorboard import TensorBoardRun, TensorBoardTracker
+from keisei.trackers.tensorboard import event_file
+from keisei.trackers.tensorboard.events import Batch
+from keisei.trackers.tensorboard.tracker import TensorBoardRun, TensorBoardTracker
 from tests.conftest import MakeConfig
 from tests.support.file_faults import ANY, Call, Fault, FileFaults
 from tests.support.session_files import record_of
@@ -42,7 +43,7 @@ Series = dict[str, list[tuple[int | None, float]]]
 
 
 def info(run: Path, attempt: int = 1, config: str = '{"env": {"seed": 1}}') -> RunInfo:
-    """Give what a tracker is told of a run; its directory is made."""
+    """Return what a tracker is told of a run, and make its directory."""
     run.mkdir(exist_ok=True)
     return RunInfo(SESSION, run.name, attempt, str(run), config)
 
@@ -53,7 +54,7 @@ def started(run: Path, attempt: int = 1) -> TensorBoardRun:
 
 
 def rows(attempt: int, steps: Sequence[int | None]) -> list[Record]:
-    """Give a row for each step; its values tell attempt and step."""
+    """Return a row for each step, whose value says attempt and step."""
     return [
         Row(seq, 1.7e9 + attempt * 1000 + seq, step, attempt, {"loss": attempt + (step or 0) / 256})
         for seq, step in enumerate(steps)
@@ -61,7 +62,7 @@ def rows(attempt: int, steps: Sequence[int | None]) -> list[Record]:
 
 
 def series_of(records: Sequence[Record]) -> list[tuple[int | None, float]]:
-    """Give the steps and values of rows."""
+    """Return the steps and values of rows."""
     return [(row.step, float(row.values["loss"])) for row in records if isinstance(row, Row)]
 
 
@@ -76,13 +77,13 @@ def loaded(directory: Path, *, purge: bool = False) -> EventAccumulator:
 
 
 def scalars(directory: Path, *, purge: bool = False) -> Series:
-    """Give steps and values by tag."""
+    """Return steps and values by tag."""
     found = loaded(directory, purge=purge)
     return {t: [(e.step, e.value) for e in found.Scalars(t)] for t in found.Tags()["scalars"]}
 
 
 def texts(directory: Path) -> dict[str, list[tuple[int, str]]]:
-    """Give steps and texts by tag."""
+    """Return steps and texts by tag."""
     found = loaded(directory)
     return {
         tag: [(e.step, e.tensor_proto.string_val[0].decode()) for e in found.Tensors(tag)]
@@ -105,13 +106,31 @@ def send_rest(run: TrackerRun, records: Sequence[Record]) -> bool:
 
 
 def event_files(run: Path) -> list[Path]:
-    """Give a run's event files in the order in which TensorBoard reads them."""
+    """Return a run's event files in the order in which TensorBoard reads them."""
     return sorted((run / "tensorboard").iterdir())
 
 
 def test_it_keeps_to_the_protocol() -> None:
     """Every check of a tracker passes, with TensorBoard's own reader."""
-    assert len(check_tracker(TensorBoardTracker, read_all)) >= 6
+    assert len(check_tracker(TensorBoardTracker, read_all)) == 7
+
+
+def test_the_events_are_those_of_tensorboards_own_helpers(tmp_path: Path) -> None:
+    """Texts and hyperparameters are made without them, and are the same to its reader."""
+    from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+    from tensorboard.compat.proto.event_pb2 import Event as Proto
+    from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+    from tensorboard.plugins.text.summary_v2 import text_pb
+
+    batch, path = Batch(), tmp_path / "events.out.tfevents.1"
+    batch.add_text(1.5, 3, "note", "*ü*")
+    batch.add_hyperparameters(2.5, "trial", '{"a": {"b": 1}, "c": true, "d": "x", "e": [1]}')
+    path.write_bytes(batch.data())
+    hyper = hparams_pb({"a/b": 1.0, "c": True, "d": "x", "e": "[1]"}, "trial", 2.5)
+    assert [Proto.FromString(data) for data in RawEventFileLoader(str(path)).Load()] == [
+        Proto(wall_time=1.5, step=3, summary=text_pb("keisei/note", "*ü*")),
+        Proto(wall_time=2.5, step=0, summary=hyper),
+    ]
 
 
 async def test_a_session_records_where_the_files_are(make_config: MakeConfig) -> None:
@@ -204,7 +223,7 @@ def test_values_and_names_of_every_kind(tmp_path: Path) -> None:
     assert shown == (3, '```json\n[\n "\\ud800```\\n"\n]\n```')
 
 
-def test_texts_tell_config_and_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_texts_show_config_and_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The config is there as text and as hyperparameters; a secret in an event is hidden."""
     monkeypatch.setenv("MY_API_KEY", "canary-canary")
     run, config = tmp_path / "r", '{"lr": 0.1, "n": null, "on": true, "deep": {"tags": ["a"]}}'
@@ -260,7 +279,7 @@ def test_a_last_batch_cut_at_every_byte_is_sent_again(tmp_path: Path, attempt: i
 
 def test_only_a_whole_mark_counts(tmp_path: Path) -> None:
     """What reads as one in a row or an event is none, and a damaged one counts as torn."""
-    run, forged = tmp_path / "r", "keisei's place: [9, 9, 9, 9]"
+    run, forged = tmp_path / "r", "keisei's cursor: [9, 9, 9, 9]"
     began = started(run)
     began.send([Row(0, 1.7e9, 0, 1, {forged: 1.0}), Event(1, 1.7e9, 1, forged, forged)])
     assert started(run).position() == (1, 1)
@@ -286,9 +305,9 @@ for n in itertools.count():
 """
 
 
-def test_a_killed_writer_has_lost_nothing_that_it_was_told_of(tmp_path: Path) -> None:
+def test_a_killed_writer_has_lost_nothing_that_was_sent(tmp_path: Path) -> None:
     """What `send` has returned for is there after SIGKILL; the rest is there once when resent."""
-    run = tmp_path / "r"
+    run = Path(info(tmp_path / "r").directory)
     command = [sys.executable, "-c", FIRST_LIFE, str(run)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=_clone()) as child:
         assert child.stdout is not None
@@ -315,16 +334,16 @@ class Disk(FileFaults):
 
 @contextlib.contextmanager
 def failing(fault: Fault | None) -> Iterator[list[Call]]:
-    """Let the disk fail for a while; gives its calls."""
+    """Yield a failing disk's calls; it fails inside the block."""
     disk = Disk(fault)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "os", disk)
-        patch.setattr(tracker, "os", disk)
+        patch.setattr(event_file, "os", disk)
         yield disk.calls
 
 
 def attempted(call: Callable[[], T]) -> T | None:
-    """Call until it succeeds, as a lane does; ``None`` where it does not."""
+    """Call until it succeeds, as a worker does; ``None`` where it does not."""
     for _ in range(4):
         with contextlib.suppress(OSError):
             return call()
@@ -332,7 +351,7 @@ def attempted(call: Callable[[], T]) -> T | None:
 
 
 def lived(run: Path, records: Sequence[Record]) -> bool:
-    """Live the second attempt of a run on a disk that may fail; tells whether all was sent."""
+    """Live the second attempt of a run on a disk that may fail; return whether all was sent."""
     resumed = attempted(lambda: started(run, 2))
     if resumed is None:
         return False
@@ -475,8 +494,19 @@ except ImportError as exc:
     assert "pip install 'keisei[tensorboard]'" in done.stdout
 
 
-def test_the_module_imports_nothing_of_it() -> None:
-    """The package is imported by a start, and never before."""
-    code = "import sys, keisei.trackers.tensorboard; print('tensorboard' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout == "False\n", done.stderr
+def test_little_is_imported(tmp_path: Path) -> None:
+    """The module imports nothing of TensorBoard, and a whole run neither numpy nor its plug-ins."""
+    code = """
+import sys
+from keisei.journal.reader import Row
+from keisei.trackers.base import RunInfo
+from keisei.trackers.tensorboard import TensorBoardTracker
+print("tensorboard" in sys.modules)
+run = TensorBoardTracker().start(RunInfo("id", "name", 1, sys.argv[1], "{}"))
+run.send([Row(0, 1.7e9, 0, 1, {"a": 1.0})])
+run.finish("completed")
+print("tensorboard" in sys.modules, "numpy" in sys.modules, "tensorboard.summary" in sys.modules)
+"""
+    command = [sys.executable, "-c", code, os.path.realpath(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout == "False\nTrue False False\n", done.stderr
