@@ -1,15 +1,16 @@
-"""Read a config from a file, apply overrides, validate it; every failure is one ConfigError."""
+"""Read a config from a file, apply overrides, validate it; every failure is one ConfigError.
+
+The parsers are imported where they are needed: YAML's costs 8 ms, and many programs build their
+config without one.
+"""
 
 from __future__ import annotations
 
-import difflib
 import json
-import tomllib
 from collections.abc import Iterable, Mapping
 from os import PathLike, fspath
 from typing import Any, TypeVar, get_args, overload
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import core_schema
 
@@ -27,7 +28,6 @@ _VALUELESS = frozenset(get_args(core_schema.ErrorType)) - {
 
 _SHOWN = 20  # problems in one message
 _LARGEST = 16 * 2**20  # characters in a file
-_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it was built
 
 Overrides = Mapping[str, Any] | Iterable[str] | str
 
@@ -54,6 +54,9 @@ def load_config(
     model: type[AppConfig] = AppConfig,
 ) -> AppConfig:
     """Read a YAML, JSON or TOML file, apply overrides and validate the result.
+
+    It reads a file and may import a parser, so call it before the event loop runs, or in a
+    worker thread.
 
     Args:
         path: the file, whose suffix says its format (`.yaml`, `.yml`, `.json`, `.toml`);
@@ -118,23 +121,39 @@ class _SyntaxError(Exception):
 
 
 def _parse(text: str, suffix: str) -> Any:
+    if suffix == "json":
+        return _parse_json(text) if text.strip() else None
+    return _parse_toml(text) or None if suffix == "toml" else _parse_yaml(text)
+
+
+def _parse_json(text: str) -> Any:
     try:
-        if suffix == "json":
-            return json.loads(text) if text.strip() else None
-        if suffix == "toml":
-            return tomllib.loads(text) or None
-        return yaml.load(text, Loader=_YAML)
+        return json.loads(text)
     except json.JSONDecodeError as exc:
-        raise _SyntaxError(f"line {exc.lineno}, column {exc.colno}: {exc.msg}") from None
+        problem = f"line {exc.lineno}, column {exc.colno}: {exc.msg}"
+    raise _SyntaxError(problem)
+
+
+def _parse_toml(text: str) -> Any:
+    import tomllib
+
+    try:
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
-        place = str(exc).rpartition("(")[2].rstrip(")")
-        raise _SyntaxError(f"no valid TOML {place}") from None
-    except yaml.MarkedYAMLError as exc:
-        mark = exc.problem_mark
-        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise _SyntaxError(f"{place}no valid YAML") from None
-    except yaml.YAMLError:
-        raise _SyntaxError("no valid YAML") from None
+        where = str(exc).rpartition("(")[2].rstrip(")")
+    raise _SyntaxError(f"no valid TOML {where}")
+
+
+def _parse_yaml(text: str) -> Any:
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it was built
+    try:
+        return yaml.load(text, Loader=loader)
+    except yaml.YAMLError as exc:
+        mark = getattr(exc, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    raise _SyntaxError(f"{where}no valid YAML")
 
 
 def _parsed_overrides(overrides: Overrides | None) -> Iterable[tuple[list[str], Any]]:
@@ -151,8 +170,8 @@ def _parsed_overrides(overrides: Overrides | None) -> Iterable[tuple[list[str], 
             # Not quoted: without a key, it may be a value.
             raise ConfigError(f"override number {number}: write it as section.field=value")
         try:
-            parsed, valid = yaml.safe_load(value), True
-        except (yaml.YAMLError, RecursionError, ValueError):
+            parsed, valid = _parse_yaml(value), True
+        except (_SyntaxError, RecursionError, ValueError):
             valid = False
         if not valid:
             raise ConfigError(f"override {quoted(key)}: its value is no valid YAML")
@@ -160,7 +179,7 @@ def _parsed_overrides(overrides: Overrides | None) -> Iterable[tuple[list[str], 
 
 
 def _set(data: dict[str, Any], keys: list[str], value: Any) -> None:
-    """Put a value at its place; a mapping is merged into what stands there."""
+    """Set the value of a dotted key; a mapping is merged into the one that is there."""
     *parents, last = keys
     for key in parents:
         inner = data.get(key)
@@ -177,10 +196,12 @@ def _set(data: dict[str, Any], keys: list[str], value: Any) -> None:
 
 
 def _explain(error: Any, model: type[BaseModel]) -> str:
-    """Say what is wrong at one place, without the value: it may be a secret in the wrong place."""
+    """Describe an error by its key and reason, without the value: it may be a misplaced secret."""
     path = [str(part) for part in error["loc"]]
     where = quoted(".".join(path), limit=200)[1:-1] or "the top level"
     if error["type"] == "extra_forbidden":
+        import difflib
+
         known = _fields_at(model, path[:-1])
         close = difflib.get_close_matches(path[-1], known, n=1)
         hint = f"did you mean `{close[0]}`?" if close else f"known here: {', '.join(known)}"

@@ -131,7 +131,7 @@ class LoggingConfig(Section):
 class WandbConfig(Section):
     """How Weights & Biases tracks the run, where `logging.wandb_enabled` is true."""
 
-    project: Annotated[str, Field(pattern=r"^[^/\\#?%:]{1,128}$")] | None = None
+    project: Annotated[str, Field(max_length=128, pattern=r"^[^/\\#?%:]+$")] | None = None
     """The project; unset, WANDB_PROJECT, else `keisei`."""
     entity: OptionalText = None
     """The user or team; unset, the login's own."""
