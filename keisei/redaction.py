@@ -10,7 +10,7 @@ import base64
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -72,42 +72,50 @@ _QUANTITIES = frozenset("num nb max min total".split())
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _LONGEST_KEY = 100
 
+
+class _Rule:
+    """A regular expression, compiled at its first use: all of them would cost each import 2 ms."""
+
+    def __init__(self, pattern: str, flags: int = 0) -> None:
+        self._pattern, self._flags = pattern, flags
+        self._compiled: re.Pattern[str] | None = None
+
+    def sub(self, replacement: str | Callable[[re.Match[str]], str], text: str) -> str:
+        if self._compiled is None:
+            self._compiled = re.compile(self._pattern, self._flags)
+        return self._compiled.sub(replacement, text)
+
+
 # No rule below looks at a character more often than a few times: each starts only where a word or
 # a run does, and what it has taken it does not give back (`*+`, `(?>`).
-_URL = re.compile(r"(?<=[A-Za-z0-9])://([^\s<>]*+)")
+_URL = _Rule(r"(?<=[A-Za-z0-9])://([^\s<>]*+)")
 _CLOSING_QUOTE = re.compile(r"""["'](?=[,:;)\]}\\]|$)""")
 _USER_AND_PASSWORD = re.compile(r"""[^/?#@:\[]*+:(?!\d{0,5}+(?:[/?#,;)\]}'"]|$))""")
 _SCHEMES = "basic|bearer|token|apikey|negotiate"
-_HEADER = re.compile(
+_HEADER = _Rule(
     rf"""(\bauthorization["']?\s{{0,3}}[:=,]\s{{0,3}}b?["']?(?:{_SCHEMES})\s{{1,3}})"""
     r"""[^\s"']++|(\bauthorization["']?\s{0,3}[:=]\s{0,3}["']?digest\s)[^\n]++|"""
     r"""(\bcookie["']?:\s{0,3}["']?)[^\n"']++""",
     re.IGNORECASE,
 )
-_BEARER = re.compile(
-    r"(\bBearer\s{1,3})(?!authentication|authorization|credentials)[\w.~+/=\-]{8,}+"
-)
+_BEARER = _Rule(r"(\bBearer\s{1,3})(?!authentication|authorization|credentials)[\w.~+/=\-]{8,}+")
 _QUOTED = r"""b?"(?:[^"\\\n]|\\.)*+"?|b?'(?:[^'\\\n]|\\.)*+'?|\\++["'][^"'\\\n]*+(?:\\++["'])?"""
 _BARE = (
     r"""(?:[^\s,;&'"\[{(]|(?!^)[\[{(]|[,;&](?!\s|["']|$|[\w .\-]{1,40}+[=:])"""
     r"""|["'](?![\s,;:)\]}>]|$))++"""
 )
 _VALUE = rf"(?!Secret\w{{1,9}}\()({_QUOTED}|[\[{{(][^\]}})\n]*+[\]}})]?|{_BARE})"
-_ASSIGNED = re.compile(
-    rf"""(?<![\w.\-])([\w.\-]++)(["']?\]?\s{{0,3}}=(?![=>~])\s{{0,3}}){_VALUE}"""
-)
-_QUOTED_KEY = re.compile(
-    rf"""(?<!\\)(\\*+["'])([\w.\-]++)(\1\s{{0,3}}(?::|=>|,)\s{{0,3}}){_VALUE}"""
-)
-_NAMED = re.compile(
+_ASSIGNED = _Rule(rf"""(?<![\w.\-])([\w.\-]++)(["']?\]?\s{{0,3}}=(?![=>~])\s{{0,3}}){_VALUE}""")
+_QUOTED_KEY = _Rule(rf"""(?<!\\)(\\*+["'])([\w.\-]++)(\1\s{{0,3}}(?::|=>|,)\s{{0,3}}){_VALUE}""")
+_NAMED = _Rule(
     rf"""(?<![\w.\-])([\w.\-]++)(:[ \t]{{0,3}})(?>{_VALUE})(?=[ \t]*+(?:$|[,}}\]'"]))""",
     re.MULTILINE,
 )
-_FLAG = re.compile(
+_FLAG = _Rule(
     r"""(?<![\w\-])(--?[A-Za-z][\w\-]*+)([ \t]{1,3})(?=[^\s]*?[0-9A-Z_])([^\s"'-][^\s"']*+)"""
 )
 _STAY = frozenset(["", "true", "false", "none", "null", "...", *_SCHEMES.split("|")])
-_SHAPES = re.compile(
+_SHAPES = _Rule(
     r"(?<![A-Za-z0-9])(?:"
     r"(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9])"  # AWS
     r"|gh[pousr]_[A-Za-z0-9]{36,}+|github_pat_\w{22,}+|glpat-[\w\-]{20,}+"

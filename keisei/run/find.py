@@ -5,7 +5,6 @@ Nothing is changed, no symlink is followed, and nothing is opened that could blo
 
 from __future__ import annotations
 
-import difflib
 import errno
 import os
 import stat
@@ -181,6 +180,8 @@ def _no_run(root: str, wanted: str) -> str:
         return f"{problem} {exc}"
     if not there:
         return f"{problem} --root or KEISEI_LOG_DIR names another root."
+    import difflib
+
     shown = difflib.get_close_matches(wanted, there, 5) or there[:5]
     more = f" and {len(there) - len(shown)} more" if len(there) > len(shown) else ""
     return f"{problem} There is {', '.join(map(quoted, shown))}{more}."

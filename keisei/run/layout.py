@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os.path
-from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 from keisei.run.names import check_run_name
 
@@ -14,8 +14,7 @@ RECORD_FILE = "session.json"
 MODELS = "models"
 
 
-@dataclass(frozen=True)
-class RunPaths:
+class RunPaths(NamedTuple):
     """Where a run's things are: absolute paths, as text.
 
     Attributes:
@@ -36,8 +35,8 @@ class RunPaths:
         return os.path.join(self.run_artifact_dir, CONFIG_FILE)
 
     def as_dict(self) -> dict[str, str]:
-        """Give the four documented paths by name."""
-        return asdict(self)
+        """Return the four documented paths by name."""
+        return self._asdict()
 
 
 def plan_paths(root: str, model_root: str | None, run_name: str) -> RunPaths:

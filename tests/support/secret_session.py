@@ -121,7 +121,7 @@ INTRODUCTION: dict[str, Any] = {
 
 
 async def on_a_loop(config: Config, args: argparse.Namespace) -> None:
-    """Take a whole session on the async face, with trackers that fail."""
+    """Take a whole session on the async face, W&B in the program, with trackers that fail."""
     tracker = NeverEnds()
     async with AsyncSessionManager(config, args, run_name="async") as session:
         assert session.is_wandb_active
@@ -134,13 +134,12 @@ async def on_a_loop(config: Config, args: argparse.Namespace) -> None:
 
 
 def blocking(config: Config, args: argparse.Namespace) -> None:
-    """Take the same session on the blocking face, with a body that fails."""
+    """Take the same session on the blocking face, W&B in its process, with a body that fails."""
     tracker = MemoryTracker()
     try:
         with SessionManager(config, args, run_name="blocking") as session:
             assert session.is_wandb_active
-            assert session.wandb_run is not None
-            session.wandb_run.log({"loss": 0.1})
+            session.log_metrics({"loss": 0.1})
             session.setup_remote_logging(NeverStarts("broken"))
             session.setup_remote_logging(tracker)
             session.log_session_info(say, **INTRODUCTION)
@@ -197,6 +196,7 @@ def main() -> None:
     args = parser.parse_args(sys.argv[3:])
     config = load_config(SOURCE / "good.yaml", model=Config)
     blocking(config, args)
+    config.wandb.in_process = True
     anyio.run(on_a_loop, config, args)
     log()
     refused()
