@@ -167,8 +167,9 @@ class WorkerGroup:
         for name, worker in self.workers.items():
             worker.end(status, self.timeout_of(name))
         for name, worker in self.workers.items():
-            # One that never came, and has missed nothing, is not waited for.
-            if worker.live or worker.behind:
+            # One that cannot start is not waited for, nor one that starts and has missed nothing.
+            starting = worker.state.record.state == "connecting"
+            if worker.live or (starting and worker.behind):
                 with anyio.move_on_at(begun + self.timeout_of(name)):
                     await worker.done.wait()
             if not worker.done.is_set():

@@ -199,7 +199,7 @@ class Worker(WorkerHandle):
 
     def _connect(self) -> TrackerRun | None:
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
-        while True:
+        while not self.abandoned:
             try:
                 run = self._start()
             except BaseException as exc:  # noqa: BLE001 - foreign code, on a thread of its own
@@ -212,8 +212,12 @@ class Worker(WorkerHandle):
                     text = "%s did not start (%s): run %s %s."
                     logger.warning(text, self.name, problem, self.info.run_name, then)
                 self._publish(state="broken", problem=problem, attempted=True)
-                if not again or self._ending.wait(backoff.next()):
+                if not again:
                     return None
+                if self._ending.wait(backoff.next()):
+                    if time.monotonic() + _LAST_PAUSE > self._send_until or not self._missed():
+                        return None
+                    time.sleep(_LAST_PAUSE)
                 continue
             self.run = run
             record = TrackerRecord(
@@ -228,6 +232,7 @@ class Worker(WorkerHandle):
             self._publish(record=record, live=True, attempted=True)
             self._store(record)
             return run
+        return None
 
     def _start(self) -> TrackerRun:
         if self._tracker is None:

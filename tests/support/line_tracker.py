@@ -36,7 +36,9 @@ class LineRun(TrackerRun):
         return self.last
 
     def finish(self, status: FinalStatus) -> None:
-        """Close the file."""
+        """Write how the run ended beside the lines, and close the file."""
+        if self.directory is not None:
+            Path(self.directory, "lines.end").write_text(status)
         self.file.close()
 
 

@@ -1,4 +1,4 @@
-"""A tracker in a process of its own: whatever becomes of that, each row is there once."""
+"""Trackers in processes of their own: whatever becomes of one or of the program, no row is lost."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
+import zipapp
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,150 +19,535 @@ import pytest
 
 from keisei import AsyncSessionManager, SessionManager
 from keisei._io import process
-from keisei.errors import MissingExtraError, TrackerError
-from keisei.testing import check_tracker
-from keisei.trackers.host.client import ApartTracker, _error
+from keisei._io.files import OpenDirectory
+from keisei.journal.reader import read_run
+from keisei.trackers import cursor
+from keisei.trackers.host import client, spawn
 from tests.conftest import MakeConfig
-from tests.support.line_tracker import lines_of, series_of
+from tests.support.forks import in_child
+from tests.support.line_tracker import lines_of
 from tests.support.session_files import record_of
 from tests.support.third_party import install
 
 ROOT = Path(__file__).parents[2]
+posix = pytest.mark.skipif(os.name == "nt", reason="kills and signals as POSIX does")
 
 
 @pytest.fixture(autouse=True)
-def _installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.syspath_prepend(install(tmp_path / "site"))
+    yield
+    for host in list(client._hosts.values()):
+        host.retire()
 
 
 def pid_of(session: Any) -> int:
-    """Give the id of the process in which the session's tracker lives."""
+    """Return the id of the process in which the session's tracker lives."""
     return int(Path(session.run_artifact_dir, "pid").read_text())
 
 
-def gone(pid: int) -> bool:
-    """Wait until a process has ended, within ten seconds."""
-    give_up = time.monotonic() + 10
-    while process.process_start(pid) is not None and time.monotonic() < give_up:
-        time.sleep(0.01)
-    return process.process_start(pid) is None
+def until(true: Callable[[], object], timeout: float = 20.0) -> bool:
+    """Wait until something is true."""
+    give_up = time.monotonic() + timeout
+    while not true() and time.monotonic() < give_up:
+        time.sleep(0.005)
+    return bool(true())
 
 
-def held(session: Any) -> list[tuple[object, object]]:
-    """Give attempt and number of everything that the tracker has."""
-    return [(line[0], line[1]) for line in lines_of(session.run_artifact_dir)]
+def gone(pid: int, timeout: float = 20.0) -> bool:
+    """Wait until a process has ended."""
+    return until(lambda: process.process_start(pid) is None, timeout)
 
 
-async def test_its_rows_arrive_and_its_process_ends(
-    make_config: MakeConfig, caplog: pytest.LogCaptureFixture
+def held(directory: str) -> list[tuple[object, object]]:
+    """Return attempt and number of everything that the tracker has."""
+    return [(line[0], line[1]) for line in lines_of(directory)]
+
+
+def end_of(directory: str) -> str | None:
+    """Return how the tracker was told that the run ended."""
+    path = Path(directory, "lines.end")
+    return path.read_text() if path.exists() else None
+
+
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the warnings that keisei has logged."""
+    return [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+
+
+@pytest.mark.requirement("HOST-1", "HOST-2")
+async def test_rows_arrive_and_what_is_printed_disturbs_nobody(
+    make_config: MakeConfig, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """It is another process; what it prints disturbs nobody, what keisei logs there is heard."""
+    """The tracker is another process; what keisei logs there is heard here."""
     async with AsyncSessionManager(make_config()) as session:
-        assert await session.setup_remote_logging("apart", says="careful") is True
+        assert await session.setup_remote_logging("lines", says="careful") is True
         for step in range(600):
             session.log_metrics({"loss": 1.0}, step=step)
         pid = await anyio.to_thread.run_sync(pid_of, session)
     assert pid != os.getpid()
-    assert await anyio.to_thread.run_sync(gone, pid)
-    assert await anyio.to_thread.run_sync(held, session) == [(1, n) for n in range(600)]
-    assert [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING] == ["careful"]
-    known = record_of(session)["trackers"]["apart"]
+    directory = session.run_artifact_dir
+    assert await anyio.to_thread.run_sync(held, directory) == [(1, n) for n in range(600)]
+    assert warnings_in(caplog) == ["careful"]
+    known = record_of(session)["trackers"]["lines"]
     assert (known["state"], known["run_id"]) == ("finished", session.session_id)
+    assert "third_party_lines" not in sys.modules
+    assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.skipif(os.name == "nt", reason="kills processes as POSIX does")
-def test_a_process_that_dies_is_replaced(make_config: MakeConfig) -> None:
-    """Killed ten times in the middle of a run, it is started again, and no row is lost or twice."""
+@pytest.mark.requirement("HOST-1")
+def test_sessions_of_a_program_share_the_process(make_config: MakeConfig) -> None:
+    """Twenty sessions at once and one after the other have one; it ends when it is not needed."""
+    sessions = [SessionManager(make_config(), run_name=f"r{n}") for n in range(20)]
+    for session in sessions:
+        session.setup_directories()
+        assert session.setup_remote_logging("lines") is True
+    for number, session in enumerate(sessions):
+        session.log_metrics({"loss": float(number)})
+    assert {session.finalize_session() for session in sessions} == {"completed"}
+    with SessionManager(make_config(), run_name="later") as later:
+        later.setup_remote_logging("lines")
+    (pid,) = {pid_of(session) for session in [*sessions, later]}
+    for session in sessions:
+        assert held(session.run_artifact_dir) == [(1, 0)]
+    for host in client._hosts.values():
+        host.retire()
+    assert gone(pid)
+
+
+@pytest.mark.requirement("HOST-1")
+def test_another_environment_makes_another_process(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A tracker's SDK reads variables: it sees those of its session, and its working directory."""
+    pids = []
+    for number in range(2):
+        monkeypatch.setenv("LINES_SERVER", str(number))
+        with SessionManager(make_config(), run_name=f"r{number}") as session:
+            session.setup_remote_logging("lines")
+            pids.append(pid_of(session))
+            environ = Path(f"/proc/{pids[-1]}/environ")
+            if environ.exists():
+                assert f"LINES_SERVER={number}".encode() in environ.read_bytes()
+    assert pids[0] != pids[1]
+    assert gone(pids[0])  # nobody can want the first any more
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    with SessionManager(make_config(), run_name="away") as session:
+        assert session.setup_remote_logging("lines", away=True) is False
+        (elsewhere / "well").touch()  # a relative path, where the program stands
+        session.log_metrics({"loss": 1.0})
+    assert until(lambda: end_of(session.run_artifact_dir))
+    assert held(session.run_artifact_dir) == [(1, 0)]
+    assert pid_of(session) == pids[1]
+
+
+@posix
+@pytest.mark.requirement("HOST-2")
+def test_a_process_that_dies_is_replaced(
+    make_config: MakeConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Killed four times in the middle of a run it is started again: no row is lost or twice."""
     with SessionManager(make_config(journal={"max_delay": 0.0})) as session:
-        session.setup_remote_logging("apart")
+        session.setup_remote_logging("lines")
         killed = set()
-        for step in range(2000):
+        for step in range(800):
             session.log_metrics({"loss": 1.0}, step=step)
             if step % 200 == 100:
                 session.flush()
                 killed.add(pid_of(session))
                 os.kill(pid_of(session), signal.SIGKILL)
-                give_up = time.monotonic() + 20
-                while pid_of(session) in killed and time.monotonic() < give_up:
-                    session.log_metrics({"waiting": 1.0})  # it is missed when it is needed
-                    time.sleep(0.005)
-        assert len(killed) == 10
+                assert until(lambda: pid_of(session) not in killed)
+                assert until(lambda: len(held(session.run_artifact_dir)) > step)
+        assert len(killed) == 4
         session.flush()
         logged = session.get_session_summary()["journal"]["logged"]
-    assert logged >= 2000
-    assert held(session) == [(1, n) for n in range(logged)]
+    assert held(session.run_artifact_dir) == [(1, n) for n in range(logged)]
+    assert end_of(session.run_artifact_dir) == "completed"
+    (said,) = warnings_in(caplog)
+    assert "its process has ended (status -9)" in said
+    assert "started again" in said
 
 
-async def test_one_that_hangs_is_ended_with_the_session(make_config: MakeConfig) -> None:
-    """At the deadline its process is ended: nothing of it outlives the session."""
-    async with AsyncSessionManager(make_config(wandb={"finish_timeout": 0.5})) as session:
-        assert await session.setup_remote_logging("apart", hangs_in="send") is True
+@pytest.mark.requirement("HOST-3", "FIN-2")
+async def test_one_that_hangs_does_not_hold_the_end(
+    make_config: MakeConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At its timeout the session ends; the process goes on for as long as it may linger."""
+    config = make_config(tracking={"finish_timeout": 0.3, "linger": 0.5})
+    async with AsyncSessionManager(config) as session:
+        assert await session.setup_remote_logging("lines", hangs_in="send") is True
         session.log_metrics({"loss": 1.0})
         pid = await anyio.to_thread.run_sync(pid_of, session)
-    known = record_of(session)["trackers"]["apart"]
+    known = record_of(session)["trackers"]["lines"]
     assert (known["state"], known["behind"]) == ("abandoned", 1)
-    assert await anyio.to_thread.run_sync(gone, pid)
+    (said,) = warnings_in(caplog)
+    assert "did not finish within 0.3 s: its process goes on for 0.5 s at most" in said
+    assert "1 rows and events wait for it" in said
+    assert not await anyio.to_thread.run_sync(gone, pid, 0.0)
+
+
+@pytest.mark.requirement("HOST-3")
+def test_what_is_slow_is_brought_to_its_end_after_the_session(make_config: MakeConfig) -> None:
+    """A session that could not wait for its tracker is finished by the process, and recorded so."""
+    config = make_config(tracking={"finish_timeout": 0.2})
+    with SessionManager(config) as session:
+        session.setup_remote_logging("lines", slow=0.2)
+        for _ in range(1000):
+            session.log_metrics({"loss": 1.0})
+    directory = session.run_artifact_dir
+    assert record_of(session)["trackers"]["lines"]["state"] == "abandoned"
+    assert until(lambda: end_of(directory) == "completed")
+    assert held(directory) == [(1, n) for n in range(1000)]
+    assert until(lambda: cursor.load(directory, "lines").known.state == "finished")
 
 
 PROGRAM = """
-import sys, time
+import os, sys, time
+sys.path[:0] = sys.argv[1:3]
 from keisei import SessionManager, load_config
-sys.path.insert(0, sys.argv[1])
-with SessionManager(load_config(), run_name="r") as session:
-    session.setup_remote_logging("apart", hangs_in=sys.argv[2])
-    session.log_metrics({"loss": 1.0})
-    session.flush()
-    print(open(session.run_artifact_dir + "/pid").read(), flush=True)
-    time.sleep(60)
+overrides = {"logging": {"log_dir": sys.argv[3]}, "journal": {"max_delay": 0.01}}
+overrides["tracking"] = {"linger": float(os.environ.get("LINGER", "20"))}
+session = SessionManager(load_config(overrides=overrides), run_name="r")
+session.setup_directories()
+options = eval(os.environ.get("OPTIONS", "{}"))
+print("started", session.setup_remote_logging("lines", **options), flush=True)
+step = 0
+while step < int(os.environ.get("STEPS", "1000000000")):
+    session.log_metrics({"loss": 1.0}, step=step)
+    step += 1
+    if step % 100 == 0:
+        session.flush()
+        print(step, flush=True)
+end = os.environ.get("END", "")
+if end:
+    session.finalize_session(end)
+print("over", time.monotonic(), flush=True)
 """
 
 
-@pytest.mark.skipif(os.name == "nt", reason="kills processes as POSIX does")
-@pytest.mark.parametrize("hangs_in", ["", "send"])
-def test_it_ends_with_a_program_that_is_killed(tmp_path: Path, hangs_in: str) -> None:
-    """Nothing of it outlives the program, hanging or not."""
-    program = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(tmp_path / "site"), hangs_in],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+def program_of(tmp_path: Path, **environ: str) -> subprocess.Popen[str]:
+    """Start a program that logs to the tracker."""
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(ROOT), str(tmp_path / "site"), str(tmp_path / "runs")],
+        env={**os.environ, **environ},
         stdout=subprocess.PIPE,
         text=True,
     )
+
+
+def read_until(program: subprocess.Popen[str], count: int) -> None:
+    """Read what a program prints until it has logged so many rows."""
     assert program.stdout is not None
-    pid = int(program.stdout.readline())
+    while not (line := program.stdout.readline()).strip().isdigit() or int(line) < count:
+        assert line
+
+
+def logged_in(directory: str) -> list[tuple[int, int]]:
+    """Return attempt and number of everything in a run's journals."""
+    return [(row.attempt, row.seq) for row in read_run(directory).rows(include_superseded=True)]
+
+
+@posix
+@pytest.mark.requirement("HOST-3")
+def test_a_program_that_is_killed_leaves_nothing_undone(tmp_path: Path) -> None:
+    """The process sends what the journal has, tells the true end, and is gone."""
+    directory = str(tmp_path / "runs" / "r")
+    for attempt in range(1, 4):
+        program = program_of(tmp_path)
+        read_until(program, 300 * attempt)
+        pid = int(Path(directory, "pid").read_text())
+        Path(directory, "lines.end").unlink(missing_ok=True)
+        program.kill()
+        program.communicate(timeout=20)
+        assert until(lambda: end_of(directory) == "failed", 5)
+        assert held(directory) == logged_in(directory)
+        assert gone(pid, 5)
+    assert max(row[0] for row in logged_in(directory)) == 3
+
+
+@posix
+@pytest.mark.requirement("HOST-2", "HOST-3")
+def test_a_resumed_run_waits_for_the_process_of_the_one_that_was_killed(
+    tmp_path: Path, make_config: MakeConfig
+) -> None:
+    """What the first attempt has left is sent by its own process, once, and then the second's."""
+    program = program_of(tmp_path, OPTIONS="{'slow': 0.1}")
+    read_until(program, 2000)
     program.kill()
     program.communicate(timeout=20)
-    assert gone(pid)
+    with SessionManager(make_config(), run_name="r") as session:
+        session.setup_remote_logging("lines")
+        session.log_metrics({"loss": 2.0})
+    directory = session.run_artifact_dir
+    assert held(directory) == logged_in(directory)
+    assert held(directory)[-1] == (2, 0)
+    assert end_of(directory) == "completed"
 
 
-@pytest.mark.skipif(os.name == "nt", reason="sends signals as POSIX does")
+@pytest.mark.requirement("HOST-2")
+def test_who_delivers_a_run_is_said(make_config: MakeConfig) -> None:
+    """A tracker whose lock is held waits, and the summary says for whom."""
+    session = SessionManager(make_config(tracking={"finish_timeout": 0.2, "linger": 0.0}))
+    session.setup_directories()
+    with OpenDirectory(session.run_artifact_dir) as directory:
+        lock = cursor.deliverer(directory, "lines", 0.0)
+        assert session._session is not None
+
+        def problem() -> str:
+            trackers = session.get_session_summary()["trackers"]
+            return str(trackers.get("lines", {}).get("problem"))
+
+        with lock, anyio.from_thread.start_blocking_portal() as portal:
+            waiting = portal.start_task_soon(session._session.setup_remote_logging, "lines")
+            assert until(lambda: f"process {os.getpid()} on host" in problem())
+            assert "delivers the run to it" in problem()
+            lock.release()
+            assert waiting.result(20) is True
+    assert session.finalize_session() == "completed"
+
+
+@posix
+@pytest.mark.parametrize(
+    ("end", "options", "expected"),
+    [
+        ("completed", "{}", "completed"),
+        ("preempted", "{}", "preempted"),
+        ("", "{}", "failed"),  # never finalised
+        ("", "{'hangs_in': 'start'}", None),
+        ("", "{'hangs_in': 'send'}", None),
+        ("", "{'hangs_in': 'finish'}", None),
+    ],
+)
+@pytest.mark.requirement("HOST-3")
+def test_the_exit_of_the_program_waits_for_nothing(
+    tmp_path: Path, end: str, options: str, expected: str | None
+) -> None:
+    """Neither its own exit nor who reads its output waits for a tracker, whatever hangs."""
+    program = program_of(tmp_path, STEPS="100", END=end, OPTIONS=options, LINGER="1")
+    assert program.stdout is not None
+    line = ""
+    while not line.startswith("over"):
+        line = program.stdout.readline()
+        assert line
+    over = float(line.split()[1])
+    assert program.communicate(timeout=20)[0] == ""  # to its end: nobody else holds it open
+    assert program.returncode == 0
+    assert time.monotonic() - over < 2.0  # an idle machine: 0.05 s
+    directory = str(tmp_path / "runs" / "r")
+    pid = int(Path(directory, "pid").read_text())
+    if expected is not None:
+        assert until(lambda: end_of(directory) == expected)
+        assert held(directory) == [(1, n) for n in range(100)]
+    assert gone(pid, 10)
+
+
+@posix
 def test_signals_for_the_program_are_not_for_it(make_config: MakeConfig) -> None:
     """Whoever sends them to it, it goes on until the session's end."""
     with SessionManager(make_config()) as session:
-        session.setup_remote_logging("apart")
+        session.setup_remote_logging("lines")
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
             os.kill(pid_of(session), number)
+        assert os.getpgid(pid_of(session)) != os.getpgid(0)
         session.log_metrics({"loss": 1.0})
-    assert held(session) == [(1, 0)]
-    assert record_of(session)["trackers"]["apart"]["state"] == "finished"
+    assert held(session.run_artifact_dir) == [(1, 0)]
+    assert record_of(session)["trackers"]["lines"]["state"] == "finished"
 
 
 async def test_what_is_wrong_is_told_as_it_was(
     make_config: MakeConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A wrong option, and an error of a call, by their own names."""
-    async with AsyncSessionManager(make_config(journal={"max_delay": 0.0})) as session:
-        assert await session.setup_remote_logging("apart", no_such_option=1) is False
+    """A wrong option, a missing tracker and an error of a call, by their own names."""
+    async with AsyncSessionManager(make_config()) as session:
+        assert await session.setup_remote_logging("lines", no_such_option=1) is False
         assert "no_such_option" in caplog.text
-    async with AsyncSessionManager(make_config(wandb={"finish_timeout": 0.5})) as session:
-        assert await session.setup_remote_logging("apart", refuses=True) is True
+        assert await session.setup_remote_logging("no-such-tracker") is False
+        assert "no tracker is called 'no-such-tracker'; installed: lines" in caplog.text
+    async with AsyncSessionManager(make_config(tracking={"finish_timeout": 0.5})) as session:
+        assert await session.setup_remote_logging("lines", refuses=True) is True
         session.log_metrics({"loss": 1.0})
-    known = record_of(session)["trackers"]["apart"]
+    known = record_of(session)["trackers"]["lines"]
     assert known["problem"] == "ConnectionError: the server is away"
-    assert isinstance(_error("MissingExtraError", "pip install it"), MissingExtraError)
-    assert isinstance(_error("TrackerError", "no"), TrackerError)
-    assert repr(_error("ZeroDivisionError", "by zero")) == "ZeroDivisionError('by zero')"
 
 
-def test_it_keeps_to_the_protocol() -> None:
-    """What the tracker does in its process is what it does in this one."""
-    assert len(check_tracker(partial(ApartTracker, "apart", {}), series_of)) == 7
+@pytest.mark.parametrize("does", ["chdir", "flood"])
+def test_a_tracker_that_misbehaves_loses_nothing(
+    make_config: MakeConfig, caplog: pytest.LogCaptureFixture, does: str
+) -> None:
+    """One that changes the directory, or logs without end, is a tracker like others."""
+    with SessionManager(make_config()) as session:
+        assert session.setup_remote_logging("lines", does=does) is True
+        for _ in range(300):
+            session.log_metrics({"loss": 1.0})
+    assert held(session.run_artifact_dir) == [(1, n) for n in range(300)]
+    assert len(caplog.records) < 1000
+    if does == "flood":
+        assert "lines were left out" in caplog.text
+
+
+def test_a_tracker_that_ends_its_process_again_and_again_is_one_warning(
+    make_config: MakeConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is tried again with backoff; the session goes on, and ends in time."""
+    began = time.monotonic()
+    with SessionManager(make_config(tracking={"finish_timeout": 0.5, "linger": 0.0})) as session:
+        assert session.setup_remote_logging("lines", does="exit") is False
+        session.log_metrics({"loss": 1.0})
+    assert time.monotonic() - began < 20
+    died, ended = warnings_in(caplog)
+    assert "its process has ended (status 3)" in died
+    assert "did not start within 0.5 s" in ended
+    assert record_of(session)["trackers"]["lines"]["state"] == "abandoned"
+
+
+def test_a_process_that_cannot_start_is_said(
+    make_config: MakeConfig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One warning that names the cause; the run goes on, and its rows wait."""
+    monkeypatch.setattr(sys, "executable", "/no/such/python3")
+    with SessionManager(make_config(tracking={"finish_timeout": 0.2, "linger": 0.0})) as session:
+        assert session.setup_remote_logging("lines") is False
+        session.log_metrics({"loss": 1.0})
+    assert "its process cannot be started (FileNotFoundError" in warnings_in(caplog)[0]
+    assert record_of(session)["trackers"]["lines"]["behind"] == 1
+
+
+@pytest.mark.parametrize("how", ["frozen", "embedded", "nameless", "inside"])
+def test_a_program_without_a_python_of_its_own_runs_trackers_itself(
+    make_config: MakeConfig,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+) -> None:
+    """A frozen program, or a host whose `sys.executable` is no Python, must not start itself."""
+    if how == "frozen":
+        monkeypatch.setattr(sys, "frozen", True, raising=False)
+    elif how == "inside":
+        monkeypatch.setenv(spawn.MARK, "1")
+    else:
+        monkeypatch.setattr(sys, "executable", "/opt/game/engine" if how == "embedded" else "")
+    for number in range(2):
+        with SessionManager(make_config(), run_name=f"r{number}") as session:
+            assert session.setup_remote_logging("lines") is True
+            session.log_metrics({"loss": 1.0})
+        assert pid_of(session) == os.getpid()
+        assert held(session.run_artifact_dir) == [(1, 0)]
+    (said,) = warnings_in(caplog)
+    assert "trackers run in the program" in said
+
+
+START = "import runpy, sys; sys.argv[:] = ['p', *sys.argv[1:]]; runpy.run_path(sys.argv.pop(1))"
+
+
+@pytest.mark.parametrize(
+    "how", ["-c", "stdin", "file", "-m", "zipapp", "-I", "-P", "no main", "planted"]
+)
+def test_it_starts_however_the_program_was_started(tmp_path: Path, how: str) -> None:
+    """Also where keisei is only on the program's path, and where files are called like modules."""
+    there = tmp_path / "there"
+    (there / "wandb").mkdir(parents=True)
+    (there / "mlflow").mkdir()
+    planted = ["queue", "random", "types", "logging", "typing", "json", "pickle", "lines"]
+    body = PROGRAM.replace("sys.path[:0] = sys.argv[1:3]", "sys.path += sys.argv[1:3]")
+    arguments = [str(ROOT), str(tmp_path / "site"), str(tmp_path / "runs")]
+    (there / "program.py").write_text(body)
+    main = ["program.py"]
+    if how == "-c":
+        main = ["-c", body]
+    elif how == "stdin":
+        main = ["-"]
+    elif how == "-m":
+        main = ["-m", "program"]
+    elif how == "zipapp":
+        (tmp_path / "app").mkdir()
+        (tmp_path / "app" / "__main__.py").write_text(body)
+        zipapp.create_archive(tmp_path / "app", there / "app.pyz")
+        main = ["app.pyz"]
+    elif how in ("-I", "-P"):
+        main = [how, "program.py"]
+    elif how == "no main":
+        main = ["-c", f"import sys; sys.modules.pop('__main__')\n{body}"]
+    elif how == "planted":
+        main = ["-P", "program.py"]
+        for name in planted:
+            (there / f"{name}.py").write_text("import os; os._exit(77)\n")
+    done = subprocess.run(
+        [sys.executable, *main, *arguments],
+        cwd=there,
+        env={**os.environ, "STEPS": "100", "END": "completed"},
+        input=body if how == "stdin" else None,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "started True" in done.stdout, done.stderr
+    directory = str(tmp_path / "runs" / "r")
+    assert held(directory) == [(1, n) for n in range(100)]
+    assert end_of(directory) == "completed"
+
+
+def test_the_path_of_the_script_comes_last(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What is installed is found first; what only the program's directory has is found still."""
+    here, installed = str(tmp_path / "here"), sys.path[-1]
+    monkeypatch.setattr(sys, "path", ["", here, installed])
+    path = spawn.import_path(here)
+    assert path == [installed, here + os.sep, here]
+
+
+def test_a_run_directory_that_vanishes_is_said(
+    make_config: MakeConfig, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """The tracker's process goes on for other runs, and the session ends with one warning."""
+    config = make_config(
+        journal={"max_delay": 0.0}, tracking={"finish_timeout": 0.5, "linger": 0.0}
+    )
+    with SessionManager(config, run_name="well") as well:
+        well.setup_remote_logging("lines")
+        with SessionManager(config, run_name="r") as session:
+            session.setup_remote_logging("lines")
+            session.log_metrics({"loss": 1.0})
+            session.flush()
+            assert until(lambda: held(session.run_artifact_dir))
+            os.rename(session.run_artifact_dir, tmp_path / "moved")
+            session.log_metrics({"loss": 2.0})
+        well.log_metrics({"loss": 1.0})
+    assert held(well.run_artifact_dir) == [(1, 0)]
+    assert len([text for text in warnings_in(caplog) if text.startswith("lines")]) <= 1
+
+
+def test_a_full_disk_under_the_cursor_loses_no_row(
+    make_config: MakeConfig, tiny_disk: Path
+) -> None:
+    """A cursor that cannot be stored is said; the tracker's own account keeps rows from coming twice."""
+    config = make_config(logging={"log_dir": str(tiny_disk)}, journal={"max_delay": 0.0})
+    with SessionManager(config, run_name="r") as session:
+        session.setup_remote_logging("lines")
+        session.log_metrics({"loss": 1.0})
+        session.flush()
+        assert until(lambda: held(session.run_artifact_dir) == [(1, 0)])
+        filler = tiny_disk / "filler"
+        with open(filler, "wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(b"x" * 512)
+            except OSError:
+                pass
+        for _ in range(50):
+            session.log_metrics({"loss": 1.0})
+        filler.unlink()
+        session.flush()
+    assert held(session.run_artifact_dir) == [(1, n) for n in range(51)]
+
+
+@posix
+@pytest.mark.requirement("HOST-1")
+def test_a_forked_child_does_not_keep_the_process(make_config: MakeConfig) -> None:
+    """A child has no part in it: the process ends with the program, although the child lives on."""
+    with SessionManager(make_config()) as session:
+        session.setup_remote_logging("lines")
+        assert "returned {}" in in_child(lambda: client._hosts)
+        session.log_metrics({"loss": 1.0})
+    assert held(session.run_artifact_dir) == [(1, 0)]

@@ -172,7 +172,7 @@ class Host:
         while True:
             message = self._mailbox.get()
             if isinstance(message, str):  # it has ended
-                process.wait()
+                _reap(process)
                 return message or f"its process has ended (status {process.returncode})"
             if isinstance(message, News):
                 if any(state.sent for state in message.states.values()):
@@ -226,8 +226,7 @@ class Host:
         cast(IO[bytes], process.stdin).close()
         while not isinstance(self._mailbox.get(), str):
             pass
-        process.wait()
-        cast(IO[bytes], process.stdout).close()
+        _reap(process)
         return True
 
     def _give_up(self) -> list[HostedWorker]:
@@ -282,6 +281,13 @@ def _host_for(worker: HostedWorker) -> Host | None:
             _hosts[kind] = host
         host.add(worker)
     return host
+
+
+def _reap(process: subprocess.Popen[bytes]) -> None:
+    for pipe in (process.stdin, process.stdout):
+        with suppress(OSError):
+            cast(IO[bytes], pipe).close()
+    process.wait()
 
 
 def _working_directory() -> str:
