@@ -15,14 +15,14 @@ REQUIREMENTS: dict[str, str] = {
         "`get_session_summary()`."
     ),
     "FACE-3": (
-        "`async with AsyncSessionManager(...) as session:` (and `with SessionManager(...)`) runs "
-        "the steps in the documented order (directories, W&B, config, seeding, session start) and "
-        "finalises on the way out with the truth about how the body ended. A failed entry leaves "
-        "nothing behind that it started."
+        "`async with AsyncSessionManager(...) as session:` (and `with SessionManager(...)`) "
+        "runs the steps in the documented order (directories, W&B, config, seeding, session "
+        "start) and finalises on the way out with the truth about how the body ended. A failed "
+        "entry leaves nothing behind that it started."
     ),
     "FACE-4": (
-        "Works on asyncio, uvloop and trio; the blocking face works in a script, in a thread and "
-        "in a notebook whose loop is running."
+        "Works on asyncio, uvloop and trio; the blocking face works in a script, in a thread "
+        "and in a notebook whose loop is running."
     ),
     "FACE-5": ("Importing `keisei` imports neither wandb, numpy nor torch."),
     "FACE-6": (
@@ -31,8 +31,8 @@ REQUIREMENTS: dict[str, str] = {
     ),
     "ID-1": (
         "The run name is, in this order: the `run_name` argument, `args.run_name`, "
-        '`config.logging.run_name`, a generated name. `None` and `""` count as absent. `args` may '
-        "be an `argparse.Namespace`, any object, a mapping, or `None`."
+        '`config.logging.run_name`, a generated name. `None` and `""` count as absent. `args` '
+        "may be an `argparse.Namespace`, any object, a mapping, or `None`."
     ),
     "ID-2": (
         "`generate_run_name(config)` gives a readable name that sorts by time and does not "
@@ -43,8 +43,8 @@ REQUIREMENTS: dict[str, str] = {
         "`ValueError`) that quotes it escaped and says what is legal (promise P9)."
     ),
     "ID-4": (
-        "`session_id` is an immutable, time-sortable id (a ULID), other than the name; a resumed "
-        "run keeps it and gets `attempt` + 1."
+        "`session_id` is an immutable, time-sortable id (a ULID), other than the name; a "
+        "resumed run keeps it and gets `attempt` + 1."
     ),
     "DIR-1": (
         "`setup_directories()` makes the run's directory and its `models/` and returns exactly "
@@ -52,8 +52,8 @@ REQUIREMENTS: dict[str, str] = {
         "strings."
     ),
     "DIR-2": (
-        "The layout is `effective_config.json`, `training.log`, `evaluation.log`, `models/`, and "
-        "keisei's own `session.json`."
+        "The layout is `effective_config.json`, `training.log`, `evaluation.log`, `models/`, "
+        "and keisei's own `session.json`."
     ),
     "DIR-3": (
         "The run's directory is `{root}/{run_name}`; the root is `KEISEI_LOG_DIR`, else "
@@ -61,9 +61,9 @@ REQUIREMENTS: dict[str, str] = {
         "`config.logging.model_dir` the models live in `{that}/{run_name}`."
     ),
     "DIR-4": (
-        "A failure is a `DirectorySetupError` (also a `RuntimeError`) that names path and cause. "
-        "With `config.logging.fallback_dir` set, a root that cannot be made or written is "
-        "replaced by it, with one warning, and the summary says so."
+        "A failure is a `DirectorySetupError` (also a `RuntimeError`) that names path and "
+        "cause. With `config.logging.fallback_dir` set, a root that cannot be made or written "
+        "is replaced by it, with one warning, and the summary says so."
     ),
     "DIR-5": (
         "Reading a path before it is set up raises `NotReadyError` (also a `RuntimeError`) that "
@@ -79,22 +79,22 @@ REQUIREMENTS: dict[str, str] = {
     "DIR-8": (
         "One owner at a time (promise P8): a live owner's run is refused with "
         "`SessionInUseError`; otherwise `logging.if_exists` decides: `resume` (the default: the "
-        "next attempt of the same run; logs are appended to, the earlier effective config is kept "
-        "beside the new one), `refuse`, or `number` (the name gets `-2`, `-3`, claimed by mkdir "
-        "itself)."
+        "next attempt of the same run; logs are appended to, the earlier effective config is "
+        "kept beside the new one), `refuse`, or `number` (the name gets `-2`, `-3`, claimed by "
+        "mkdir itself)."
     ),
     "CFG-1": (
-        "`load_config(path=None, overrides=None)` reads YAML, JSON or TOML, applies overrides (a "
-        'mapping, or `"training.total_timesteps=1000"` strings), and validates. An unknown key, a '
-        "wrong type or an unreadable file is a `ConfigError` (also a `ValueError`) that names "
-        "file, key path and reason, and never prints a secret."
+        "`load_config(path=None, overrides=None)` reads YAML, JSON or TOML, applies overrides "
+        '(a mapping, or `"training.total_timesteps=1000"` strings), and validates. An unknown '
+        "key, a wrong type or an unreadable file is a `ConfigError` (also a `ValueError`) that "
+        "names file, key path and reason, and never prints a secret."
     ),
     "CFG-2": (
         "Sections and fields: `env` (seed, device), `training` (total_timesteps, "
         "steps_per_epoch), `logging` (run_name, wandb_enabled, log_level, log_dir, model_dir, "
-        "fallback_dir, if_exists), `wandb` (project, entity, group, job_type, tags, notes, mode, "
-        "init_timeout, finish_timeout, offline_fallback). `wandb_enabled` is false unless the "
-        "user says so; `wandb.mode` is `online`, `offline` or `disabled`, and where unset "
+        "fallback_dir, if_exists), `wandb` (project, entity, group, job_type, tags, notes, "
+        "mode, init_timeout, finish_timeout, offline_fallback). `wandb_enabled` is false unless "
+        "the user says so; `wandb.mode` is `online`, `offline` or `disabled`, and where unset "
         "`WANDB_MODE`, else online with a key or login and offline without. Every field has a "
         "default, a range where one applies, and a docstring that reaches the JSON schema. The "
         "YAML in the origin document loads as it stands."
@@ -110,25 +110,28 @@ REQUIREMENTS: dict[str, str] = {
         "`RuntimeError`)."
     ),
     "CFG-5": (
-        "The config is serialised once per session, and the same text goes to the file and to the "
-        "tracker."
+        "The config is serialised once per session, and the same text goes to the file and to "
+        "the tracker."
     ),
     "WB-1": (
         "`setup_wandb()` needs directories. It returns `True` when W&B tracks this run, `False` "
-        "when it is disabled or failed; W&B's own failures never raise, and one warning says what "
-        "happened and what to do."
+        "when it is disabled or failed; W&B's own failures never raise, and one warning says "
+        "what happened and what to do."
     ),
     "WB-2": ("`is_wandb_active` raises `NotReadyError` before `setup_wandb()`."),
     "WB-3": ("Disabled means untouched: the SDK is not imported, nothing is started."),
     "WB-4": (
-        "init and finish run on daemon threads under `anyio.fail_after(wandb.init_timeout)` "
-        "(default 30 s) and `(wandb.finish_timeout)` (default 10 s). The SDK's own timeouts are a "
-        "second line, set so that WB-8 can hold."
+        "init and finish are blocking calls that are offloaded to daemon threads under "
+        "`anyio.fail_after(wandb.init_timeout)` (default 30 s) and `(wandb.finish_timeout)` "
+        "(default 10 s), wherever the SDK itself runs (HOST-1, HOST-4). The SDK's own timeouts "
+        "are a second line, set so that WB-8 can hold."
     ),
     "WB-5": (
         "Each session has a run object of its own; the global `wandb.run` is neither needed nor "
-        "disturbed. `session.wandb_run` gives it to users who log media, and is `None` where W&B "
-        "is not active."
+        "disturbed. With `wandb.in_process: true`, `session.wandb_run` gives it to users who "
+        "need what only the SDK's object can do; where W&B is active in its own process, "
+        "reading it is a `TrackerError` that names that switch and the `log_...` methods for "
+        "media; where W&B is not active it is `None`."
     ),
     "WB-6": (
         "Its id is stable over attempts, its name is the run name, its directory the run's "
@@ -136,9 +139,9 @@ REQUIREMENTS: dict[str, str] = {
         "`WANDB_PROJECT`, else `keisei`."
     ),
     "WB-7": (
-        "The key comes from `WANDB_API_KEY` or the user's own login, and is never stored, printed "
-        "or passed on. Without a key nothing prompts: the run is offline, and a warning says how "
-        "to log in."
+        "The key comes from `WANDB_API_KEY` or the user's own login, and is never stored, "
+        "printed or passed on. Without a key nothing prompts: the run is offline, and a warning "
+        "says how to log in."
     ),
     "WB-8": (
         "An init that comes to life after its deadline is closed at once with the true status; "
@@ -150,17 +153,17 @@ REQUIREMENTS: dict[str, str] = {
     ),
     "SEED-1": (
         "`setup_seeding()` seeds `random`, and numpy, torch (with CUDA and MPS) only where the "
-        "program has imported them. Without `env.seed` it does nothing. The summary says what was "
-        "seeded."
+        "program has imported them. Without `env.seed` it does nothing. The summary says what "
+        "was seeded."
     ),
     "LOG-1": (
         "`log_session_info(logger_func, agent_info=None, resumed_from_checkpoint=None, "
         "global_timestep=0, total_episodes_completed=0)` calls `logger_func` with one line each "
-        "for: the run and its W&B URL if there is one; the run's directory and the config's path; "
-        "the seed (if set) and the device; the agent's type and name (if given); total timesteps "
-        "and steps per epoch; and either that this is a fresh start, or the checkpoint, timestep "
-        "and episodes it resumes from. `logger_func` may be sync or async; one that raises is "
-        "counted and does not stop the session."
+        "for: the run and its W&B URL if there is one; the run's directory and the config's "
+        "path; the seed (if set) and the device; the agent's type and name (if given); total "
+        "timesteps and steps per epoch; and either that this is a fresh start, or the "
+        "checkpoint, timestep and episodes it resumes from. `logger_func` may be sync or async; "
+        "one that raises is counted and does not stop the session."
     ),
     "LOG-2": (
         "`log_session_start()` appends a start line with an ISO-8601 time with offset, the run "
@@ -173,9 +176,11 @@ REQUIREMENTS: dict[str, str] = {
         "other logger and no root handler."
     ),
     "FIN-1": (
-        "`finalize_session(status=None)` ends the session: `completed`, `failed`, `cancelled` or "
-        "`preempted`. Local truth first (`session.json`, the log's end line), the network last, "
-        "all under one deadline. It raises for nothing that a tracker does."
+        "`finalize_session(status=None)` ends the session: `completed`, `failed`, `cancelled` "
+        "or `preempted`. Local truth first (`session.json`, the log's end line; a disk that "
+        "hangs is given up after a documented time), then all trackers at once, each within its "
+        "own finish timeout (`tracking.finish_timeout`, default 10 s; W&B's own). It raises for "
+        "nothing that a tracker does."
     ),
     "FIN-2": (
         "When W&B's finish does not end in time, the run is abandoned with exit code 1, one "
@@ -183,8 +188,8 @@ REQUIREMENTS: dict[str, str] = {
         "it (promise P14)."
     ),
     "FIN-3": (
-        "It is idempotent, may be called before any set-up, concurrently, and under cancellation; "
-        "all callers see one result."
+        "It is idempotent, may be called before any set-up, concurrently, and under "
+        "cancellation; all callers see one result."
     ),
     "FIN-4": (
         "No alarm is used, and no signal handler is installed unless asked for; all of it works "
@@ -193,11 +198,34 @@ REQUIREMENTS: dict[str, str] = {
     "SUM-1": (
         "`get_session_summary()` gives at least `run_name`, `run_artifact_dir`, `model_dir`, "
         "`log_file_path`, `eval_log_file_path`, `is_wandb_active`, `seed`, `device`, and "
-        "`session_id`, `attempt`, `status`, `started_at`, `duration_s`, `wandb_url`; what is not "
-        "set up yet is `None`. It is plain data that `json.dumps` takes."
+        "`session_id`, `attempt`, `status`, `started_at`, `duration_s`, `wandb_url`; what is "
+        "not set up yet is `None`. It is plain data that `json.dumps` takes."
     ),
     "STATE-1": (
         "`state` is the documented `SessionState`: `directories_setup`, `wandb_initialized`, "
         "`config_saved`, `seeding_setup`, `session_active`, all booleans."
+    ),
+    "HOST-1": (
+        "A tracker that is named (W&B too) lives in a process of its own, one for each kind of "
+        "tracker and program, shared by all sessions of the program, started with the first "
+        "that wants it and ended when nothing is left to do. The program imports no tracker's "
+        "SDK."
+    ),
+    "HOST-2": (
+        "No row crosses between the program and that process: it follows the run's journal from "
+        "the tracker's cursor. At most one process delivers a run to a tracker at a time (a "
+        "lock beside the cursor); a resumed run or `keisei sync` that finds it taken waits, or "
+        "says by whom."
+    ),
+    "HOST-3": (
+        "When the program dies, in whatever way, the process sends what the journal holds, "
+        "tells the tracker the true end, and ends, within `tracking.linger` seconds (default "
+        "30). A session whose trackers have not finished by their deadline ends all the same; "
+        "the process goes on for the same time. The program's own exit waits for none of this."
+    ),
+    "HOST-4": ("`wandb.in_process: true` runs W&B's SDK in the program, under the same deadlines."),
+    "HOST-5": (
+        "A tracker that is given as an object runs in the program, on a thread of its own, by "
+        "the same worker."
     ),
 }

@@ -14,7 +14,7 @@ from keisei.session.view import SessionFacts
 from keisei.trackers.base import RunInfo, Tracker
 from keisei.trackers.group import WorkerGroup
 from keisei.trackers.state import WorkerHandle
-from keisei.trackers.wandb.setup import NAME as WANDB
+from keisei.trackers.wandb.mode import NAME as WANDB
 from keisei.trackers.wandb.setup import is_wanted, open_wandb
 from keisei.trackers.worker import Worker
 from keisei.training import utils

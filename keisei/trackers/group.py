@@ -179,8 +179,8 @@ class WorkerGroup:
     def _warn(self, worker: WorkerHandle, timeout: float) -> None:
         """Warn, once, of a tracker that did not end well."""
         record, behind, kept = worker.state.record, worker.behind, worker.state.kept
-        problem, live = record.problem, worker.live
-        if not worker.done.is_set() and (live or behind):
+        problem, live, done = record.problem, worker.live, worker.done.is_set()
+        if not done and (live or (behind and record.state == "connecting")):
             problem = f"did not {'finish' if live else 'start'} within {timeout:.1f} s"
             if isinstance(worker, HostedWorker):
                 problem += f": its process goes on for {self._linger:g} s at most"

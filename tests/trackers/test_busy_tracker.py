@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Sequence
 
+import pytest
+
 from keisei import SessionManager
 from keisei.testing import MemoryRun, MemoryTracker
 from keisei.trackers.base import Record, RunInfo
@@ -41,6 +43,7 @@ class Computing(MemoryTracker):
         return started
 
 
+@pytest.mark.requirement("HOST-5")
 def test_a_busy_tracker_leaves_most_of_the_time_to_the_training(make_config: MakeConfig) -> None:
     """It rests three times as long as it has computed, and not at all at the end."""
     tracker = Computing()

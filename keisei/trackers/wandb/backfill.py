@@ -19,9 +19,9 @@ from typing import Any, Literal
 from keisei._io import files, process
 from keisei.trackers import cursor
 from keisei.trackers.wandb import run_file, sdk, upload
-from keisei.trackers.wandb.run_file import Rest, RunFile
 from keisei.trackers.wandb.local_runs import Attempt, LocalRun
-from keisei.trackers.wandb.setup import NAME
+from keisei.trackers.wandb.mode import NAME
+from keisei.trackers.wandb.run_file import Rest, RunFile
 from keisei.trackers.wandb.upload import OnServer
 
 _STATE = "keisei-sync.json"
@@ -76,9 +76,7 @@ def remaining(run: LocalRun) -> list[Outcome]:
     for attempt in run.attempts:
         if not attempt.uploaded:
             with suppress(OSError):
-                rows = len(run_file.read(attempt.path).steps) - notes.delivered.get(
-                    attempt.key, 0
-                )
+                rows = len(run_file.read(attempt.path).steps) - notes.delivered.get(attempt.key, 0)
                 found.append(Outcome(run.name, run.id, attempt.path, state, None, max(0, rows)))
     return found
 
@@ -148,9 +146,7 @@ class _Upload:
         # one that was killed online, the next begins at a step that its rest has as well.
         renumber = skip < len(content.steps) and content.steps[skip] <= has.last_step
         with self._rest(attempt, content, skip, fresh=renumber and attempt.online) as path:
-            upload.upload(
-                path, self._run.id, max(0.1, end - time.monotonic()), renumber=renumber
-            )
+            upload.upload(path, self._run.id, max(0.1, end - time.monotonic()), renumber=renumber)
         with files.OpenDirectory(os.path.dirname(attempt.path)) as directory:
             files.append(directory, f"{os.path.basename(attempt.path)}.synced", b"")
         rows = len(content.steps)

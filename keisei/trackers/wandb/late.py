@@ -1,8 +1,8 @@
 """Waits for a start of the SDK's within a deadline; a run that comes alive later is closed at once.
 
-The SDK's own deadline is no help: a run that a slow server makes after it stays open there. So its
-start goes on, on a thread of its own. The thread, when the start has ended, takes one decision under
-a lock: either somebody still waits, and gets the run, or nobody does, and the thread closes it.
+The SDK's own deadline is no help: a run that a slow server makes after it stays open there. So the
+start goes on, on a thread of its own. When it has ended, the thread takes one decision under a
+lock: either somebody still waits, and gets the run, or nobody does, and the thread closes it.
 """
 
 from __future__ import annotations

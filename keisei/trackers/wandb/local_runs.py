@@ -10,8 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from keisei._io import files, process
-from keisei.run.session_file import SessionRecord
 from keisei.run.layout import RECORD_FILE
+from keisei.run.session_file import SessionRecord
 
 EMPTY = 7  # bytes: the header alone, of an attempt that was killed at its start
 _DIRECTORY = re.compile(r"(offline-)?run-(\d{8}_\d{6})-.+")

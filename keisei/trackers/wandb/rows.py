@@ -21,8 +21,8 @@ from typing import Any
 from keisei.errors import TrackerError
 from keisei.journal.reader import Event, Row
 from keisei.redaction import clean
-from keisei.trackers.wandb import run_file, local_runs
 from keisei.trackers.base import Position, Record
+from keisei.trackers.wandb import local_runs, run_file
 
 STEP = "global_step"
 NUMBER = "_keisei"

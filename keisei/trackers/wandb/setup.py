@@ -8,27 +8,11 @@ from collections.abc import Mapping
 
 import anyio
 
-from keisei.config.schema import AppConfig, WandbConfig, WandbMode, wants_wandb
+from keisei.config.schema import AppConfig, WandbConfig, wants_wandb
 from keisei.trackers.base import RunInfo, Tracker
 from keisei.trackers.group import WorkerGroup
 from keisei.trackers.state import WorkerHandle
-
-NAME = "wandb"
-
-_MODES: dict[str, WandbMode] = {
-    "online": "online",
-    "run": "online",
-    "offline": "offline",
-    "dryrun": "offline",
-    "disabled": "disabled",
-}
-
-
-def requested_mode(config: WandbConfig, environ: Mapping[str, str]) -> WandbMode | None:
-    """Return the mode that the config or ``WANDB_MODE`` asks for; ``None`` leaves it to the login."""
-    if config.mode is not None:
-        return config.mode
-    return _MODES.get(environ.get("WANDB_MODE", "").lower())
+from keisei.trackers.wandb.mode import NAME, requested_mode
 
 
 def is_wanted(config: AppConfig) -> bool:

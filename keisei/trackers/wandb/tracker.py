@@ -19,8 +19,8 @@ from keisei.run.status import FinalStatus
 from keisei.trackers.base import Position, Record, RunInfo, Tracker, TrackerRun
 from keisei.trackers.wandb import local_runs, sdk, upload
 from keisei.trackers.wandb.late import PendingStart
+from keisei.trackers.wandb.mode import NAME, requested_mode
 from keisei.trackers.wandb.rows import FLUSH_INTERVAL, Rows
-from keisei.trackers.wandb.setup import NAME, requested_mode
 from keisei.trackers.wandb.upload import OnServer
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class WandbTracker(Tracker):
                 raise TrackerError(describe(exc)) from None
             if self._pending is not None:
                 run_id = f"{run.session_id}-{run.attempt}"  # the SDK holds the run's own
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - whatever the SDK raises, the run is offline
             reason = describe(exc)
             if not falls_back:
                 raise TrackerError(reason) from None

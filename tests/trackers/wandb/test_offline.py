@@ -14,8 +14,8 @@ import pytest
 from keisei import AsyncSessionManager, NotReadyError, SessionManager
 from keisei.trackers.wandb.tracker import requested_mode
 from tests.conftest import MakeConfig
-from tests.support.wandb_file import RunFile, find_run_files, wait_for_exit_record
 from tests.support.session_files import record_of
+from tests.support.wandb_file import RunFile, find_run_files, wait_for_exit_record
 
 OFFLINE = {"logging": {"wandb_enabled": True}, "wandb": {"mode": "offline"}}
 

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from keisei.journal.reader import Event, Row
-from keisei.trackers.wandb import run_file, rows
 from keisei.trackers.base import Position, Record, RunInfo
+from keisei.trackers.wandb import rows, run_file
 from keisei.trackers.wandb.tracker import WandbRun, WandbTracker
 from tests.support.wandb_client import client_environ
 from tests.support.wandb_conformance import local_rows

@@ -1,0 +1,17 @@
+"""What a forked child does first, so that it leaves alone what is its parent's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+
+def after_in_child(func: Callable[[], object]) -> None:
+    """Call a function in every child that is forked from now on; on Windows, do nothing.
+
+    Args:
+        func: called with nothing, before `os.fork` returns in the child. The child has no other
+            thread, so that a lock of the parent's may be held for ever in it.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=func)
