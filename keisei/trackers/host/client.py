@@ -88,7 +88,7 @@ class HostedWorker(WorkerHandle):
     def fail(self, problem: str) -> None:
         """Note that the host process is not there, until it is again."""
         record = self.state.record.model_copy(update={"state": "broken", "problem": problem})
-        self.update(self.state._replace(record=record, attempted=True))
+        self.update(self.state._replace(record=record, attempted=True, kept=True))
 
 
 class Host:
