@@ -78,8 +78,12 @@ class Tracking:
         return {worker.name: worker.live for worker in workers}
 
     async def begin(self) -> None:
-        """Start W&B and those that the config names, and wait for none."""
-        if is_wanted(self._facts.config) and WANDB not in self._group.workers:
+        """Start those that the config names, and wait for none; W&B where nobody will wait for it.
+
+        Otherwise `wandb` starts it, through the documented function, beside the others.
+        """
+        config = self._facts.config
+        if not config.tracking.wait and is_wanted(config) and WANDB not in self._group.workers:
             await self._open(WANDB, WANDB, {})
         await self._open_named()
 
