@@ -1,29 +1,56 @@
-"""The way back into the loop from where nothing may wait: a signal handler, or a foreign thread."""
+"""The loop that runs here: made ready for anyio, and called from where nothing may wait.
+
+What calls it is a signal handler, or a foreign thread.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures.thread  # noqa: F401 - or asyncio imports it at the first hop
+import importlib
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import anyio
-from anyio.lowlevel import current_token
+
+
+async def load_backend() -> None:
+    """Import anyio's backend for the loop that runs here, on a thread: it takes 10 ms.
+
+    Programs that begin with ``anyio.run`` have it; those of ``asyncio.run``, ``uvloop.run`` and
+    ``trio.run`` would import it on the loop, at anyio's first call there.
+    """
+    trio = _running_trio()
+    backend = f"anyio._backends._{'asyncio' if trio is None else 'trio'}"
+    if backend in sys.modules:
+        return
+    if trio is None:
+        hop = asyncio.get_running_loop().run_in_executor
+        await hop(None, importlib.import_module, backend)
+    else:
+        await trio.to_thread.run_sync(importlib.import_module, backend)
+
+
+def _running_trio() -> Any | None:
+    """Return trio's module where a task of trio's runs, ``None`` elsewhere."""
+    trio: Any = sys.modules.get("trio")
+    return trio if trio is not None and trio.lowlevel.in_trio_task() else None
 
 
 def calling_soon(func: Callable[[], object]) -> Callable[[], None]:
-    """Give a way to call a function in the loop that runs now, which itself never waits.
+    """Return what calls a function in the loop that runs here, and itself never waits.
 
     Args:
         func: called soon, in the loop; not at all where the loop has ended.
     """
-    native: Any = current_token().native_token
-    soon = (
-        native.call_soon_threadsafe
-        if isinstance(native, asyncio.AbstractEventLoop)
-        else native.run_sync_soon
-    )
+    trio = _running_trio()
+    if trio is None:
+        soon: Any = asyncio.get_running_loop().call_soon_threadsafe
+    else:
+        soon = trio.lowlevel.current_trio_token().run_sync_soon
 
     def call() -> None:
         with suppress(RuntimeError):
@@ -41,7 +68,7 @@ class ThreadEvent:
         self._wakers: list[Callable[[], None]] = []
 
     def is_set(self) -> bool:
-        """Tell whether it has been set."""
+        """Return whether it has been set."""
         return self._set
 
     def set(self) -> None:

@@ -13,6 +13,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from keisei._io import files
+from keisei._io.loop import load_backend
 from keisei._log import logger
 from keisei.errors import ConfigSaveError, DirectorySetupError, KeiseiError, describe, quoted
 from keisei.run import claim, names
@@ -71,6 +72,7 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
 
     async def __aenter__(self) -> Self:
         """Take the set-up steps in their order; a failed one ends the session before it raises."""
+        await load_backend()
         if self.config.signals.handle:
             self._start_signals()
         self._interruption.open_scope()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
 import anyio
 
 from keisei._io import files
+from keisei._io.loop import load_backend
 from keisei._io.offload import whole
 from keisei._log import logger
 from keisei.run.claim import OwnedRun
@@ -32,16 +34,19 @@ class OneStep:
         self._facts = facts
         self._lock: anyio.Lock | None = None
 
-    def __call__(self) -> anyio.Lock:
-        """Give the lock, made in the loop: a lock belongs to the loop's backend.
+    @asynccontextmanager
+    async def __call__(self) -> AsyncIterator[None]:
+        """Hold the lock, which is made in the loop: it belongs to the loop's backend.
 
         Raises:
             ForkedSessionError: this process was forked from the session's own.
         """
         self._facts.check_process("this step")
+        await load_backend()
         if self._lock is None:
             self._lock = anyio.Lock(fast_acquire=True)
-        return self._lock
+        async with self._lock:
+            yield
 
 
 class Ending:
