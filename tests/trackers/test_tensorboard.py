@@ -124,9 +124,9 @@ def test_the_events_are_those_of_tensorboards_own_helpers(tmp_path: Path) -> Non
 
     batch, path = Batch(), tmp_path / "events.out.tfevents.1"
     batch.add_text(1.5, 3, "note", "*ü*")
-    batch.add_hyperparameters(2.5, "trial", '{"a": {"b": 1}, "c": true, "d": "x", "e": [1]}')
+    batch.add_hyperparameters(2.5, "trial", '{"a": {"b": 1}}')
     path.write_bytes(batch.data())
-    hyper = hparams_pb({"a/b": 1.0, "c": True, "d": "x", "e": "[1]"}, "trial", 2.5)
+    hyper = hparams_pb({"a/b": 1.0}, "trial", 2.5)
     assert [Proto.FromString(data) for data in RawEventFileLoader(str(path)).Load()] == [
         Proto(wall_time=1.5, step=3, summary=text_pb("keisei/note", "*ü*")),
         Proto(wall_time=2.5, step=0, summary=hyper),

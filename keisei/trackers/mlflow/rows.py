@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from keisei.journal.reader import Row
+from keisei.journal.records import Row
 from keisei.trackers.base import Position, Record
 
 LONGEST_KEY = 250
@@ -25,8 +25,8 @@ _EMPTY = "_x_"
 
 
 @dataclass(frozen=True)
-class Place:
-    """What is known after some records of a run, and decides how the next ones are written.
+class Progress:
+    """How far a run has got, which decides how its next records are written.
 
     MLflow takes a metric for one that it has got already where key, step, time in milliseconds
     and value are the same. So a record that comes again has to get the same step and time as
@@ -48,8 +48,8 @@ class Place:
     step: int | None = None
 
     @classmethod
-    def parsed(cls, text: str | None) -> Place:
-        """Read the text of a place; where there is none, or no good one, nothing is held."""
+    def parsed(cls, text: str | None) -> Progress:
+        """Return what a tag says; the very beginning where there is no tag, or a damaged one."""
         try:
             attempt, seq, time, top, step = json.loads(text or "")
             return cls(int(attempt), int(seq), int(time), int(top), None if step is None else step)
@@ -58,33 +58,33 @@ class Place:
 
     @property
     def text(self) -> str:
-        """The place as text."""
+        """The text that `parsed` reads."""
         return json.dumps([self.attempt, self.seq, self.time, self.top, self.step])
 
     @property
     def position(self) -> Position:
-        """Which record it is behind."""
+        """The position of the last record."""
         return Position(self.attempt, self.seq)
 
-    def after(self, record: Record) -> tuple[Place, int]:
-        """Give the place behind the next record, and the step that a row gets.
+    def after(self, record: Record) -> tuple[Progress, int]:
+        """Return the progress after the next record, and the step that a row gets.
 
         A row without a step gets the last one that was logged, as in the journal; before the
         first one, such rows are counted.
         """
         if not isinstance(record, Row):
-            return Place(record.attempt, record.seq, self.time, self.top, self.step), 0
+            return Progress(record.attempt, record.seq, self.time, self.top, self.step), 0
         logged = self.step
         if record.step is not None:
             logged = max(-_LARGEST_STEP, min(record.step, _LARGEST_STEP))
         step = self.top + 1 if logged is None else logged
         earliest = self.time if step > self.top else self.time + 1
         time = max(earliest, min(int(record.time * 1000), _LARGEST_TIME))
-        return Place(record.attempt, record.seq, time, max(self.top, step), logged), step
+        return Progress(record.attempt, record.seq, time, max(self.top, step), logged), step
 
 
 def mlflow_name(name: str) -> str:
-    """Give the name under which MLflow keeps a metric or a param; no two share one.
+    """Return the name under which MLflow keeps a metric or a param; no two share one.
 
     What MLflow refuses is written as ``_x003A_`` (a colon), with its code point in hexadecimal
     digits. What is longer than 250 characters is cut, and ends with a part of its hash.
@@ -106,16 +106,8 @@ def _escaped(match: re.Match[str]) -> str:
     return f"_x{ord(match[0]):04X}_"
 
 
-def number(value: float) -> float:
-    """Give a value as the 64-bit float that MLflow keeps."""
-    try:
-        return float(value)
-    except OverflowError:
-        return float("inf") if value > 0 else float("-inf")
-
-
 def params(config_text: str) -> dict[str, str]:
-    """Give a config as params: flat, with names joined by dots.
+    """Return a config as params: flat, with names joined by dots.
 
     Args:
         config_text: the config as JSON.

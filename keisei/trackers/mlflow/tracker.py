@@ -4,6 +4,10 @@ keisei works on MLflow's stores, below its fluent API: no active run, no trackin
 autologging and no other state of the process is touched, and MLflow's usage reports are not
 started. A row's metrics are written with a tag that says how far it got, `keisei.position`, after
 which the next attempt, or this one after an error, goes on.
+
+For what only MLflow can do, a program uses MLflow itself, on the same run: its id is in the session
+file and the summary (`trackers.mlflow.run_id`), and ``mlflow.start_run(run_id=...)`` or a client
+with the same tracking URI logs artifacts to it.
 """
 
 from __future__ import annotations
@@ -13,17 +17,23 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from keisei.journal.reader import Event, Row
+from keisei.journal.records import Event, Row, as_float
 from keisei.redaction import clean, secret_values
 from keisei.run.status import FinalStatus
 from keisei.trackers.base import Position, Record, RunInfo, Tracker, TrackerRun
-from keisei.trackers.mlflow.rows import LONGEST_VALUE, Place, mlflow_name, number, params
-from keisei.trackers.mlflow.store import errors, find_experiment, import_sdk, open_store
+from keisei.trackers.mlflow.rows import LONGEST_VALUE, Progress, mlflow_name, params
+from keisei.trackers.mlflow.store import (
+    default_uri,
+    errors,
+    find_experiment,
+    open_store,
+    turn_at,
+)
 
 DEFAULT_EXPERIMENT = "keisei"
 
@@ -36,29 +46,23 @@ _STATUSES: dict[FinalStatus, str] = {
     "cancelled": "KILLED",
     "preempted": "KILLED",
 }
-# MLflow's limits for one request: 1,000 metrics, params and tags, 100 of the latter, and 1 MB. With
-# fewer metrics at a time, less of what SQLAlchemy makes grows old: it is then, in an interpreter
-# full of MLflow, that a collection of all garbage takes 0.3 s.
-_MOST_METRICS = 250
+# MLflow's limits for one request: 1,000 metrics, params and tags, 100 of the latter, and 1 MB.
+_MOST_METRICS = 900
 _MOST_TAGS = 90
 _MOST_BYTES = 800_000
 
 
 @dataclass
 class MlflowRun(TrackerRun):
-    """A run that `MlflowTracker` has started.
-
-    Attributes:
-        native: MLflow's client, for what only it can do: ``native.log_artifact(run_id, path)``.
-    """
+    """A run that `MlflowTracker` has started."""
 
     run_id: str
     store: Any = field(repr=False)
+    turn: AbstractContextManager[object] = field(repr=False)
     known: tuple[str, ...] = field(repr=False)
-    place: Place | None = field(repr=False)
-    native: Any = field(default=None, repr=False)
+    progress: Progress | None = field(repr=False)
     url: str | None = None
-    mode: Literal["online", "offline"] = "online"  # a local store, too, has what it was sent
+    mode: Literal["online", "offline"] = "online"  # a local database, too, has what it was sent
 
     def send(self, records: Sequence[Record]) -> None:
         """Log the rows, and of each kind of event the last one, as a tag; may block.
@@ -66,42 +70,42 @@ class MlflowRun(TrackerRun):
         Raises:
             RuntimeError: MLflow has not taken all of it, or has not said so.
         """
-        with errors(self.known):
-            place = before = self._place()
-            self.place = None  # unknown until all is well
+        with errors(self.known), self.turn:
+            progress = before = self._known_progress()
+            self.progress = None  # unknown until all is well
             batch = _Batch(self.store, self.run_id)
             for record in records:
-                if (record.attempt, record.seq) <= place.position:
+                if (record.attempt, record.seq) <= progress.position:
                     continue
-                after, step = place.after(record)
+                after, step = progress.after(record)
                 if isinstance(record, Row):
-                    batch.add_row(record, after.time, step, place)
+                    batch.add_row(record, after.time, step, progress)
                 else:
-                    batch.add_event(record, place)
-                place = after
-            if place != before:
-                batch.flush(place)
-            self.place = place
+                    batch.add_event(record, progress)
+                progress = after
+            if progress != before:
+                batch.flush(progress)
+            self.progress = progress
 
     def position(self) -> Position:
-        """Tell the last record that MLflow has, as the tag `keisei.position` says."""
-        with errors(self.known):
-            self.place = self._place()
-            return self.place.position
+        """Return the position of the last record that MLflow has: what `keisei.position` says."""
+        with errors(self.known), self.turn:
+            self.progress = self._known_progress()
+            return self.progress.position
 
     def finish(self, status: FinalStatus) -> None:
         """End the run: as finished, failed or killed, with the very status as a tag."""
         from mlflow.entities import RunStatus, RunTag
 
-        with errors(self.known):
+        with errors(self.known), self.turn:
             self.store.log_batch(self.run_id, [], [], [RunTag("keisei.status", status)])
             ended = RunStatus.from_string(_STATUSES[status])
             self.store.update_run_info(self.run_id, ended, int(time.time() * 1000), None)
 
-    def _place(self) -> Place:
-        if self.place is not None:
-            return self.place
-        return Place.parsed(self.store.get_run(self.run_id).data.tags.get(POSITION_TAG))
+    def _known_progress(self) -> Progress:
+        if self.progress is not None:
+            return self.progress
+        return Progress.parsed(self.store.get_run(self.run_id).data.tags.get(POSITION_TAG))
 
 
 class _Batch:
@@ -118,7 +122,7 @@ class _Batch:
         self._tags: dict[str, str] = {}
         self._bytes = 0
 
-    def add_row(self, row: Row, moment: int, step: int, place: Place) -> None:
+    def add_row(self, row: Row, moment: int, step: int, progress: Progress) -> None:
         """Add a row's metrics; where they do not fit, what is there goes first."""
         from mlflow.entities import Metric
 
@@ -126,27 +130,27 @@ class _Batch:
             name = mlflow_name(key)
             size = 120 + (len(name) if name.isascii() else 12 * len(name))
             if len(self._metrics) >= _MOST_METRICS or self._bytes + size > _MOST_BYTES:
-                self.flush(place)
-            self._metrics.append(Metric(name, number(value), moment, step))
+                self.flush(progress)
+            self._metrics.append(Metric(name, as_float(value), moment, step))
             self._bytes += size
 
-    def add_event(self, event: Event, place: Place) -> None:
+    def add_event(self, event: Event, progress: Progress) -> None:
         """Add an event, in place of an earlier one of its name."""
         if len(self._tags) >= _MOST_TAGS:
-            self.flush(place)
+            self.flush(progress)
         said = {"time": event.time, "attempt": event.attempt, "data": clean(event.data)}
         text = json.dumps(said, ensure_ascii=False, default=repr)
         self._tags[mlflow_name(f"keisei.event.{clean(event.name)}")] = text[:LONGEST_VALUE]
 
-    def flush(self, place: Place) -> None:
-        """Write what is there, and that all up to a place is.
+    def flush(self, progress: Progress) -> None:
+        """Write what is there, and how far the run is with it.
 
         MLflow's database store writes the tags after the metrics: a tag never says too much.
         """
         from mlflow.entities import RunTag
 
         tags = [RunTag(key, value) for key, value in self._tags.items()]
-        tags.append(RunTag(POSITION_TAG, place.text))
+        tags.append(RunTag(POSITION_TAG, progress.text))
         self._store.log_batch(self._run_id, self._metrics, [], tags)
         self._metrics, self._tags, self._bytes = [], {}, 0
 
@@ -165,7 +169,6 @@ class MlflowTracker(Tracker):
     """
 
     name = "mlflow"
-    apart = True
 
     def __init__(
         self,
@@ -176,7 +179,7 @@ class MlflowTracker(Tracker):
         self._tracking_uri, self.experiment, self.tags = tracking_uri, experiment, dict(tags or {})
 
     def start(self, run: RunInfo) -> MlflowRun:
-        """Start a run, or go on with the one that an earlier attempt has started; blocks.
+        """Start a run, or resume the one that an earlier attempt has started; blocks.
 
         Raises:
             MissingExtraError: MLflow is not installed.
@@ -185,32 +188,31 @@ class MlflowTracker(Tracker):
         """
         known = secret_values({"": self._tracking_uri or ""})
         with errors(known):
-            sdk = import_sdk()
-            uri = str(self._tracking_uri or sdk.get_tracking_uri())
-            known = secret_values({"": uri})
-        with errors(known):
-            store, client = open_store(uri), sdk.MlflowClient(tracking_uri=uri)
+            uri = str(self._tracking_uri or default_uri())
+            known, turn = secret_values({"": uri}), turn_at(uri)
+        with errors(known), turn:
+            store = open_store(uri)
             experiment = self.experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME")
             experiment_id = find_experiment(store, clean(experiment or DEFAULT_EXPERIMENT))
-            native = _find(store, experiment_id, run) or _create(store, experiment_id, run)
-            _describe(store, native, run, self.tags)
-            run_id = str(native.info.run_id)
-            place = Place.parsed(native.data.tags.get(POSITION_TAG))
+            found = _find(store, experiment_id, run) or _create(store, experiment_id, run)
+            _describe(store, found, run, self.tags)
+            run_id = str(found.info.run_id)
+            progress = Progress.parsed(found.data.tags.get(POSITION_TAG))
             url = _url(uri, experiment_id, run_id)
-            return MlflowRun(run_id, store, known, place, native=client, url=url)
+            return MlflowRun(run_id, store, turn, known, progress, url)
 
 
 def _find(store: Any, experiment_id: str, run: RunInfo) -> Any:
-    """Find the session's run. Of several, which a lost answer can leave, take the one in use."""
+    """Return the session's run, if any; of several, which a lost answer leaves, the one in use."""
     from mlflow.entities import RunStatus, ViewType
 
     wanted = f"tags.`{SESSION_TAG}` = '{run.session_id}'"
     found = store.search_runs([experiment_id], wanted, ViewType.ACTIVE_ONLY)
     if not found:
         return None
-    native = min(found, key=lambda it: (POSITION_TAG not in it.data.tags, it.info.start_time))
-    store.update_run_info(native.info.run_id, RunStatus.RUNNING, None, None)
-    return native
+    taken = min(found, key=lambda it: (POSITION_TAG not in it.data.tags, it.info.start_time))
+    store.update_run_info(taken.info.run_id, RunStatus.RUNNING, None, None)
+    return taken
 
 
 def _create(store: Any, experiment_id: str, run: RunInfo) -> Any:
@@ -223,14 +225,14 @@ def _create(store: Any, experiment_id: str, run: RunInfo) -> Any:
     return store.create_run(experiment_id, user, int(time.time() * 1000), tags, run.run_name)
 
 
-def _describe(store: Any, native: Any, run: RunInfo, tags: Mapping[str, str]) -> None:
+def _describe(store: Any, found: Any, run: RunInfo, tags: Mapping[str, str]) -> None:
     """Log the config as params, and tags. A param stays; what an attempt changes is a tag."""
     from mlflow.entities import Param, RunTag
 
-    wanted, there = params(run.config_text), native.data.params
+    wanted, there = params(run.config_text), found.data.params
     new = [Param(key, value) for key, value in wanted.items() if key not in there]
     for start in range(0, len(new), _MOST_TAGS):
-        store.log_batch(native.info.run_id, [], new[start : start + _MOST_TAGS], [])
+        store.log_batch(found.info.run_id, [], new[start : start + _MOST_TAGS], [])
     said = {
         **{mlflow_name(key): str(value) for key, value in clean(dict(tags)).items()},
         "keisei.attempt": str(run.attempt),
@@ -242,11 +244,11 @@ def _describe(store: Any, native: Any, run: RunInfo, tags: Mapping[str, str]) ->
         said[f"keisei.changed_config.{run.attempt}"] = json.dumps(changed, ensure_ascii=False)
     all_tags = [RunTag(key, value[:LONGEST_VALUE]) for key, value in said.items()]
     for start in range(0, len(all_tags), _MOST_TAGS):
-        store.log_batch(native.info.run_id, [], [], all_tags[start : start + _MOST_TAGS])
+        store.log_batch(found.info.run_id, [], [], all_tags[start : start + _MOST_TAGS])
 
 
 def _url(uri: str, experiment_id: str, run_id: str) -> str | None:
-    """Give where people look at a server's run."""
+    """Return where people look at a server's run."""
     parts = urlsplit(uri)
     if parts.scheme not in ("http", "https"):
         return None

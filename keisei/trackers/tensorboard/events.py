@@ -7,11 +7,11 @@ that two dozen lines are not worth.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
+from keisei._io.switching import yield_gil
 from keisei.errors import MissingExtraError
 from keisei.journal.records import Value, as_float
 from keisei.trackers.tensorboard.event_file import framed
@@ -114,7 +114,7 @@ class Batch:
         self._data += framed(event.SerializeToString())
         if len(self._data) > self._pause_at:
             self._pause_at = len(self._data) + _LONGEST_UNBROKEN
-            time.sleep(0)
+            yield_gil()
 
 
 @lru_cache(maxsize=4096)
