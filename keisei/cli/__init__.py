@@ -11,20 +11,24 @@ from keisei.errors import MissingExtraError
 def main() -> None:
     """Run the program; only the command that is named is imported."""
     try:
+        _open_closed_streams()
         _check_extra()
         from keisei.cli import program
 
         program.load(sys.argv[1:])
         program.app()
-    except MissingExtraError as exc:
-        print(exc, file=sys.stderr)  # noqa: T201
+    except (MissingExtraError, OSError) as exc:
+        print(f"keisei: {exc}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
     except KeyboardInterrupt:  # before a command has begun
         sys.exit(130)
-    except BrokenPipeError:
-        # Nobody reads any more: what is left in the buffer would fail again at the exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+
+
+def _open_closed_streams() -> None:
+    """Replace standard streams that are closed, before a file gets their descriptors."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115 - open to the end
 
 
 def _check_extra() -> None:
@@ -33,6 +37,6 @@ def _check_extra() -> None:
         import typer
     except ImportError as exc:
         raise MissingExtraError(
-            f'the program keisei needs {exc.name}: pip install "keisei[cli]"'
+            f'the program needs {exc.name}: pip install "keisei[cli]"'
         ) from None
     del rich, typer

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 from typing import Annotated, Any
 
@@ -17,11 +18,12 @@ from rich.text import Text
 from keisei._io import process
 from keisei.cli.program import app
 from keisei.cli.shared import Json, Root, Runs, failures_of, plain
-from keisei.errors import quoted
+from keisei.errors import KeiseiError, quoted
 from keisei.run.find import State, find_runs, root_of_runs
 from keisei.run.health import Diagnosis, Finding, diagnose
 from keisei.run.repair import repair
-from keisei.trackers import backfill
+from keisei.trackers.backfill import find_behind
+from keisei.trackers.wandb import local_runs
 
 _COLOURS: dict[State, str] = {
     "running": "green",
@@ -91,9 +93,27 @@ def _diagnoses(
             run = diagnose(found.directory, gone)
             if run is not None:
                 run = repair(run, gone) if fix else run
-                yield replace(run, findings=(*run.findings, *backfill.findings(run)))
+                yield replace(run, findings=(*run.findings, *_about_trackers(run)))
             elif names:
                 raise FileNotFoundError(f"run {quoted(found.name)} has just been removed")
+
+
+def _about_trackers(run: Diagnosis) -> Iterator[Finding]:
+    """Yield a hint for each tracker that has not got all of a run whose owner does not live."""
+    if run.record is None or run.live_owner is not None:
+        return
+    command = f"keisei sync {run.name}"
+    with suppress(OSError, KeiseiError):
+        for behind in find_behind(run.directory):
+            what = f"has not got {behind.rows:,} rows" if behind.rows else "was not told of the end"
+            yield Finding("tracker", behind.tracker, f"it {what}: {command}", "hint")
+    if os.path.islink(os.path.join(run.directory, "wandb")):
+        return
+    with suppress(OSError):
+        for local in local_runs.find_runs("", [run.directory]):
+            if missing := sum(not attempt.uploaded for attempt in local.attempts):
+                text = f"W&B has not got all of {missing} run files: {command}"
+                yield Finding("tracker", "wandb", text, "hint")
 
 
 def _print(found: list[Diagnosis], console: Console) -> None:

@@ -47,10 +47,10 @@ def plot(
     ] = 0.0,
     log_y: Annotated[bool, typer.Option("--log-y", help="A logarithmic y axis.")] = False,
 ) -> None:
-    """Draw a run's metrics, merged over its attempts, in the terminal or to a picture.
+    """Draw a run's metrics in the terminal or to a picture.
 
-    What a resumed attempt has done again is drawn once. NaN and infinities leave gaps, which are
-    counted. A picture is written whole or not at all.
+    Attempts are merged: what a resumed attempt has done again is drawn once. NaN and infinities
+    leave gaps, which are counted. A picture is written whole or not at all.
 
     Exit status: 0 where something is drawn, 2 where a run or a metric cannot be found or nothing
     can be drawn, 130 after Ctrl-C.

@@ -11,7 +11,7 @@ COMMANDS = {
     "doctor": "Check runs: their state, their owners, and what is damaged.",
     "plot": "Draw a run's metrics in the terminal or to a picture.",
     "sync": "Send trackers what they have not got of the runs.",
-    "tail": "Show what a run logs, as it comes.",
+    "tail": "Show what a run logs, as it comes, until it has ended.",
 }
 _STATUSES = (
     "Exit status: 0 all is well; 1 a run needs attention, something has not been sent, or a "

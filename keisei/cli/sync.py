@@ -40,10 +40,11 @@ def sync(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Send trackers what they have not got of the runs, each row once.
+    """Send trackers what they have not got of the runs.
 
     This is for runs that were killed, runs that ended before a tracker had taken the whole
-    journal, and runs that W&B tracked offline. It may be interrupted and started again.
+    journal, and runs that W&B tracked offline. Each row is sent once; the command may be
+    interrupted and started again.
 
     Exit status: 0 where the trackers have everything, 1 where something remains, 2 where a run or
     the directory of runs cannot be found or read, 130 after Ctrl-C.

@@ -56,10 +56,10 @@ def tail(
         bool, typer.Option("--json", help="Print every row and line as a JSON object.")
     ] = False,
 ) -> None:
-    """Show the last metrics and log lines of a run, then what comes until it has ended.
+    """Show what a run logs, as it comes, until it has ended.
 
-    Where rows come too fast to be read, some are left out, and the output says so; with --json
-    none is.
+    The last metrics and log lines come first. Where rows come too fast to be read, some are left
+    out, and the output says so; with --json none is.
 
     Exit status: 0 however the run ends, 1 where a metric is missing, 2 where the run cannot be
     found or read, 130 after Ctrl-C.

@@ -35,6 +35,7 @@ State = Literal[
 
 DEFAULT_ROOT = "runs"
 _SIGNS = (TRAINING_LOG, CONFIG_FILE, MODELS)  # by which a run without a session file is known
+_WAYS_OUT = "--root or KEISEI_LOG_DIR says where runs live"
 _LARGEST = 64 * 2**20  # bytes of a JSON file that is still read
 _FILE_TYPES = {
     stat.S_IFREG: "a file",
@@ -124,12 +125,17 @@ def find_runs(root: str, wanted: Iterable[str] = (), gone: Collection[str] = ())
         found = [find_run(root, name, gone) for name in names]
         return list({run.directory: run for run in found}.values())
     try:
-        with os.scandir(root) as entries:
-            paths = sorted(entry.path for entry in entries if entry.is_dir(follow_symlinks=False))
+        return _all_runs(root, gone)
     except FileNotFoundError as exc:
-        raise FileNotFoundError(f"{_no_root(root)} --root or KEISEI_LOG_DIR names one.") from exc
+        problem = f"there is no directory {quoted(root, 300)}"
+        raise FileNotFoundError(f"{problem}: {_WAYS_OUT}") from exc
     except OSError as exc:
         raise OSError(f"{quoted(root, 300)} cannot be listed: {reason(exc)}") from exc
+
+
+def _all_runs(root: str, gone: Collection[str] = ()) -> list[FoundRun]:
+    with os.scandir(root) as entries:
+        paths = sorted(entry.path for entry in entries if entry.is_dir(follow_symlinks=False))
     return [run for path in paths if (run := find_at(path, gone)) is not None]
 
 
@@ -164,31 +170,28 @@ def locate(root: str, wanted: str, gone: Collection[str] = ()) -> FoundRun | Non
         except (FileNotFoundError, NotADirectoryError):
             pass
         except OSError as exc:
-            raise OSError(f"{quoted(path, 300)} cannot be read: {reason(exc)}") from exc
+            if exc.errno != errno.ENAMETOOLONG:
+                raise OSError(f"{quoted(path, 300)} cannot be read: {reason(exc)}") from exc
     return None
 
 
 def _no_run(root: str, wanted: str) -> str:
-    """Say that there is no such run, and which there are."""
-    problem = f"there is no run {quoted(wanted)} under {quoted(root, 300)}, nor at that path."
+    """Return a message that says where a run was looked for, and which runs there are."""
+    where = quoted(root, 300)
+    there: list[str] = []
     try:
-        there = [run.name for run in find_runs(root)]
+        there = [run.name for run in _all_runs(root)]
+        where += ","
     except FileNotFoundError:
-        problem = f"{problem} {_no_root(root)}"
-        there = []
+        where += ", which does not exist,"
     except OSError as exc:
-        return f"{problem} {exc}"
-    if not there:
-        return f"{problem} --root or KEISEI_LOG_DIR names another root."
-    import difflib
+        where += f", which cannot be listed ({reason(exc)}),"
+    import difflib  # only here: this module is behind the front door
 
     shown = difflib.get_close_matches(wanted, there, 5) or there[:5]
     more = f" and {len(there) - len(shown)} more" if len(there) > len(shown) else ""
-    return f"{problem} There is {', '.join(map(quoted, shown))}{more}."
-
-
-def _no_root(root: str) -> str:
-    return f"There is no directory {quoted(root, 300)}."
+    hint = f"There is {', '.join(map(quoted, shown))}{more}" if there else _WAYS_OUT
+    return f"there is no run {quoted(wanted)} under {where} nor at that path. {hint}."
 
 
 def find_at(path: str, gone: Collection[str] = ()) -> FoundRun | None:

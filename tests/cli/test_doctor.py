@@ -167,18 +167,22 @@ def test_a_config_that_is_no_json_is_said(ward: Ward, broken: bytes) -> None:
     assert (run / "effective_config.json").read_bytes() == broken
 
 
-def test_what_the_trackers_have_not_sent_is_a_hint(ward: Ward) -> None:
-    """It needs no attention of the doctor's: `keisei sync` is named, until W&B has got it."""
-    run = ward.completed()
+def test_what_trackers_have_not_got_is_a_hint(ward: Ward) -> None:
+    """It needs no attention of the doctor's: `keisei sync` is named, until nothing is missing."""
+    with SessionManager(ward.make_config(), run_name="r") as session:
+        for step in range(3):
+            session.log_metrics({"loss": 1.0}, step)
+    run = ward.root / "r"
     kept = run / "wandb" / "offline-run-20260131_093015-01JD"
     kept.mkdir(parents=True)
     (kept / "run-01JD.wandb").write_bytes(b"x" * 99)
-    left = {"run_id": "01JD", "state": "abandoned", "directory": "/there"}
-    ward.record(trackers={"wandb": left | {"mode": "offline"}, "mine": left})
+    ward.record(trackers={"mine": {"state": "abandoned"}})
     told = ward.doctor("--fix")
     assert told.code == 0
     assert told.findings() == [("tracker", "mine", "hint"), ("tracker", "wandb", "hint")]
-    assert "keisei sync r" in ward.said()[1]
+    _, out, _ = ward.said()
+    assert "hint: mine: it has not got 3 rows: keisei sync r" in out
+    assert "None" not in out
     (kept / "run-01JD.wandb.synced").touch()
     assert ward.doctor().findings() == [("tracker", "mine", "hint")]
 
