@@ -5,23 +5,24 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Literal
 
-from keisei._io.switching import quiet_imports
 from keisei._log import logger
 from keisei.errors import MissingExtraError, TrackerError, quoted
-from keisei.journal.reader import Event, Row
+from keisei.journal.records import Event, Row, as_float
 from keisei.redaction import clean
 from keisei.run.status import FinalStatus
 from keisei.trackers.base import Record, RunInfo, Tracker, TrackerRun
 
 DEFAULT_PROJECT = "keisei"
 
-# What trackio has of its own in each row; it gives a metric of such a name two underlines.
+# What trackio has of its own in each row; it gives a metric of such a name two underscores.
 _RESERVED = frozenset(["project", "run", "timestamp", "step", "time", "metrics"])
 _LEVELS: dict[FinalStatus, Literal["info", "warn", "error"]] = {
     "completed": "info",
@@ -32,7 +33,12 @@ _LEVELS: dict[FinalStatus, Literal["info", "warn", "error"]] = {
 _LARGEST_STEP = 2**63 - 1  # of SQLite
 _LONGEST_DATA = 4000  # the dashboard gets all alerts again with each look
 
+# Trackio's lock is a file's, asked for every 0.1 s, and given up after 10: the runs of one process
+# take turns, and so one thread at a time imports trackio, too.
+_turn = threading.Lock()
+
 Entry = dict[str, Any]
+StoredSteps = Callable[[], Iterable[tuple[str | None, int]]]  # ids and steps of a run's rows
 
 
 @dataclass
@@ -47,11 +53,11 @@ class TrackioRun(TrackerRun):
     info: RunInfo
     project: str
     config: Entry | None
-    next_step: int
     fragments: Any
     write: Callable[[list[Entry]], object]
+    stored: StoredSteps
     directory: str | None = None
-    has_sent: bool = False
+    next_step: int | None = None
 
     def __post_init__(self) -> None:
         self.run_id = self.info.session_id
@@ -62,34 +68,48 @@ class TrackioRun(TrackerRun):
         Raises:
             OSError: the store cannot be written. What SQLite raises is raised as it is.
         """
-        config, next_step = self.config, self.next_step
+        if not records:
+            return
+        config = self.config
         entries = []
-        for record in records:
-            if isinstance(record, Row):
-                step = next_step if record.step is None else record.step
-                step = max(-_LARGEST_STEP, min(step, _LARGEST_STEP))
-                next_step = max(next_step, step + 1)
-                entries.append(self._row(record, step, config))
-                config = None  # with the first row: the store has no config of a run without one
-            else:
-                entries.append(self._event(record, next_step))
-        self.write(entries)
+        with _turn:
+            next_step = self._find_next_step((records[0].attempt, records[0].seq))
+            for record in records:
+                if isinstance(record, Row):
+                    step = next_step if record.step is None else record.step
+                    step = max(-_LARGEST_STEP, min(step, _LARGEST_STEP))
+                    next_step = max(next_step, step + 1)
+                    entries.append(self._row(record, step, config))
+                    config = None  # with the first row: no run without one has a config there
+                else:
+                    entries.append(self._event(record, next_step))
+            self.write(entries)
         self.config, self.next_step = config, next_step
-        self.has_sent = self.has_sent or bool(entries)
 
     def finish(self, status: FinalStatus) -> None:
-        """Note the status as an alert, since trackio has none of its own.
-
-        A run that has sent nothing is unknown to trackio, or was started too late to be of use.
-        """
-        if not self.has_sent:
-            return
+        """Write the status as an alert, since trackio has none of its own."""
         text, level = f"attempt {self.info.attempt}", _LEVELS[status]
         number = f"{self.info.attempt}-end"
-        self.write([self._alert(number, time.time(), self.next_step, f"run {status}", text, level)])
+        with _turn:
+            step = self._find_next_step((self.info.attempt + 1, 0))
+            self.write([self._alert(number, time.time(), step, f"run {status}", text, level)])
+
+    def _find_next_step(self, first: tuple[int, int]) -> int:
+        """Return the step after the largest that the store has of records before the first."""
+        if self.next_step is not None:
+            return self.next_step
+        digits = len(self.run_id) + 1
+        return 1 + max(
+            (
+                step
+                for log_id, step in self.stored()
+                if log_id is None or tuple(map(int, log_id[digits:].split("-"))) < first
+            ),
+            default=-1,
+        )
 
     def _row(self, row: Row, step: int, config: Entry | None) -> Entry:
-        values = _bearable({_metric(name): value for name, value in row.values.items()})
+        values = _storable({_metric(name): value for name, value in row.values.items()})
         entry = self._entry("log_id", f"{row.attempt}-{row.seq}", row.time)
         entry |= {"metrics": values, "step": step, "config": config}
         record: Entry = self.fragments.metric_record(entry)
@@ -107,7 +127,7 @@ class TrackioRun(TrackerRun):
         self, number: str, moment: float, next_step: int, title: str, text: str | None, level: str
     ) -> Entry:
         entry = self._entry("alert_id", number, moment)
-        entry |= _bearable({"title": title, "text": text, "level": level})
+        entry |= _storable({"title": title, "text": text, "level": level})
         entry["step"] = max(next_step - 1, 0)
         record: Entry = self.fragments.alert_record(entry)
         return record
@@ -139,7 +159,6 @@ class TrackioTracker(Tracker):
     """
 
     name = "trackio"
-    apart = True
 
     def __init__(
         self, project: str = DEFAULT_PROJECT, group: str | None = None, **other: object
@@ -168,33 +187,34 @@ class TrackioTracker(Tracker):
                     variable,
                     run.run_name,
                 )
-        fragments, storage, utils = _sdk()
-        storage.validate_project_name(self.project)
-        if _writes_to_inbox(utils):
-            write, largest_step = fragments.FragmentWriter().write_local, None
-        else:
-            storage.init_db(self.project)
-            write = fragments.import_records
-            largest_step = storage.get_max_step_for_run(self.project, run_id=run.session_id)
+        with _turn:
+            fragments, storage, utils = _import_sdk()
+            storage.validate_project_name(self.project)
+            if _writes_to_inbox(utils):
+                write = fragments.FragmentWriter().write_local
+                stored: StoredSteps = _none_stored
+            else:
+                path = storage.init_db(self.project)
+                write = fragments.import_records
+                stored = partial(_stored_steps, storage, path, run.session_id)
         return TrackioRun(
             info=run,
             project=self.project,
             config=_config(run.config_text, self.group),
-            next_step=0 if largest_step is None else largest_step + 1,
             fragments=fragments,
             write=write,
+            stored=stored,
             directory=os.path.abspath(utils.TRACKIO_DIR),
         )
 
 
-def _sdk() -> tuple[Any, Any, Any]:
+def _import_sdk() -> tuple[Any, Any, Any]:
     """Import trackio, and leave the level of httpx's logger, which it sets, as it was."""
     httpx_logger = logging.getLogger("httpx")
     level = httpx_logger.level
     try:
-        with quiet_imports("trackio"):
-            from trackio import fragments, utils
-            from trackio.sqlite_storage import SQLiteStorage
+        from trackio import fragments, utils
+        from trackio.sqlite_storage import SQLiteStorage
     except ImportError as exc:
         raise MissingExtraError(
             "the tracker trackio needs trackio: install it with `pip install 'keisei[trackio]'`"
@@ -204,8 +224,20 @@ def _sdk() -> tuple[Any, Any, Any]:
     return fragments, SQLiteStorage, utils
 
 
+def _stored_steps(storage: Any, path: Any, run_id: str) -> list[tuple[str | None, int]]:
+    """Return the id and the step of each row of a run."""
+    with storage._get_connection(path, row_factory=None) as database:
+        found = database.execute("SELECT log_id, step FROM metrics WHERE run_id = ?", (run_id,))
+        return list(found)
+
+
+def _none_stored() -> tuple[()]:
+    """Return no rows: what is in trackio's inbox is not looked at."""
+    return ()
+
+
 def _writes_to_inbox(utils: Any) -> bool:
-    """Tell what `trackio.utils.get_storage_mode` does, which prints."""
+    """Return what `trackio.utils.get_storage_mode` does, which prints."""
     asked = os.environ.get("TRACKIO_STORAGE_MODE", "").strip().lower()
     if asked in ("sqlite", "jsonl"):
         return asked == "jsonl"
@@ -213,34 +245,31 @@ def _writes_to_inbox(utils: Any) -> bool:
 
 
 def _config(text: str, group: str | None) -> Entry:
-    """Give the run's config; keys that begin with an underline are trackio's own."""
+    """Return the run's config; keys that begin with an underscore are trackio's own."""
     items = json.loads(text).items()
     config = {f"config{key}" if key.startswith("_") else key: value for key, value in items}
-    plain: Entry = _bearable({**config, "_Group": group})
+    plain: Entry = _storable({**config, "_Group": group})
     return plain
 
 
 def _metric(name: str) -> str:
-    """Give a metric's name as trackio itself writes it."""
+    """Return a metric's name as trackio itself writes it."""
     return f"__{name}" if name in _RESERVED or name.startswith("__") else name
 
 
 def _text(text: str) -> str:
-    """Give a text that UTF-8 can hold."""
+    """Return a text that UTF-8 can hold."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _bearable(value: Any) -> Any:
-    """Give JSON's kind of data as trackio can write it: text as UTF-8, and integers in 64 bits."""
+def _storable(value: Any) -> Any:
+    """Return JSON's kind of data as trackio can write it: UTF-8, and integers of 64 bits."""
     if isinstance(value, str):
         return _text(value)
     if isinstance(value, dict):
-        return {_text(key): _bearable(item) for key, item in value.items()}
+        return {_text(key): _storable(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_bearable(item) for item in value]
+        return [_storable(item) for item in value]
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
-        try:
-            return float(value)
-        except OverflowError:
-            return float("inf") if value > 0 else float("-inf")
+        return as_float(value)
     return value

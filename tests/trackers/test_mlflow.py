@@ -371,7 +371,7 @@ def test_one_start_at_a_time_makes_the_tables(
 
 
 def test_a_new_database_is_the_one_that_mlflow_makes(tmp_path: Path) -> None:
-    """Tables, columns and version are the same; nothing is left beside it, a torn one is no harm."""
+    """Tables, columns, version are the same; nothing is left beside it, a torn one is no harm."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     (tmp_path / "ours.db.new").write_bytes(b"torn by a kill")

@@ -20,7 +20,7 @@ import trackio.utils
 from trackio.sqlite_storage import SQLiteStorage
 
 from keisei.errors import TrackerError
-from keisei.journal.reader import Event, Row
+from keisei.journal.records import Event, Row
 from keisei.run.status import FINAL, check_final
 from keisei.testing import check_tracker
 from keisei.trackers.base import Record, RunInfo
@@ -71,7 +71,7 @@ def steps_of(session_id: str = "session-1") -> list[int]:
 
 
 def read(info: RunInfo) -> dict[str, list[tuple[int | None, float]]]:
-    """Give steps and values by metric."""
+    """Return steps and values by metric."""
     series: dict[str, list[tuple[int | None, float]]] = {}
     for row in logs_of(info.session_id):
         step = row.pop("step")
@@ -91,7 +91,7 @@ def python(program: str) -> subprocess.Popen[str]:
 
 def test_it_keeps_to_the_protocol() -> None:
     """The conformance check has nothing against it."""
-    assert len(check_tracker(TrackioTracker, read)) == 6
+    assert len(check_tracker(TrackioTracker, read)) == 7
 
 
 def test_rows_keep_their_times_and_what_is_not_finite() -> None:
@@ -182,12 +182,24 @@ def test_events_and_the_end_are_alerts(capfd: pytest.CaptureFixture[str]) -> Non
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_run_that_came_alive_too_late_leaves_no_end() -> None:
-    """It is closed as failed, which is not what became of the session."""
-    run = started()
-    run.send([])
-    run.finish("failed")
-    assert trackio.Api().alerts("keisei") == []
+def test_who_resumes_a_run_only_to_end_it_leaves_the_end() -> None:
+    """A process that was killed has sent the rows; of a run without rows the end is there, too."""
+    started().send(rows_of(5))
+    started().finish("failed")
+    started(info_of("session-2")).finish("completed")
+    ends = trackio.Api().alerts("keisei")
+    assert sorted((end["title"], end["step"]) for end in ends) == [
+        ("run completed", 0),
+        ("run failed", 4),
+    ]
+
+
+def test_rows_without_a_step_keep_theirs_when_they_are_sent_again() -> None:
+    """After a kill before the cursor was stored, what comes next counts on without a gap."""
+    rows = [Row(i, BASE_TIME + i, None, 1, {"a": i}) for i in range(30)]
+    started().send(rows[:20])
+    started().send(rows[8:])
+    assert steps_of() == list(range(30))
 
 
 SENDS_WITHOUT_END = """
@@ -250,7 +262,7 @@ def test_a_full_store_is_an_error_and_then_works_again(
     tiny_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was sent before is there, what failed is not, and it is taken once there is space."""
-    place = use(tiny_disk / "store", monkeypatch)
+    used = use(tiny_disk / "store", monkeypatch)
     subprocess.run(["mount", "-o", "remount,size=1m", str(tiny_disk)], check=True)
     run = started()
     sent = 0
@@ -262,7 +274,7 @@ def test_a_full_store_is_an_error_and_then_works_again(
     subprocess.run(["mount", "-o", "remount,size=8m", str(tiny_disk)], check=True)
     run.send(rows_of(500, first=sent))
     assert steps_of() == list(range(sent + 500))
-    assert place.is_dir()
+    assert used.is_dir()
 
 
 def test_a_store_that_cannot_be_made_is_an_error(
