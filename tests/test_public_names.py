@@ -6,6 +6,7 @@ import importlib
 import inspect
 import os
 import pickle
+from pathlib import Path
 from typing import get_type_hints
 
 import pytest
@@ -36,6 +37,42 @@ PROPERTIES = [
     "wandb_run",
     "state",
 ]
+
+# What users may import, the errors apart: a new name is a promise.
+PUBLIC = [
+    "AppConfig",
+    "AsyncSessionManager",
+    "EnvConfig",
+    "FinalStatus",
+    "JournalConfig",
+    "LoggingConfig",
+    "Section",
+    "SessionManager",
+    "SessionState",
+    "SignalsConfig",
+    "Status",
+    "TrackingConfig",
+    "TrainingConfig",
+    "WandbConfig",
+    "generate_run_name",
+    "load_config",
+]
+ERRORS = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+MODULES = {
+    "keisei.journal.reader": [
+        *("AttemptReader", "Damage", "Event", "Position", "Row", "RunJournal", "Value"),
+        *("read_run", "repair"),
+    ],
+    "keisei.testing": ["MemoryRun", "MemoryTracker", "check_tracker"],
+    "keisei.trackers.base": [
+        *("Event", "Position", "Record", "Row", "RunInfo", "Tracker", "TrackerRun"),
+    ],
+    "keisei.training.session_manager": ["AsyncSessionManager", "SessionManager", "utils"],
+    "keisei.training.utils": [
+        *("serialize_config", "setup_directories", "setup_seeding", "setup_wandb"),
+    ],
+    "keisei.utils.utils": ["generate_run_name", "load_config"],
+}
 
 
 def public(face: type) -> dict[str, object]:
@@ -83,20 +120,52 @@ def test_the_documented_members_are_of_their_kind() -> None:
         assert not inspect.iscoroutinefunction(face.get_session_summary)
 
 
-def test_every_exported_name_is_there() -> None:
-    """The list of public names is what the front door imports, and nothing is imported later."""
-    for name in keisei.__all__:
-        assert name in vars(keisei)
+def test_what_users_may_import() -> None:
+    """What the front door exports is this list, with all errors; nothing is imported later."""
+    assert sorted(keisei.__all__) == sorted([*PUBLIC, *(kind.__name__ for kind in ERRORS)])
+    assert keisei.__all__ == sorted(keisei.__all__)
+    assert set(keisei.__all__) <= vars(keisei).keys()
     assert "__getattr__" not in vars(keisei)
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = keisei.no_such_name  # type: ignore[attr-defined]
 
 
+def test_a_star_import_brings_the_public_names() -> None:
+    """`from keisei import *` defines the public names and nothing else."""
+    names: dict[str, object] = {}
+    exec("from keisei import *", names)
+    assert names.keys() - {"__builtins__"} == set(keisei.__all__)
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_what_documented_modules_hold(module: str) -> None:
+    """The modules that users may import beside the front door hold exactly these names."""
+    assert sorted(importlib.import_module(module).__all__) == MODULES[module]
+
+
+def test_a_type_checker_sees_exactly_the_public_names(tmp_path: Path) -> None:
+    """For mypy a public name is there, and a misspelled or an internal one is an error."""
+    api = pytest.importorskip("mypy.api")
+    wrong = ["no_such_name", "AsyncSessionManger", "FinalStatuses"]
+    program = tmp_path / "program.py"
+    lines = [f"keisei.{name}" for name in [*keisei.__all__, *wrong]]
+    program.write_text("\n".join(["import keisei", *lines, ""]), encoding="utf-8")
+    front_door = os.path.join(os.path.dirname(keisei.__file__), "__init__.py")
+    # What the front door imports is skipped: its names are there, whatever they are.
+    options = ["--strict", "--follow-imports=skip", "--config-file=", "--no-incremental"]
+    options += ["--cache-dir", os.devnull, "--explicit-package-bases", "--hide-error-context"]
+    said = api.run([*options, front_door, str(program)])[0]
+    problems = [line for line in said.splitlines() if ": error: " in line]
+    assert len(problems) == len(wrong), said
+    for name, problem in zip(wrong, problems, strict=True):
+        assert "[attr-defined]" in problem
+        assert f'"{name}"' in problem
+
+
 def test_every_error_is_of_the_tree_a_builtin_and_pickles() -> None:
     """Each error is a KeiseiError, a builtin's kind, survives pickling, and is in the drawing."""
-    classes = [c for c in vars(errors).values() if isinstance(c, type)]
-    assert len(classes) >= 10
-    for kind in classes:
+    assert len(ERRORS) >= 10
+    for kind in ERRORS:
         assert issubclass(kind, errors.KeiseiError)
         assert kind.__name__ in str(errors.__doc__)
         if kind is not errors.KeiseiError:
