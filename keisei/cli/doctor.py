@@ -103,7 +103,7 @@ def _about_trackers(run: Diagnosis) -> Iterator[Finding]:
     if run.record is None or run.live_owner is not None:
         return
     command = f"keisei sync {run.name}"
-    with suppress(OSError, KeiseiError):
+    with suppress(OSError, KeiseiError, RecursionError):
         for behind in find_behind(run.directory):
             what = f"has not got {behind.rows:,} rows" if behind.rows else "was not told of the end"
             yield Finding("tracker", behind.tracker, f"it {what}: {command}", "hint")

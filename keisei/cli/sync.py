@@ -114,7 +114,7 @@ def _catch_up(
     """Send the trackers of one run what the journal has and they have not."""
     try:
         behind_of_run = [] if run.alive else find_behind(run.directory)
-    except OSError as exc:
+    except (KeiseiError, OSError, RecursionError) as exc:
         yield Outcome(run.name, run.id, run.directory, "remaining", clean(str(exc)))
         return
     for behind in behind_of_run:

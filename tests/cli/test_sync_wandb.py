@@ -26,12 +26,15 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="kills processes as POSI
 SESSION = """
 import json, sys
 from keisei import SessionManager, load_config
-from keisei.trackers.wandb.tracker import tracker as tracker
+from keisei.trackers.wandb import tracker
 name, *overrides = sys.argv[1:]
 if name == "substitute":
-    tracker.WandbTracker.start = tracker.WandbTracker.start_substitute
+    init = tracker._init
+    tracker._init = lambda module, config, run, mode, run_id, timeout: init(
+        module, config, run, mode, f"{run_id}-{run.attempt}", timeout
+    )
 config = load_config(overrides=["logging.wandb_enabled=true", "wandb.finish_timeout=1",
-                                "logging.if_exists=resume", *overrides])
+                                "wandb.in_process=true", *overrides])
 session = SessionManager(config, run_name=name)
 session.setup_directories()
 session.save_effective_config()
