@@ -35,7 +35,7 @@ class Model(pydantic.BaseModel):
 Model()
 """
 # What a session of its own would need of anyio, too; `import anyio` alone imports little of it.
-USED = f"{MODEL}; anyio.Event, anyio.fail_after, anyio.from_thread, anyio.to_thread"
+USED = f"{MODEL}anyio.Event, anyio.fail_after, anyio.from_thread, anyio.to_thread"
 NAMES = {
     FRONT_DOOR: "`import keisei` and a config",
     WITH_FILE: "`import keisei` and `load_config`, which reads YAML",
