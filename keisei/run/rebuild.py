@@ -12,21 +12,20 @@ NOBODY = Owner(host="unknown", pid=0, process_start="unknown")
 
 _TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:Z|[+-]\d\d:\d\d)"
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
-_START = re.compile(
+# Patterns are texts, which `re` compiles when a record has to be rebuilt.
+_START = (
     rf"\[({_TIME})\] session started: run {_NAME}, id ([0-9A-HJKMNP-TV-Z]{{26}}), "
-    r"attempt ([1-9][0-9]{0,8})",
-    re.ASCII,
+    r"attempt ([1-9][0-9]{0,8})"
 )
-_END = re.compile(
+_END = (
     rf"\[({_TIME})\] session ended: run {_NAME}, ({'|'.join(FINAL)})"
-    rf"(?: after ([0-9]{{1,12}}\.[0-9]{{3}}) s| at ({_TIME}): .*)",
-    re.ASCII,
+    rf"(?: after ([0-9]{{1,12}}\.[0-9]{{3}}) s| at ({_TIME}): .*)"
 )
-_OWNER = re.compile(
+_OWNER = (
     rb'"host":\s*"([^"\\]{1,255})",\s*"pid":\s*([0-9]{1,10}),\s*'
     rb'"process_start":\s*"([^"\\]{1,255})"'
 )
-_STATUS = re.compile(rb'"status":\s*"(\w+)"')
+_STATUS = rb'"status":\s*"(\w+)"'
 
 
 def rebuilt_record(log_text: str, run_name: str, paths: dict[str, str]) -> SessionRecord | None:
@@ -47,7 +46,7 @@ def rebuilt_record(log_text: str, run_name: str, paths: dict[str, str]) -> Sessi
     record: SessionRecord | None = None
     for line in log_text.split("\n"):
         line = line.rstrip("\r")
-        if started := _START.fullmatch(line):
+        if started := re.fullmatch(_START, line, re.ASCII):
             started_at, session_id, number = started.groups()
             attempt = int(number)
             if record is not None and record.session_id == session_id:
@@ -61,7 +60,7 @@ def rebuilt_record(log_text: str, run_name: str, paths: dict[str, str]) -> Sessi
                 started_at=started_at,
                 paths=paths,
             )
-        elif record is not None and (ended := _END.fullmatch(line)):
+        elif record is not None and (ended := re.fullmatch(_END, line, re.ASCII)):
             written_at, status, seconds, ended_at = ended.groups()
             changes = {
                 "status": status,
@@ -81,8 +80,8 @@ def salvaged_owner(record_text: bytes) -> Owner | None:
     Returns:
         The owner; ``None`` where it cannot be found, or the text says that the run has ended.
     """
-    found = _OWNER.search(record_text)
-    status = _STATUS.search(record_text)
+    found = re.search(_OWNER, record_text)
+    status = re.search(_STATUS, record_text)
     if found is None or (status is not None and status[1].decode() in FINAL):
         return None
     host, pid, start = (part.decode(errors="replace") for part in found.groups())

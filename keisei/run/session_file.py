@@ -1,7 +1,6 @@
 """Who owns a run: the record in `session.json`, and what a new start may do with it."""
 
-from __future__ import annotations
-
+# No `from __future__ import annotations`: pydantic would compile each annotation by itself.
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -65,7 +64,7 @@ class SessionRecord(BaseModel):
         return self.model_dump_json(indent=2).encode() + b"\n"
 
     @staticmethod
-    def parsed(text: bytes) -> SessionRecord | None:
+    def parsed(text: bytes) -> "SessionRecord | None":
         """Read a record back; ``None`` where the text is not one."""
         try:
             return SessionRecord.model_validate_json(text)

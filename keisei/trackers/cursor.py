@@ -1,7 +1,6 @@
 """The cursor of a run and tracker: a small file in the run's directory, and the lock beside it."""
 
-from __future__ import annotations
-
+# No `from __future__ import annotations`: pydantic would compile each annotation by itself.
 import json
 import os
 from urllib.parse import quote, unquote
