@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,13 @@ def test_the_tables_name_every_error_method_and_summary_key() -> None:
             assert re.search(rf"`{name}[(`]|\[`{name}`\]", session), name
     for key in AsyncSessionManager(AppConfig()).get_session_summary():
         assert f"`{key}`" in session, key
+
+
+def test_extras_are_documented() -> None:
+    """Each extra of the package is on the page that says how to install it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for extra in project["optional-dependencies"]:
+        assert f"`{extra}`" in PAGES["docs/quickstart.md"], extra
 
 
 def test_environment_variables_are_documented() -> None:
