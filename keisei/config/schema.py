@@ -1,8 +1,9 @@
 """AppConfig and its sections: what a run can be told, with a default for everything.
 
 These classes are made when keisei is imported, so they are made cheaply: annotations are no
-strings, which would be compiled one by one, and the docstrings under the fields are read only
-when somebody asks for the JSON schema.
+strings, which would be compiled one by one; sections are made by functions, for pydantic would
+work out the signature of a class; and the docstrings under the fields are read only when somebody
+asks for the JSON schema.
 """
 
 import ast
@@ -79,8 +80,8 @@ class Section(BaseModel):
             texts = [_docstrings().get(base, {}).get(name) for base in cls.__mro__]
             for text in filter(None, texts):
                 described.setdefault("description", text)
-            section = field.default_factory
-            if isinstance(section, type) and issubclass(section, Section):
+            section: Any = field.default_factory
+            if getattr(section, "__module__", None) == __name__:
                 described.setdefault("default", section().model_dump(mode="json"))
         return schema
 
@@ -210,19 +211,19 @@ class JournalConfig(Section):
 class AppConfig(Section):
     """The whole configuration of a run. Derive from it to add sections of your own."""
 
-    env: EnvConfig = Field(default_factory=EnvConfig)
+    env: EnvConfig = Field(default_factory=lambda: EnvConfig())
     """The environment that the run trains in."""
-    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    training: TrainingConfig = Field(default_factory=lambda: TrainingConfig())
     """How long the run trains."""
-    logging: LoggingConfig = Field(default_factory=LoggingConfig)
+    logging: LoggingConfig = Field(default_factory=lambda: LoggingConfig())
     """What the run is called, where it lives, and what keisei says of it."""
-    wandb: WandbConfig = Field(default_factory=WandbConfig)
+    wandb: WandbConfig = Field(default_factory=lambda: WandbConfig())
     """How Weights & Biases tracks the run."""
-    journal: JournalConfig = Field(default_factory=JournalConfig)
+    journal: JournalConfig = Field(default_factory=lambda: JournalConfig())
     """How the run's own record of its metrics and events is kept."""
-    tracking: TrackingConfig = Field(default_factory=TrackingConfig)
+    tracking: TrackingConfig = Field(default_factory=lambda: TrackingConfig())
     """Which trackers get what the run logs."""
-    signals: SignalsConfig = Field(default_factory=SignalsConfig)
+    signals: SignalsConfig = Field(default_factory=lambda: SignalsConfig())
     """Which signals end the session, and how long that may take."""
 
 
