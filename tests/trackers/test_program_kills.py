@@ -1,0 +1,97 @@
+"""A program is killed while it logs, or a host process is: each tracker has each row, once."""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.killed_programs import Program, Surroundings
+from tests.support.wandb_server import FakeWandb
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
+
+TRACKERS = ["tensorboard", "mlflow", "trackio", "wandb"]
+TIMEOUT = 60.0  # far above what it takes
+
+
+@pytest.fixture(params=TRACKERS)
+def tracker(request: pytest.FixtureRequest) -> str:
+    """The tracker of the programs."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def around(tracker: str, tmp_path: Path) -> Iterator[Surroundings]:
+    """What the programs share: a directory, and W&B's server where they need it."""
+    if tracker != "wandb":
+        yield Surroundings(tmp_path)
+        return
+    with FakeWandb() as server:
+        yield Surroundings(tmp_path, server)
+
+
+def kill_some(tracker: str, around: Surroundings, instants: list[float]) -> list[float]:
+    """Kill programs, all at once under way, each so long after its session has begun.
+
+    Returns:
+        How long the tracker's process has outlived each, in seconds.
+    """
+    programs = [Program(tracker, around) for _ in instants]
+    took = []
+    for program, instant in zip(programs, instants, strict=True):
+        program.wait_until_logging()
+        time.sleep(instant)
+        program.kill()
+        took.append(program.wait_until_gone(TIMEOUT))
+    for program in programs:
+        logged = program.logged()
+        rows, end = program.tracked()
+        assert rows == logged
+        assert end == "failed"
+        assert logged == [(step, step * 0.5) for step in range(len(logged))]
+    return took
+
+
+def test_a_killed_program_is_tracked_to_its_last_row(tracker: str, around: Surroundings) -> None:
+    """What the journal has is at the tracker, once, and the end is `failed`; no process is left."""
+    kill_some(tracker, around, [random.uniform(0.0, 1.0), random.uniform(0.0, 0.1)])
+
+
+def test_a_killed_host_process_is_replaced(tracker: str, around: Surroundings) -> None:
+    """The next one goes on from the cursor: each row is there once, and the end is `completed`.
+
+    What W&B's SDK had written to its own files when it was killed is uploaded by `keisei sync`.
+    """
+    program = Program(tracker, around)
+    program.wait_until_logging()
+    for _ in range(2):
+        time.sleep(random.uniform(0.2, 1.0))
+        program.kill_host()
+    time.sleep(0.3)
+    program.end()
+    program.wait_until_gone(TIMEOUT)
+    if tracker == "wandb":
+        program.sync()
+    assert program.tracked() == (program.logged(), "completed")
+
+
+@pytest.mark.storm
+def test_fifty_killed_programs(
+    tracker: str, around: Surroundings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Fifty of each tracker's at random instants, two at a time; the times are printed."""
+    took = [
+        each
+        for _ in range(25)
+        for each in kill_some(tracker, around, [random.uniform(0.0, 1.5) for _ in range(2)])
+    ]
+    took.sort()
+    with capsys.disabled():
+        print(f"\n{tracker}: {len(took)} kills, the process outlives the program by a median of")
+        print(f"{took[len(took) // 2]:.2f} s, at most {took[-1]:.2f} s")
