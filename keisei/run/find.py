@@ -10,8 +10,7 @@ import os
 import stat
 from collections.abc import Collection, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, NamedTuple
 
 from keisei._io import files, process
 from keisei.errors import quoted
@@ -46,8 +45,7 @@ _FILE_TYPES = {
 }
 
 
-@dataclass(frozen=True)
-class FoundRun:
+class FoundRun(NamedTuple):
     """A run's directory, and what its session file says.
 
     Attributes:
@@ -227,17 +225,17 @@ def look(directory: files.OpenDirectory, gone: Collection[str] = ()) -> FoundRun
     except FileNotFoundError:
         return run if any(map(directory.holds, _SIGNS)) else None
     except OSError as exc:
-        return replace(run, state="unreadable", problem=reason(exc))
+        return run._replace(state="unreadable", problem=reason(exc))
     record = SessionRecord.parsed(text)
     if record is None:
-        run, owner = replace(run, state="corrupt"), salvaged_owner(text)
+        run, owner = run._replace(state="corrupt"), salvaged_owner(text)
     elif record.status in FINAL:
-        return replace(run, state=record.status, record=record)
+        return run._replace(state=record.status, record=record)
     else:
         owner = record.owner
-        run = replace(run, state=owner_state(owner, gone), record=record)
+        run = run._replace(state=owner_state(owner, gone), record=record)
     alive = owner is not None and owner_state(owner, gone) != "died"
-    return replace(run, live_owner=owner if alive else None)
+    return run._replace(live_owner=owner if alive else None)
 
 
 def owner_state(
