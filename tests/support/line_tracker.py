@@ -32,7 +32,7 @@ class LineRun(TrackerRun):
             self.last = Position(record.attempt, record.seq)
 
     def position(self) -> Position | None:
-        """Tell the last whole line's."""
+        """Return the position of the last whole line."""
         return self.last
 
     def finish(self, status: FinalStatus) -> None:

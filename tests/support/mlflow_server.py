@@ -87,7 +87,7 @@ def mlflow_server(store: Any) -> Iterator[MlflowServer]:
         do_GET = do_POST = _answer
 
         def log_message(self, format: str, *args: object) -> None:
-            """Say nothing."""
+            """Write no access log."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

@@ -24,7 +24,7 @@ EVERYTHING = {"scalars": 0, "text": 0}
 
 
 def by_python(logdir: str) -> Any:
-    """Give the provider that serves with `--load_fast=false`."""
+    """Return the provider that serves with `--load_fast=false`."""
     flags = argparse.Namespace(
         logdir=logdir,
         logdir_spec=None,
@@ -43,10 +43,10 @@ def by_python(logdir: str) -> Any:
 
 
 def by_data_server(logdir: str, last_text: str) -> Any:
-    """Give the provider that serves by default, once it has loaded what was written last."""
+    """Return the provider that serves by default, once it has loaded what was written last."""
     binary = server_ingester.get_server_binary()
-    with tempfile.TemporaryDirectory() as place:
-        port_file = Path(place, "port")
+    with tempfile.TemporaryDirectory() as directory:
+        port_file = Path(directory, "port")
         command = [
             binary.path,
             f"--logdir={logdir}",
@@ -72,7 +72,7 @@ def by_data_server(logdir: str, last_text: str) -> Any:
 
 
 def scalars(provider: Any) -> dict[str, dict[str, list[Any]]]:
-    """Give steps and values by run and tag."""
+    """Return steps and values by run and tag."""
     found = provider.read_scalars(
         RequestContext(), experiment_id="", plugin_name="scalars", downsample=10_000
     )
@@ -83,7 +83,7 @@ def scalars(provider: Any) -> dict[str, dict[str, list[Any]]]:
 
 
 def texts(provider: Any) -> dict[str, list[Any]]:
-    """Give steps and texts by tag, of all runs."""
+    """Return steps and texts by tag, of all runs."""
     found = provider.read_tensors(
         RequestContext(), experiment_id="", plugin_name="text", downsample=10_000
     )

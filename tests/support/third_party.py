@@ -57,18 +57,18 @@ class Lines(LineTracker):
 """
 
 
-def install(place: Path) -> str:
+def install(directory: Path) -> str:
     """Install the package.
 
     Args:
-        place: where; it is made.
+        directory: where; it is made.
 
     Returns:
         The path to import it from.
     """
-    about = place / "lines-1.0.dist-info"
+    about = directory / "lines-1.0.dist-info"
     about.mkdir(parents=True)
     (about / "METADATA").write_text("Name: lines\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text("[keisei.trackers]\nlines = third_party_lines:Lines\n")
-    (place / "third_party_lines.py").write_text(TRACKERS)
-    return str(place)
+    (directory / "third_party_lines.py").write_text(TRACKERS)
+    return str(directory)

@@ -99,9 +99,9 @@ def read_all(run: RunInfo) -> Series:
 
 def send_rest(run: TrackerRun, records: Sequence[Record]) -> bool:
     """Send what the run has not got, by its own account."""
-    place = run.position()
-    assert place is not None
-    run.send([record for record in records if (record.attempt, record.seq) > place])
+    held = run.position()
+    assert held is not None
+    run.send([record for record in records if (record.attempt, record.seq) > held])
     return True
 
 
@@ -316,10 +316,10 @@ def test_a_killed_writer_has_lost_nothing_that_was_sent(tmp_path: Path) -> None:
         child.kill()
         told = max([told, *map(int, child.stdout.read().splitlines()[:-1])])
     resumed = started(run, 2)
-    place = resumed.position()
-    assert place.attempt == 1
-    assert place.seq >= told
-    records = rows(1, range(place.seq + 100))
+    held = resumed.position()
+    assert held.attempt == 1
+    assert held.seq >= told
+    records = rows(1, range(held.seq + 100))
     send_rest(resumed, records)
     assert scalars(run / "tensorboard")["loss"] == series_of(records)
 
@@ -443,7 +443,7 @@ def test_the_end_stands_behind_what_counts(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="links take a privilege there, modes mean little")
 def test_no_link_leads_out_and_modes_are_private(tmp_path: Path) -> None:
-    """A link in the place of the directory or of a file is an error, and nothing is behind it."""
+    """A link where the directory or a file should be is an error, and nothing is behind it."""
     run, outside = tmp_path / "r", tmp_path / "outside"
     began = started(run)
     (path,) = event_files(run)
@@ -465,16 +465,16 @@ def test_no_link_leads_out_and_modes_are_private(tmp_path: Path) -> None:
 
 def test_a_log_dir_of_its_own(tmp_path: Path) -> None:
     """It is made; a run of the same name but another session has nothing that counts as its own."""
-    place = tmp_path / "made" / "logs"
-    chosen = TensorBoardTracker(log_dir=place)
+    log_dir = tmp_path / "made" / "logs"
+    chosen = TensorBoardTracker(log_dir=log_dir)
     run = chosen.start(info(tmp_path / "r"))
-    assert run.directory == os.path.realpath(place / "r")
+    assert run.directory == os.path.realpath(log_dir / "r")
     assert not (tmp_path / "r" / "tensorboard").exists()
     run.send(rows(1, range(5)))
     other = chosen.start(replace(info(tmp_path / "r"), session_id="01K" + "0" * 23))
     assert other.position() == Position(1, -1)
     other.send(rows(1, [1, 2]))
-    assert len(scalars(place / "r", purge=True)["loss"]) == 2
+    assert len(scalars(log_dir / "r", purge=True)["loss"]) == 2
 
 
 def test_a_missing_package_names_the_extra() -> None:

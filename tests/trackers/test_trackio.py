@@ -39,7 +39,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def use(store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Have the store there: trackio reads the variable when it is imported."""
+    """Move the store there: trackio reads the variable when it is imported."""
     monkeypatch.setenv("TRACKIO_DIR", str(store))
     for module in (trackio.utils, trackio.sqlite_storage):
         monkeypatch.setattr(module, "TRACKIO_DIR", store)
@@ -232,7 +232,7 @@ def test_what_was_sent_before_a_kill_is_there_once() -> None:
 
 
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have trackio wait 0.1 s and not 30 for a lock of SQLite's."""
+    """Make trackio wait 0.1 s and not 30 for a lock of SQLite's."""
     waiting = partial(SQLiteStorage._get_connection, timeout=0.1)
     monkeypatch.setattr(SQLiteStorage, "_get_connection", staticmethod(waiting))
 
