@@ -10,7 +10,8 @@ import os
 import stat
 from collections.abc import Collection, Iterable
 from contextlib import suppress
-from typing import BinaryIO, Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import BinaryIO, Literal
 
 from keisei._io import files, process
 from keisei.errors import quoted
@@ -45,7 +46,8 @@ _FILE_TYPES = {
 }
 
 
-class FoundRun(NamedTuple):
+@dataclass(frozen=True)
+class FoundRun:
     """A run's directory, and what its session file says.
 
     Attributes:
@@ -225,17 +227,17 @@ def look(directory: files.OpenDirectory, gone: Collection[str] = ()) -> FoundRun
     except FileNotFoundError:
         return run if any(map(directory.holds, _SIGNS)) else None
     except OSError as exc:
-        return run._replace(state="unreadable", problem=reason(exc))
+        return replace(run, state="unreadable", problem=reason(exc))
     record = SessionRecord.parsed(text)
     if record is None:
-        run, owner = run._replace(state="corrupt"), salvaged_owner(text)
+        run, owner = replace(run, state="corrupt"), salvaged_owner(text)
     elif record.status in FINAL:
-        return run._replace(state=record.status, record=record)
+        return replace(run, state=record.status, record=record)
     else:
         owner = record.owner
-        run = run._replace(state=owner_state(owner, gone), record=record)
+        run = replace(run, state=owner_state(owner, gone), record=record)
     alive = owner is not None and owner_state(owner, gone) != "died"
-    return run._replace(live_owner=owner if alive else None)
+    return replace(run, live_owner=owner if alive else None)
 
 
 def owner_state(
