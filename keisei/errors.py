@@ -49,9 +49,13 @@ def quoted(value: object, limit: int = 80) -> str:
 
 
 def describe(exc: BaseException) -> str:
-    """Return an error in one line: its kind and its message, secrets hidden."""
-    text = str(exc)
-    return f"{type(exc).__name__}: {quoted(text, 300)[1:-1]}" if text else type(exc).__name__
+    """Return an error in one line: its kind and its message, secrets hidden; never raises."""
+    kind = type(exc).__name__
+    try:
+        text = str(exc)
+    except Exception:  # noqa: BLE001 - an error of somebody else's
+        return f"{kind} (its message cannot be read)"
+    return f"{kind}: {quoted(text, 300)[1:-1]}" if text else kind
 
 
 class KeiseiError(Exception):

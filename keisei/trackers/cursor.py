@@ -53,20 +53,21 @@ def load(directory: str, name: str) -> Cursor:
         return Cursor()  # torn by a loss of power: the tracker's own account counts
 
 
-def store(directory: str, name: str, cursor: Cursor) -> None:
+def store(directory: str, name: str, cursor: Cursor, *, sync: bool) -> None:
     """Write a tracker's cursor, whole or not at all; it survives the end of the process.
 
     Args:
         directory: the run's directory.
         name: the tracker's name.
         cursor: what to store.
+        sync: whether it has to survive a loss of power, too.
 
     Raises:
         OSError: it cannot be written.
     """
     text = json.dumps(cursor.model_dump(), separators=(",", ":"), default=str)
     with OpenDirectory(directory) as opened:
-        write_atomic(opened, _file(name), text.encode() + b"\n", sync=False)
+        write_atomic(opened, _file(name), text.encode() + b"\n", sync=sync)
 
 
 def names(directory: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
@@ -118,13 +119,16 @@ class WorkerGroup:
     async def started(self, worker: WorkerHandle) -> bool:
         """Wait for a worker's first start, within its timeout; that it passed is one warning.
 
+        The timeout counts from when the worker was asked for: those that start side by side are
+        waited for one after the other, and together no longer than the slowest.
+
         Returns:
             Whether the tracker tracks the run.
         """
-        with anyio.move_on_after(LOAD_TIMEOUT):
+        with anyio.move_on_after(_left(worker.started_at + LOAD_TIMEOUT)):
             await worker.made.wait()
         if worker.made.is_set():
-            with anyio.move_on_after(worker.state.start_timeout):
+            with anyio.move_on_after(_left(worker.made_at + worker.state.start_timeout)):
                 await worker.attempted.wait()
         if not worker.attempted.is_set():
             self.warn_late(worker)
@@ -197,3 +201,7 @@ class WorkerGroup:
         if live and record.directory:
             problem += f"; its local files are in {quoted(record.directory, 300)}"
         logger.warning("%s %s", worker.name, problem)
+
+
+def _left(until: float) -> float:
+    return max(0.0, until - time.monotonic())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -53,6 +54,8 @@ class WorkerHandle:
         attempted: set when the first start has come to an end, or nobody waits for it any more.
         done: set when the worker has nothing left to do.
         abandoned: whether the session has ended without waiting for the worker any longer.
+        started_at: when the worker was asked for, by the monotonic clock, in seconds.
+        made_at: when the tracker was made.
     """
 
     def __init__(self, name: str, info: RunInfo, logged: Callable[[], int]) -> None:
@@ -60,6 +63,7 @@ class WorkerHandle:
         self.state = WorkerState()
         self.made, self.attempted, self.done = ThreadEvent(), ThreadEvent(), ThreadEvent()
         self.abandoned = False
+        self.started_at = self.made_at = time.monotonic()
         self._logged = logged
 
     def begin(self) -> None:
@@ -87,7 +91,8 @@ class WorkerHandle:
         self.state = state
         if state.attempted or state.done:
             self.attempted.set()  # first: who waits for `made` looks at it then
-        if state.start_timeout or state.attempted or state.done:
+        if not self.made.is_set() and (state.start_timeout or state.attempted or state.done):
+            self.made_at = time.monotonic()
             self.made.set()
         if state.done:
             self.done.set()

@@ -25,10 +25,11 @@ from keisei._log import logger
 from keisei.errors import MissingExtraError, TrackerError, describe
 from keisei.journal.follower import Follower, count_after
 from keisei.journal.format import file_name
-from keisei.redaction import clean, redact
+from keisei.redaction import redact
 from keisei.run.session_file import TrackerRecord
 from keisei.run.status import FinalStatus
 from keisei.trackers import cursor
+from keisei.trackers.answers import position_of, record_of
 from keisei.trackers.base import Position, Record, RunInfo, Tracker, TrackerRun
 from keisei.trackers.cursor import Cursor
 from keisei.trackers.pace import Pace
@@ -84,7 +85,7 @@ class Worker(WorkerHandle):
         self._lock: HeldLock | None = None
         self._earlier_record = TrackerRecord(state="connecting")
         self._calling: float | None = None
-        self._said_to_hang = False
+        self._said_to_hang = self._tells = False
         self._status: FinalStatus | None = None
         self._send_until = 0.0
         self._more, self._ending = threading.Event(), threading.Event()
@@ -169,6 +170,10 @@ class Worker(WorkerHandle):
                 if run is not None:
                     self._follow(run)
                     self._finish(run)
+        except BaseException as exc:  # noqa: BLE001 - a thread that dies in silence helps nobody
+            self._publish(state="broken", problem=describe(exc))
+            text = "%s: its worker has failed (%s): run %s goes on without it"
+            logger.error(text, self.name, describe(exc), self.info.run_name)
         finally:
             self._publish(attempted=True)
             with suppress(Exception):
@@ -201,7 +206,7 @@ class Worker(WorkerHandle):
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         while not self.abandoned:
             try:
-                run = self._start()
+                run, record = self._start()
             except BaseException as exc:  # noqa: BLE001 - foreign code, on a thread of its own
                 problem = describe(exc)
                 hopeless = isinstance(exc, (TrackerError, MissingExtraError))
@@ -220,21 +225,13 @@ class Worker(WorkerHandle):
                     time.sleep(_LAST_PAUSE)
                 continue
             self.run = run
-            record = TrackerRecord(
-                run_id=run.run_id,
-                upload_as=run.upload_as,
-                url=clean(run.url),
-                mode=run.mode,
-                directory=run.directory,
-                state="live",
-            )
             self._earlier_record = record
             self._publish(record=record, live=True, attempted=True)
             self._store(record)
             return run
         return None
 
-    def _start(self) -> TrackerRun:
+    def _start(self) -> tuple[TrackerRun, TrackerRecord]:
         if self._tracker is None:
             self._tracker = self._make()
             timeout = self._tracker.start_timeout
@@ -244,7 +241,13 @@ class Worker(WorkerHandle):
             self._publish(start_timeout=timeout)
             # From now on it is known, so that what it misses, should it never come, is found.
             self._store(self._earlier_record.model_copy(update={"state": "connecting"}))
-        return self._tracker.start(self.info)
+        run = self._tracker.start(self.info)
+        try:
+            return run, record_of(run)
+        except TrackerError:
+            with suppress(Exception):
+                run.finish("failed")  # nobody can use it
+            raise
 
     def _follow(self, run: TrackerRun) -> None:
         """Send what there is and what comes, until the end."""
@@ -295,7 +298,7 @@ class Worker(WorkerHandle):
         records = follower.read(BATCH)
         if records:
             self._calling = time.monotonic()
-            run.send(records)
+            run.send(list(records))  # a copy: it is the tracker's own to change
             self._calling = None
         self._said_to_hang = False
         if records:
@@ -321,10 +324,11 @@ class Worker(WorkerHandle):
     def _ask(self, run: TrackerRun) -> Position:
         """Return the position behind which to go on: the tracker's own, or the cursor's."""
         self._calling = time.monotonic()
-        held = run.position()
+        held = position_of(run)
         self._calling = None
+        self._tells = held is not None
         if held is not None and held != self.state.position:
-            self._set_position(Position(*held))
+            self._set_position(held)
         return self.state.position
 
     def _set_position(self, position: Position) -> None:
@@ -358,7 +362,8 @@ class Worker(WorkerHandle):
             attempt=position.attempt, seq=position.seq, options=self._options, known=record
         )
         try:
-            cursor.store(self.info.directory, self.name, kept)
+            # One that knows its own position needs no cursor that survives a loss of power.
+            cursor.store(self.info.directory, self.name, kept, sync=not self._tells)
             self.state = self.state._replace(kept=True)
         except OSError as exc:
             # The tracker's own account, or a row twice in the worst case, is better than none.

@@ -1,0 +1,78 @@
+"""Checks what a tracker answers, where it is taken: what is no answer is that tracker's failure."""
+
+from __future__ import annotations
+
+import os
+from typing import cast
+
+from keisei.errors import TrackerError, quoted
+from keisei.journal.records import Position
+from keisei.redaction import clean
+from keisei.run.session_file import TrackerRecord
+from keisei.trackers.base import TrackerRun
+
+_MODES = ("online", "offline")
+
+
+def record_of(run: object) -> TrackerRecord:
+    """Return what a started run says of itself, as plain text.
+
+    Args:
+        run: what `Tracker.start` has returned.
+
+    Raises:
+        TrackerError: it is no run, or an attribute is of the wrong kind; the message names it.
+    """
+    if run is None:
+        raise TrackerError("its start() returned None, and not the run that it has started")
+    mode = _text(run, "mode")
+    if mode not in _MODES:
+        raise TrackerError(f"its run's mode is {quoted(mode)}, which is none of {_MODES}")
+    run_id = _text(run, "run_id")
+    if run_id is None:
+        raise TrackerError("its run has no run_id")
+    return TrackerRecord(
+        run_id=run_id,
+        upload_as=_text(run, "upload_as"),
+        url=clean(_text(run, "url")),
+        mode=mode,
+        directory=_text(run, "directory"),
+        state="live",
+    )
+
+
+def _text(run: object, name: str) -> str | None:
+    default = "online" if name == "mode" else None
+    try:
+        value = getattr(run, name, default)
+    except Exception as exc:
+        raise TrackerError(f"its run's {name} cannot be read ({type(exc).__name__})") from exc
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if type(value) is int:
+        value = str(value)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        kind = type(value).__name__
+        raise TrackerError(f"its run's {name} is of the kind {kind}, and not text")
+    return str.__str__(value)
+
+
+def position_of(run: TrackerRun) -> Position | None:
+    """Ask a run for its position; may block, and raises what the run raises.
+
+    Raises:
+        TrackerError: it answers with something that is no position.
+    """
+    ask = getattr(run, "position", None)
+    answer: object = None if ask is None else ask()
+    if answer is None:
+        return None
+    try:
+        attempt, seq = cast("tuple[object, object]", answer)
+    except (TypeError, ValueError):
+        attempt = seq = None
+    if type(attempt) is not int or type(seq) is not int or attempt < 0 or seq < -1:
+        raise TrackerError(f"its position() returned {quoted(answer)}, which is no position")
+    return Position(attempt, seq)
