@@ -39,7 +39,8 @@ class Answering(MemoryTracker):
     def start(self, run: RunInfo) -> MemoryRun:
         """Start a run, or return something else."""
         if "start" in self.wrong:
-            return self.wrong["start"]
+            answer: MemoryRun = self.wrong["start"]
+            return answer
         wrong = self.wrong
 
         class Run(MemoryRun):
@@ -56,7 +57,7 @@ class Answering(MemoryTracker):
                 return wrong["position"] if "position" in wrong else super().position()
 
             if "url" in wrong:
-                url = property(wrong["url"])  # type: ignore[assignment]
+                url = property(wrong["url"])
 
         if "url" in wrong:
             started = Run.__new__(Run)
