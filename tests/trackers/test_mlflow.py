@@ -340,6 +340,19 @@ def test_two_sessions_at_the_same_time_have_a_run_each() -> None:
     assert len({native_of(info.session_id).info.experiment_id for info in infos}) == 1
 
 
+def test_a_relative_database_is_that_of_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each start's, although MLflow keeps its stores by their address."""
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        MlflowTracker("sqlite:///runs.db").start(info_of()).send(rows_of(3))
+    for name in ("one", "other"):
+        with closing(sqlite3.connect(tmp_path / name / "runs.db")) as database:
+            assert database.execute("SELECT count(*) FROM metrics").fetchall() == [(3,)]
+
+
 @pytest.mark.parametrize("address", ["mlruns", "file:///tmp/mlruns"])
 def test_a_directory_of_files_is_refused(address: str) -> None:
     """It would have a row twice that is sent twice; the error says what to set."""

@@ -65,6 +65,14 @@ def _needing_mlflow() -> Iterator[None]:
         ) from exc
 
 
+def absolute(uri: str) -> str:
+    """Return a tracking URI that means the same in each working directory: MLflow keeps it."""
+    scheme, _, path = uri.partition(":///")
+    if not scheme.startswith("sqlite") or not path or path.startswith((":memory:", "file:", "?")):
+        return uri
+    return f"{scheme}:///{os.path.abspath(path)}"
+
+
 def turn_at(uri: str) -> AbstractContextManager[object]:
     """Return what a run holds while it calls a store: of an SQLite database, a lock.
 

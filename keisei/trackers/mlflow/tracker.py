@@ -28,6 +28,7 @@ from keisei.run.status import FinalStatus
 from keisei.trackers.base import Position, Record, RunInfo, Tracker, TrackerRun
 from keisei.trackers.mlflow.rows import LONGEST_VALUE, Progress, mlflow_name, params
 from keisei.trackers.mlflow.store import (
+    absolute,
     default_uri,
     errors,
     find_experiment,
@@ -188,7 +189,7 @@ class MlflowTracker(Tracker):
         """
         known = secret_values({"": self._tracking_uri or ""})
         with errors(known):
-            uri = str(self._tracking_uri or default_uri())
+            uri = absolute(self._tracking_uri or default_uri())
             known, turn = secret_values({"": uri}), turn_at(uri)
         with errors(known), turn:
             store = open_store(uri)
