@@ -1,17 +1,17 @@
-"""The journal's own thread, and the queue that leads to it.
+"""A queue that leads to a file, and the writer behind it, which runs on the shared threads.
 
-A call appends to the queue without a lock. The thread takes all that is queued at once, and so
-gives the sequence numbers in the order of the queue. What makes this safe:
+A call appends to the queue without a lock. A thread takes all that is queued at once, and so
+numbers the records in the order of the queue. What makes this thread-safe:
 
-- *No row is left lying.* The thread says that it will sleep (`asleep`), and then looks at the
-  queue once more; a call appends, and then looks at `asleep`. One of the two sees the other.
-- *No row comes after the end.* The thread sets `_ended`, and then takes what is queued for the
-  last time; a call appends, and then looks. A row that came too late is an error to its caller.
-- *A flush is for all that was logged before it.* It leaves a request. The thread takes the
-  requests first and the rows after them, and answers when these rows are durable.
+- *No record is left lying.* The writer sets `asleep`, and then looks at the queue once more; a
+  call appends, and then looks at `asleep`. One of the two sees the other.
+- *No record comes after the end.* The writer sets `_ended`, and then takes what is queued for the
+  last time; a call appends, and then looks. A record that came too late is an error to its caller.
+- *A flush is for all that was queued before it.* It leaves a request. The writer takes the
+  requests first and the records after them, and answers when these records are durable.
 
-The bell that wakes the thread is a bare lock that is released, so that ringing needs no lock
-itself: a call from a signal handler cannot wait for the one that it interrupts.
+Waking the writer needs no lock (see `shared_threads`): a call from a signal handler cannot wait
+for the one that it interrupts.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from anyio.lowlevel import current_token
 
-from keisei.errors import JournalError, quoted
+from keisei._io.backoff import Backoff
+from keisei._io.shared_threads import SharedThreads, join_threads, on_shared_thread
+from keisei.errors import quoted
 
 RecordT = TypeVar("RecordT")
 
 Policy = Literal["wait", "drop_oldest", "latest"]
-OnDurable = Callable[[JournalError | None], object]
 
 logger = logging.getLogger("keisei")
 
@@ -41,8 +42,15 @@ _MANY = 4_096  # records that are written without gathering more, however many t
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0
 
 
+class WriterError(RuntimeError):
+    """What is queued cannot be written now (its cause is the system's error), or nothing may be."""
+
+
+OnDurable = Callable[[WriterError | None], object]
+
+
 class Counters(NamedTuple):
-    """What has become of the rows and events of a journal.
+    """What has become of the records of a writer.
 
     Attributes:
         logged: how many were taken from callers.
@@ -62,7 +70,7 @@ class Counters(NamedTuple):
 
 
 class Sink(Protocol[RecordT]):
-    """What a lane's thread writes to; no other thread calls it.
+    """What a background writer writes to; one thread at a time calls it.
 
     Attributes:
         path: its path.
@@ -87,25 +95,25 @@ class Sink(Protocol[RecordT]):
         ...
 
     def close(self) -> None:
-        """Give back what is held open."""
+        """Close what is held open."""
         ...
 
 
-class Lane(Generic[RecordT]):
-    """The way of rows to the disk: a queue, and a daemon thread that starts with the first row.
+class BackgroundWriter(Generic[RecordT]):
+    """A queue to a file, which the shared threads write from the first record on.
 
     Args:
-        file: what the thread writes to.
-        delay: how long rows are gathered, in seconds.
+        file: what is written to.
+        delay: how long records are gathered, in seconds.
         capacity: how many may be queued.
         policy: what to do when that many are.
-        on_written: called on the thread each time that rows have been written.
-        name: the thread's name.
+        on_written: called on a shared thread each time that records have been written.
 
     Attributes:
-        queue: rows and events as the file takes them; a call appends to it, after `relieve` where
-            it is as long as `high`, and before `ring` where `asleep`.
+        queue: records as the file takes them; a call appends to it, after `relieve` where it is
+            as long as `high`, and before `ring` where `asleep`.
         lock: held for moments, and re-entrant: a signal handler may log.
+        over: whether it has ended, with all that was queued written or given up.
     """
 
     def __init__(
@@ -115,37 +123,36 @@ class Lane(Generic[RecordT]):
         capacity: int,
         policy: Policy,
         on_written: Callable[[], object] | None = None,
-        name: str = "keisei-journal",
     ) -> None:
         self.queue: deque[RecordT] = deque()
         self.lock = threading.RLock()
         self.high = max(1, min(capacity // 2, _MANY))
         self.asleep = True
+        self.over = False
         self._file, self._delay, self._capacity, self._policy = file, delay, capacity, policy
         self._on_written = on_written
-        self._name = name
         self._requests: deque[OnDurable] = deque()
-        self._bell = threading.Lock()
-        self._bell.acquire()
+        self._backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         self._pressed = self._stalled = False
         self._closing = self._ended = self._forked = False
-        self._thread: threading.Thread | None = None
+        self._finished = threading.Event()
+        self._threads: SharedThreads | None = None
         self._taken = self._dropped = self._gap = self._lost = self._failures = 0
 
     @property
-    def error(self) -> JournalError | None:
-        """Why rows cannot be written at present; ``None`` where they can."""
+    def error(self) -> WriterError | None:
+        """Why records cannot be written at present; ``None`` where they can."""
         exc = self._file.error
         return None if exc is None else self._refusal(exc)
 
     @property
     def started(self) -> bool:
-        """Whether there is a thread to end, or anything that waits for one."""
-        return self._thread is not None or bool(self.queue)
+        """Whether it has threads to leave, or anything that waits for one."""
+        return self._threads is not None or bool(self.queue)
 
     @property
     def counters(self) -> Counters:
-        """What has become of the rows so far."""
+        """What has become of the records so far."""
         with self.lock:
             written, queued = self._file.written, len(self.queue)
             return Counters(
@@ -158,33 +165,45 @@ class Lane(Generic[RecordT]):
             )
 
     def request(self, callback: OnDurable) -> None:
-        """Have a function called when all that is queued is durable, or cannot be written."""
+        """Call a function, once, when all that is queued is durable, or cannot be written.
+
+        Raises:
+            WriterError: it is closed or a forked child's, or no thread can be started.
+        """
         self.check_open()
         self._requests.append(callback)
         self.ring()
-        if self._thread is None and self._file.error is not None:
+        if self._threads is None and self._file.error is not None:
             with suppress(ValueError):
                 self._requests.remove(callback)
             raise self._refusal(self._file.error)
 
     def end(self, timeout: float | None) -> None:
-        """Write what is queued, and end; see `Journal.close`."""
+        """Write what is queued, and end. Blocks; ending again, or in a fork, is no error.
+
+        Args:
+            timeout: the longest wait, in seconds; the writing goes on after it.
+
+        Raises:
+            WriterError: records could not be written, and are lost.
+            TimeoutError: it is not done yet.
+        """
         if self._forked:
             return
         with self.lock:
             self._closing = True
-            if self._thread is None and not self.queue and not self._requests:
+            if self._threads is None and not self.queue and not self._requests:
                 self._ended = True
                 return
-        with suppress(JournalError):  # it has ended already
+        with suppress(WriterError):  # it has ended already
             self.ring()
-        if self._thread is None:
+        if self._threads is None:
             cause = self._file.error or OSError(errno.EAGAIN, "no thread can be started")
             raise self._refusal(cause, f"{len(self.queue):,} rows are lost: ")
-        self._thread.join(timeout)
-        if self._thread.is_alive():
+        if not self._finished.wait(timeout):
             path = quoted(self._file.path, 300)
             raise TimeoutError(f"{path} is not written after {timeout:g} s")
+        self._threads.join()
         if self._lost and self._file.error is not None:
             raise self._refusal(self._file.error, f"{self._lost:,} rows are lost: ")
 
@@ -199,23 +218,22 @@ class Lane(Generic[RecordT]):
         """Refuse what comes after the end, or from a forked child.
 
         Raises:
-            JournalError: it does.
+            WriterError: it does.
         """
-        path = self._file.path
+        path = quoted(self._file.path, 300)
         if self._forked:
-            raise JournalError("a forked child cannot write its parent's journal", path=path)
+            raise WriterError(f"a forked child cannot write to its parent's {path}")
         if self._closing:
-            raise JournalError(f"{quoted(path, 300)} is closed", path=path)
+            raise WriterError(f"{path} is closed")
 
-    def _refusal(self, exc: OSError, what: str = "") -> JournalError:
+    def _refusal(self, exc: OSError, what: str = "") -> WriterError:
         reason = exc.strerror or str(exc)
-        text = f"{what}{quoted(self._file.path, 300)} cannot be written: {reason}"
-        error = JournalError(text, path=self._file.path)
+        error = WriterError(f"{what}{quoted(self._file.path, 300)} cannot be written: {reason}")
         error.__cause__ = exc
         return error
 
     def relieve(self) -> None:
-        """Wake the thread, for the queue is long; where it is full, do as the policy says."""
+        """Hurry, for the queue is long; where it is full, do as the policy says."""
         if not self._pressed:
             self._pressed = True
             self.ring()
@@ -225,7 +243,7 @@ class Lane(Generic[RecordT]):
                 if not self._may_wait():
                     break
                 if time.monotonic() > give_up:
-                    self._stalled = True  # let nobody wait again before something was written
+                    self._stalled = True  # nobody waits again before something was written
                 time.sleep(0.0005)
             else:
                 return  # where other threads have taken the room, the queue is a bit longer
@@ -239,7 +257,7 @@ class Lane(Generic[RecordT]):
     def _may_wait(self) -> bool:
         if self._stalled or self._closing or self._file.error is not None:
             return False
-        if threading.current_thread() is self._thread:  # a callback that logs
+        if on_shared_thread():  # a callback that logs
             return False
         try:
             current_token()
@@ -248,70 +266,71 @@ class Lane(Generic[RecordT]):
         return False  # on an event loop
 
     def ring(self) -> None:
-        """Wake the thread, or start it.
+        """Have what is queued written: at once where somebody waits for it, else after the delay.
 
         Raises:
-            JournalError: it has ended, or is another process's.
+            WriterError: it has ended, or is another process's.
         """
         self.asleep = False
         if self._forked or self._ended:
             self.asleep = True
             self.check_open()
-        if self._thread is None:
+        threads = self._threads
+        if threads is None:
             with self.lock:
-                if self._thread is None:
-                    self._start()
-        with suppress(RuntimeError):  # it has been rung already
-            self._bell.release()
+                threads = self._threads or self._join()
+        if threads is not None:
+            threads.call(self, 0.0 if self._hurried() else self._delay)
 
-    def _start(self) -> None:
-        thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-        self._thread = thread  # first: a signal handler that logs must not start another one
+    def _join(self) -> SharedThreads | None:
         try:
-            thread.start()
+            self._threads = join_threads(self)
         except RuntimeError:  # the system has no thread left: the next call tries again
-            self._thread = None
-            self.asleep = True
+            self._threads, self.asleep = None, True
             self._failures += 1
             self._file.error = OSError(errno.EAGAIN, "no thread can be started")
-
-    def _run(self) -> None:
-        pause = 0.0
-        while not self._closing:
-            if pause:
-                self._bell.acquire(timeout=pause)
-            else:
-                self.asleep = True
-                if not self.queue and not self._requests:
-                    self._bell.acquire()
-                self.asleep = False
-                if self._delay and not self._hurried():
-                    self._bell.acquire(timeout=self._delay)
-            done = self._serve()
-            pause = 0.0 if done else min(max(pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
-        self.asleep = self._ended = True
-        if not self._serve():
-            with self.lock:
-                self._lost = len(self.queue) + self._file.pending
-                self._taken -= self._file.pending
-                self._dropped += self._lost
-                self.queue.clear()
-        self._file.close()
+        return self._threads
 
     def _hurried(self) -> bool:
         return bool(self._closing or self._requests or len(self.queue) >= self.high)
 
-    def _serve(self) -> bool:
+    def serve(self) -> float | None:
+        """Write what is queued; return when to go on, in seconds, or ``None``: at the next call."""
+        if self._closing:
+            self.asleep = self._ended = True
+            if not self._write():
+                with self.lock:
+                    self._lost = len(self.queue) + self._file.pending
+                    self._taken -= self._file.pending
+                    self._dropped += self._lost
+                    self.queue.clear()
+            self._file.close()
+            self.over = True
+            return None
+        if not self._write():
+            return self._backoff.next()
+        self._backoff.reset()
+        self.asleep = True
+        if not self.queue and not self._requests and not self._closing:
+            return None
+        self.asleep = False
+        return 0.0 if self._hurried() else self._delay
+
+    def left(self) -> None:
+        """Wake who waits for the end."""
+        self._finished.set()
+
+    def _write(self) -> bool:
         """Write what is queued, and answer who has asked for it before."""
         requests = [self._requests.popleft() for _ in range(len(self._requests))]
-        error: JournalError | None = None
+        error: WriterError | None = None
         written = self._file.written
         try:
             self._file.write()  # what an earlier error has left
             self._take()
             self._file.write()
             self._stalled = False
-        except Exception as exc:  # noqa: BLE001 - a thread that ends would take all waiters with it
+        except Exception as exc:  # noqa: BLE001 - it would take all who wait with it
             self._failures += 1
             known = exc if isinstance(exc, OSError) else OSError(errno.EIO, repr(exc))
             self._file.error = known
@@ -323,7 +342,7 @@ class Lane(Generic[RecordT]):
         return error is None
 
     def _take(self) -> None:
-        """Take all queued rows."""
+        """Take all queued records."""
         with self.lock:
             records = [self.queue.popleft() for _ in range(len(self.queue))]
             skipped, self._gap = self._dropped - self._gap, self._dropped

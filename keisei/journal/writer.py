@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from time import time
 from typing import Literal, get_args
 
-from keisei._io.background_writer import Counters, Lane, OnDurable, Policy
+from keisei._io.background_writer import BackgroundWriter, Counters, Policy, WriterError
 from keisei._io.forks import after_in_child
 from keisei.errors import JournalError, quoted
 from keisei.journal.file import JournalFile
@@ -30,6 +30,7 @@ _MOST_SHAPES = 4096
 _MOST_KEYS = 1_000_000
 
 # An id, the keys, and the tags of a row of floats with a step and without one.
+OnDurable = Callable[[JournalError | None], object]
 _Shape = tuple[int, tuple[str, ...], tuple[bytes, bytes]]
 _NO_SHAPE: _Shape = (0, (), (b"?", b"?"))
 
@@ -87,9 +88,9 @@ class Journal:
         self.policy = policy
         file = JournalFile(directory, attempt, sync=durability == "fsync")
         delay = 0.0 if durability == "line" else max_delay
-        self._lane = Lane(file, delay, capacity, policy, on_written)
+        self._writer = BackgroundWriter(file, delay, capacity, policy, on_written)
         self._new_shapes = file.shapes
-        self._queue, self._high = self._lane.queue, self._lane.high
+        self._queue, self._high = self._writer.queue, self._writer.high
         self._shapes: dict[tuple[str, ...], _Shape] = {}
         self._shape = _NO_SHAPE
         self._shape_count = 0
@@ -104,17 +105,18 @@ class Journal:
     @property
     def error(self) -> JournalError | None:
         """Why rows cannot be written at present; ``None`` where they can."""
-        return self._lane.error
+        exc = self._writer.error
+        return None if exc is None else self._error(exc)
 
     @property
     def started(self) -> bool:
         """Whether there is anything that `close` could have to wait for."""
-        return self._lane.started
+        return self._writer.started
 
     @property
     def counters(self) -> Counters:
         """What has become of the rows so far."""
-        return self._lane.counters
+        return self._writer.counters
 
     def log_metrics(self, metrics: Mapping[str, object], step: int | None = None) -> None:
         """Log one row. May be called from any thread and on the loop; the disk is not touched.
@@ -137,12 +139,15 @@ class Journal:
         # The tags are every ninth byte, as long as the one before was that of a float.
         if row[TAGS] not in tags or tuple(metrics) != keys:
             row = self._pack(metrics, step)
-        lane, queue = self._lane, self._queue
-        if len(queue) >= self._high:
-            lane.relieve()
-        queue.append(row)
-        if lane.asleep:
-            lane.ring()
+        writer, queue = self._writer, self._queue
+        try:
+            if len(queue) >= self._high:
+                writer.relieve()
+            queue.append(row)
+            if writer.asleep:
+                writer.ring()
+        except WriterError as exc:
+            raise self._error(exc) from exc.__cause__
 
     def log_event(self, name: str, data: object = None) -> None:
         """Log what is not a number. It shares the queue and its order with the rows.
@@ -155,14 +160,17 @@ class Journal:
             TypeError: the data is not JSON's.
             JournalError: the journal is closed, or this is a forked child.
         """
-        lane = self._lane
-        lane.check_open()
-        event = pack_event(time(), name, data)
-        if len(lane.queue) >= lane.high:
-            lane.relieve()
-        lane.queue.append(event)
-        if lane.asleep:
-            lane.ring()
+        writer = self._writer
+        try:
+            writer.check_open()
+            event = pack_event(time(), name, data)
+            if len(writer.queue) >= writer.high:
+                writer.relieve()
+            writer.queue.append(event)
+            if writer.asleep:
+                writer.ring()
+        except WriterError as exc:
+            raise self._error(exc) from exc.__cause__
 
     def on_durable(self, callback: OnDurable) -> None:
         """Have a function called, once, when all that was logged before is durable.
@@ -174,7 +182,14 @@ class Journal:
         Raises:
             JournalError: the journal is closed, or this is a forked child.
         """
-        self._lane.request(callback)
+
+        def answer(exc: WriterError | None) -> None:
+            callback(None if exc is None else self._error(exc))
+
+        try:
+            self._writer.request(answer)
+        except WriterError as exc:
+            raise self._error(exc) from exc.__cause__
 
     def flush(self, timeout: float | None = None) -> None:
         """Wait until all that was logged before is durable. Not for the loop: it blocks.
@@ -210,13 +225,15 @@ class Journal:
             TimeoutError: it is not done yet.
         """
         try:
-            self._lane.end(timeout)
+            self._writer.end(timeout)
+        except WriterError as exc:
+            raise self._error(exc) from exc.__cause__
         finally:
             self._shape = _NO_SHAPE  # from now on every call takes the slow way, and is refused
 
     def _pack(self, metrics: Mapping[str, object], step: object) -> bytes:
         """Make the row of a call in which something is new, nested, no float, or not allowed."""
-        self._lane.check_open()
+        self._check_open()
         step = exact_step(step)
         if not (
             type(metrics) is dict
@@ -229,16 +246,27 @@ class Journal:
         row = dump([shape[0], time(), *metrics.values(), step], 2)[STORED]
         if len(row) > LARGEST:
             raise TypeError(f"a row of {len(row):,} bytes is too large")
-        with self._lane.lock:
-            self._lane.check_open()
+        with self._writer.lock:
+            self._check_open()
             self._shape = shape
         return row
+
+    def _check_open(self) -> None:
+        try:
+            self._writer.check_open()
+        except WriterError as exc:
+            raise self._error(exc) from None
+
+    def _error(self, exc: WriterError) -> JournalError:
+        error = JournalError(str(exc), path=self.path)
+        error.__cause__ = exc.__cause__
+        return error
 
     def _add_shape(self, keys: tuple[str, ...]) -> _Shape:
         if len(keys) > _MOST_KEYS:
             raise TypeError(f"a row of {len(keys):,} metrics is too large")
         floats = b"g" * (len(keys) + 1)
-        with self._lane.lock:
+        with self._writer.lock:
             if len(self._shapes) >= _MOST_SHAPES:
                 self._shapes.clear()  # whoever makes up names is given new shapes, not more memory
             shape = (self._shape_count, keys, (floats + b"i", floats + b"N"))
@@ -254,7 +282,7 @@ _journals: weakref.WeakSet[Journal] = weakref.WeakSet()
 def _after_fork() -> None:
     for journal in list(_journals):
         journal._shape = _NO_SHAPE
-        journal._lane.after_fork()
+        journal._writer.after_fork()
 
 
 after_in_child(_after_fork)

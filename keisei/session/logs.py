@@ -23,14 +23,14 @@ from traceback import TracebackException
 import anyio
 from anyio.lowlevel import current_token
 
-from keisei._io.background_writer import Lane, OnDurable
+from keisei._io.background_writer import BackgroundWriter, OnDurable, WriterError
 from keisei._io.files import OpenDirectory, append_whole
 from keisei._io.forks import after_in_child
 from keisei._io.loop import calling_soon
+from keisei._io.shared_threads import on_shared_thread
 from keisei._io.switching import yield_gil
 from keisei._log import logger
 from keisei._text import one_line
-from keisei.errors import JournalError
 from keisei.redaction import redact, redact_text, secret_values
 from keisei.run.layout import EVALUATION_LOG, TRAINING_LOG
 from keisei.session.context import current
@@ -42,7 +42,6 @@ _CUT = LONGEST + 4096
 _SHORT, _MOST_LONG = 2048, 1000  # where so many lines wait, others are cut to this: for the memory
 _BREATH = 16
 _CLOSE_TIMEOUT = 2.0
-_THREAD = "keisei-logs"
 
 # The file, the time, and a line's text with what follows it, or a record's step with its values.
 Item = tuple[str, float, object, object]
@@ -274,7 +273,7 @@ class Logs:
         self._process = os.getpid()
         self._directory = self._run_name = ""
         self._files: LogFiles | None = None
-        self._lane: Lane[Item] | None = None
+        self._writer: BackgroundWriter[Item] | None = None
         self._handler: weakref.ref[LogHandler] | None = None
         self._told = False
 
@@ -296,12 +295,12 @@ class Logs:
     def start(self) -> None:
         """Have a thread that writes, here and not at the first line: a signal handler may log."""
         with self._making:
-            if self._lane is None:
+            if self._writer is None:
                 self._files = LogFiles(self._directory, self._run_name)
-                self._lane = Lane(self._files, DELAY, CAPACITY, "drop_oldest", name=_THREAD)
-        if self._lane.asleep:
-            with suppress(JournalError):  # the session has just ended
-                self._lane.ring()
+                self._writer = BackgroundWriter(self._files, DELAY, CAPACITY, "drop_oldest")
+        if self._writer.asleep:
+            with suppress(WriterError):  # the session has just ended
+                self._writer.ring()
 
     def handler(self) -> LogHandler:
         """Give the session's handler, the same one as long as somebody has it."""
@@ -315,25 +314,25 @@ class Logs:
 
     def put(self, item: Item) -> None:
         """Queue a line or a record; one that comes too late is nothing."""
-        lane = self._lane
-        if lane is None or not self.open:
+        writer = self._writer
+        if writer is None or not self.open:
             return
-        queue = lane.queue
-        with suppress(JournalError):  # the session has just ended
+        queue = writer.queue
+        with suppress(WriterError):  # the session has just ended
             if len(queue) >= _MOST_LONG:
                 item = _shortened(item)
-                if len(queue) >= lane.high:
-                    lane.relieve()
+                if len(queue) >= writer.high:
+                    writer.relieve()
             queue.append(item)
-            if lane.asleep:
-                lane.ring()
+            if writer.asleep:
+                writer.ring()
 
     def _request(self, callback: OnDurable) -> bool:
-        if self._lane is None or not self.open:
+        if self._writer is None or not self.open:
             return False
         try:
-            self._lane.request(callback)
-        except JournalError:  # it has ended, or no thread can be started
+            self._writer.request(callback)
+        except WriterError:  # it has ended, or no thread can be started
             return False
         return True
 
@@ -353,7 +352,7 @@ class Logs:
         with suppress(RuntimeError):
             current_token()
             return  # on an event loop
-        if threading.current_thread().name != _THREAD:
+        if not on_shared_thread():
             answered = threading.Event()
             if self._request(lambda _: answered.set()):
                 answered.wait(timeout)
@@ -361,7 +360,7 @@ class Logs:
     @property
     def started(self) -> bool:
         """Whether `close` could have to wait."""
-        return self._lane is not None and self._lane.started
+        return self._writer is not None and self._writer.started
 
     def close(self, timeout: float) -> None:
         """Write what is queued, and end; blocks, and logs what could not be written.
@@ -375,20 +374,20 @@ class Logs:
         handler = None if self._handler is None else self._handler()
         if handler is not None:
             _live.discard(handler)
-        if self._lane is None or self._files is None:
+        if self._writer is None or self._files is None:
             return
         try:
-            self._lane.end(timeout)
-        except (JournalError, TimeoutError) as exc:
+            self._writer.end(timeout)
+        except (WriterError, TimeoutError) as exc:
             if not self._told:
                 self._told = True
                 logger.error("the lines of run %s are not all written: %s", self._run_name, exc)
 
     def counters(self) -> dict[str, int] | None:
         """Give what has become of the lines and records; ``None`` where there were none."""
-        if self._lane is None or self._files is None or os.getpid() != self._process:
+        if self._writer is None or self._files is None or os.getpid() != self._process:
             return None
-        counted, lost = self._lane.counters, self._files.dropped
+        counted, lost = self._writer.counters, self._files.dropped
         return {
             "logged": counted.logged,
             "written": counted.written,

@@ -272,11 +272,11 @@ def test_a_signal_while_the_thread_starts_starts_no_second_one(
     """A handler that logs at that moment leaves its row to the thread that is about to run."""
     journal = Journal(run, 1)
     start = threading.Thread.start
-    started = []
+    started: list[str] = []
 
     def interrupted(thread: threading.Thread) -> None:
-        started.append(thread)
-        if len(started) < 3:
+        started.append(thread.name)
+        if len(started) == 1:
             journal.log_metrics({"x": 2.0})
             journal.on_durable(lambda _: None)
         start(thread)
@@ -284,7 +284,7 @@ def test_a_signal_while_the_thread_starts_starts_no_second_one(
     monkeypatch.setattr(threading.Thread, "start", interrupted)
     journal.log_metrics({"x": 1.0})
     journal.close(10)
-    assert len(started) == 1
+    assert started == ["keisei-writers", "keisei-writer"]
     assert series(run) == [1.0, 2.0]
 
 
@@ -351,3 +351,27 @@ def test_no_thread_to_be_had_is_told_and_tried_again(
     journal.log_metrics({"x": 2.0})
     journal.close(10)
     assert series(run) == [1.0, 2.0]
+
+
+def test_a_disk_that_hangs_under_one_journal_stops_no_other(
+    tmp_path: Path, run: str, disk: Disk
+) -> None:
+    """Others are flushed meanwhile, and what hung is written when it goes on."""
+    hung = Journal(run, 1)
+    hold(hung, disk)
+    disk.only(run)
+    others = []
+    for number in range(20):
+        place = tmp_path / str(number)
+        place.mkdir()
+        others.append(Journal(str(place), 1))
+    for number, journal in enumerate(others):
+        journal.log_metrics({"x": number})
+    for number, journal in enumerate(others):
+        journal.flush(10)
+        assert series(str(tmp_path / str(number))) == [number]
+        journal.close(10)
+    assert hung.counters.written == 0
+    disk.free.set()
+    hung.close(10)
+    assert series(run, "first") == [1.0]

@@ -72,7 +72,7 @@ async def test_lines_stand_between_the_start_and_the_end(
     assert found[2] == "WARNING"
     counts = session.get_session_summary()["logs"]
     assert counts == {"logged": 501, "written": 501, "dropped": 0, "queued": 0, "errors": 0}
-    assert not [t for t in threading.enumerate() if t.name == "keisei-logs"]
+    assert not [t for t in threading.enumerate() if t.name.startswith("keisei-writer")]
 
 
 async def test_a_disk_that_hangs_holds_nobody(

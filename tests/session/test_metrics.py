@@ -109,7 +109,7 @@ async def test_the_end_writes_what_was_logged(make_config: MakeConfig) -> None:
             raise ValueError("boom")
     assert (await read(session)).columns("a")[1] == [float(n) for n in range(1000)]
     assert record_of(session)["status"] == "failed"
-    assert not [t for t in threading.enumerate() if t.name.startswith("keisei-journal")]
+    assert not [t for t in threading.enumerate() if t.name.startswith("keisei-writer")]
 
 
 def test_many_threads_log_into_one_session(make_config: MakeConfig) -> None:

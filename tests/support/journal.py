@@ -22,6 +22,7 @@ class Disk:
         self.reached = threading.Event()
         self.refuse: dict[str, int] = {}
         self.calls: list[str] = []
+        self._under = ""
         for name in ("write", "fsync"):
             self._replace(monkeypatch, name)
 
@@ -29,7 +30,9 @@ class Disk:
         real = getattr(os, name)
 
         def call(fd: int, *args: Any) -> Any:
-            if threading.current_thread().name != "keisei-journal":
+            if threading.current_thread().name != "keisei-writer":
+                return real(fd, *args)
+            if self._under and not os.readlink(f"/proc/self/fd/{fd}").startswith(self._under):
                 return real(fd, *args)
             self.calls.append(name)
             self.reached.set()
@@ -45,6 +48,10 @@ class Disk:
         """Let the next call wait for `free`."""
         self.reached.clear()
         self.free.clear()
+
+    def only(self, directory: str) -> None:
+        """Be the disk under one directory alone, from now on; needs /proc."""
+        self._under = directory
 
 
 def hold(journal: Journal, disk: Disk) -> None:
