@@ -1,4 +1,4 @@
-"""The logger `keisei`, whose records are clean: what it says has passed the redactor.
+"""The standard library's logger `keisei`, with secrets hidden in all that is logged to it.
 
 Modules take `logger` from here, and not from `logging`.
 """
@@ -13,7 +13,7 @@ logger = logging.getLogger("keisei")
 
 
 class _Redactor(logging.Filter):
-    """Puts the final message, and the text of a traceback, in place of what they are made of."""
+    """Replaces a message's parts, and a traceback, by their final text with secrets hidden."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         try:

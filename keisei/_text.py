@@ -1,10 +1,10 @@
-"""How values stand in a line of text."""
+"""Escaping of values for a line of text."""
 
 from __future__ import annotations
 
 
 def one_line(value: object) -> str:
-    """Give a value as part of a log line: control characters and newlines are escaped."""
+    """Return a value as part of a log line: control characters and newlines are escaped."""
     try:
         text = str(value)
     except Exception:  # noqa: BLE001 - the user's own object

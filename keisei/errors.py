@@ -14,7 +14,7 @@ KeiseiError
 ├── NotReadyError           RuntimeError  a step is missing that has to come first
 ├── SessionEndedError       RuntimeError  a step came after the end
 ├── SignalError             RuntimeError  signals cannot be handled here
-└── TrackerError            RuntimeError  a tracker cannot start (logged, never raised by a session)
+└── TrackerError            RuntimeError  a tracker cannot start, or is out of reach
 
 A new error gets its line above, one message argument (so that it pickles), and attributes with
 defaults for what a program may want to act on.
@@ -29,7 +29,7 @@ _BEYOND = 4096
 
 
 def quoted(value: object, limit: int = 80) -> str:
-    """Give a value for a message: in quotes, escaped, secrets hidden, at most ``limit`` long.
+    """Return a value as it may stand in a message: quoted, escaped, secrets hidden, cut.
 
     Secrets are hidden before the cut, which would leave the first half of one unknown.
 
@@ -59,7 +59,7 @@ def describe(exc: BaseException) -> str:
 
 
 class KeiseiError(Exception):
-    """The base of every error that keisei raises; secrets are hidden in what it says."""
+    """The base of every error that keisei raises; secrets are hidden in its message."""
 
     def __init__(self, *args: object) -> None:
         super().__init__(*(clean(arg) for arg in args))
@@ -158,4 +158,4 @@ class SignalError(KeiseiError, RuntimeError):
 
 
 class TrackerError(KeiseiError, RuntimeError):
-    """A tracker cannot start; a session logs this and goes on without the tracker."""
+    """A tracker cannot start, which a session logs; or its run object is in another process."""

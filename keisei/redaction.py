@@ -1,7 +1,7 @@
 """Hide secrets: by type, by key name, by the user-info of URLs, by known values and known shapes.
 
 One redactor at the sink: what leaves for a file, a log, an exception, a repr or a tracker passes
-here. `clean` is the way in for what this process says; the rest are its parts.
+here. Call `clean` for what this process writes; the rest are its parts.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _VOCABULARY = frozenset(
     "placeholder oov null empty dummy sentinel separator delimiter query response draft current "
     "previous char space soft".split()
 )
-# A key that ends so says how long, how many, where or of what kind a secret is ...
+# A key that ends so holds the length, number, path or kind of a secret ...
 _HARMLESS_ENDS = frozenset(
     "age alg algorithm attempts attr attribute bits bytes column count counts dir directory "
     "disabled enabled encoding env expiration expires expiry field fields file filename files "
@@ -86,8 +86,8 @@ class _Rule:
         return self._compiled.sub(replacement, text)
 
 
-# No rule below looks at a character more often than a few times: each starts only where a word or
-# a run does, and what it has taken it does not give back (`*+`, `(?>`).
+# No rule below backtracks far: each starts only at the start of a word or of a stretch of
+# characters, and is possessive (`*+`, `(?>`).
 _URL = _Rule(r"(?<=[A-Za-z0-9])://([^\s<>]*+)")
 _CLOSING_QUOTE = re.compile(r"""["'](?=[,:;)\]}\\]|$)""")
 _USER_AND_PASSWORD = re.compile(r"""[^/?#@:\[]*+:(?!\d{0,5}+(?:[/?#,;)\]}'"]|$))""")
@@ -138,7 +138,7 @@ _SHORTEST_URL_TOKEN = 16
 
 
 def is_secret_key(key: str) -> bool:
-    """Tell whether a key's name says that its value is a secret.
+    """Return whether a key's name marks its value as a secret.
 
     ``wandb_api_key``, ``DB_PASSWORD`` and ``hf_token`` are; ``pad_token``, ``max_new_tokens``,
     ``use_cls_token``, ``sort_key`` and ``password_length`` are not.
@@ -163,7 +163,7 @@ def _is_secret(key: str) -> bool:
 
 
 def _runs_together(word: str) -> bool:
-    """Tell whether a word is two that say a secret (`accesskey`), or one by itself (`jwt`)."""
+    """Return whether a word joins two that mark a secret (`accesskey`), or is one alone (`jwt`)."""
     if word in ("bearer", "jwt"):
         return True
     stem = word.removesuffix("s")
@@ -177,7 +177,7 @@ def secret_values(environ: Mapping[str, str]) -> tuple[str, ...]:
 
     They are the values of secret keys, and the passwords in URLs under any key. Short values
     (of fewer than 8 characters, in URLs 6) and a few words are left out: they would hide innocent
-    text. So are variables that name a place.
+    text. So are variables that hold a path.
     """
     values = set()
     for name, value in environ.items():
@@ -232,7 +232,7 @@ def clean(data: T) -> T:
 
 
 def redact_text(text: str, known: Iterable[str] = ()) -> str:
-    """Hide secrets in a text: known values and shapes, and what keys, headers and URLs give away.
+    """Hide secrets in a text: known values and shapes, and what keys, headers and URLs reveal.
 
     Args:
         text: any text.
@@ -356,7 +356,7 @@ def _redact(data: Any, known: _Known) -> Any:
 
 @lru_cache(maxsize=4096)
 def _key(key: str, known: _Known) -> tuple[str, bool]:
-    """Give a key as it may be shown, and tell whether its value may not."""
+    """Return a key as it may be shown, and whether its value is a secret."""
     return _redact_text(key, known), is_secret_key(key)
 
 

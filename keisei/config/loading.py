@@ -59,7 +59,7 @@ def load_config(
     worker thread.
 
     Args:
-        path: the file, whose suffix says its format (`.yaml`, `.yml`, `.json`, `.toml`);
+        path: the file, whose suffix decides its format (`.yaml`, `.yml`, `.json`, `.toml`);
             `None` starts from the defaults.
         overrides: a mapping, nested or with dotted keys, or strings such as
             `"training.total_timesteps=1000"`, whose right side is read as YAML.

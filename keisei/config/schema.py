@@ -1,4 +1,4 @@
-"""AppConfig and its sections: what a run can be told, with a default for everything.
+"""AppConfig and its sections: the schema of a run's configuration, with a default for each field.
 
 These classes are made when keisei is imported, so they are made cheaply: annotations are no
 strings, which would be compiled one by one; sections are made by functions, for pydantic would
@@ -106,7 +106,7 @@ class TrainingConfig(Section):
 
 
 class LoggingConfig(Section):
-    """What the run is called, where it lives, and what keisei says of it."""
+    """The run's name, its directories, keisei's log level and the line of progress."""
 
     run_name: OptionalText = None
     """The run's name; unset, one is generated that sorts by time."""
@@ -118,13 +118,13 @@ class LoggingConfig(Section):
     """The root under which every run has its directory; unset, `runs`.
     The environment variable KEISEI_LOG_DIR comes before it."""
     model_dir: OptionalPath = None
-    """Where the models live, as `{model_dir}/{run_name}`; unset, `models` in the run's directory.
-    The environment variable KEISEI_MODEL_DIR comes before it."""
+    """The root of the models, which lie in `{model_dir}/{run_name}`; unset, they lie in `models` in
+    the run's directory. The environment variable KEISEI_MODEL_DIR comes before it."""
     fallback_dir: OptionalPath = None
     """The root to use where the first one cannot be made or written; unset, that is an error."""
     if_exists: IfExists = "resume"
-    """What to do where the run exists and nobody owns it: `resume` it as its next attempt,
-    `refuse`, or `number` the new one (`name-2`)."""
+    """What a session does where the run exists and has no live owner: `resume` it as its next
+    attempt, `refuse` to start, or `number` the new run (`name-2`)."""
     progress: bool = True
     """Show a line of progress in a terminal while the session logs metrics."""
 
@@ -148,27 +148,27 @@ class WandbConfig(Section):
     """`online`, `offline` or `disabled`; unset, WANDB_MODE, else online where there is a key or
     a login, and offline where there is none."""
     init_timeout: Timeout = 30.0
-    """The longest that a session waits for W&B to start, in seconds."""
+    """The timeout for W&B's start, in seconds."""
     finish_timeout: Timeout = 10.0
-    """The longest that the end of a session takes, in seconds."""
+    """The timeout for W&B's finish at the end of a session, in seconds."""
     offline_fallback: bool = True
-    """Where W&B cannot be reached, track the run offline, to be uploaded later."""
+    """Where W&B cannot be reached, track the run offline; `keisei sync` uploads it later."""
     in_process: bool = False
     """Run W&B's SDK in the program, for `session.wandb_run` and W&B's sweeps; unset, it runs in a
-    process of its own."""
+    host process."""
 
 
 class TrackingConfig(Section):
-    """Which trackers get the run's metrics and events, W&B apart, and who waits for them."""
+    """Which trackers get the run's metrics and events, and whether the session waits for them."""
 
     wait: bool = True
     """Whether entering a session waits for its trackers to start, W&B included; without it they
     start while the training goes on, and get what was logged meanwhile."""
     finish_timeout: Timeout = 10.0
-    """The longest that the end of a session waits for each of them, in seconds; W&B has its own."""
+    """The timeout for each tracker's finish at a session's end, in seconds; W&B has its own."""
     linger: Delay = 30.0
-    """How long a tracker's process outlives the program, or a session that could not wait for it,
-    to send what the journal holds, in seconds."""
+    """How long a tracker's host process goes on after the program, or after a session whose finish
+    timed out, to send the backlog in the journal, in seconds."""
     trackers: Annotated[dict[str, dict[str, Any]], BeforeValidator(_by_name)] = {}
     """The trackers by name, each with its options; a list of names will do where none has any.
     `wandb` here is the same as `logging.wandb_enabled`; its options are in the section `wandb`."""
@@ -185,27 +185,27 @@ class SignalsConfig(Section):
     """Which signals end the session, and how long that may take."""
 
     handle: bool = False
-    """End the session gracefully at SIGINT, SIGTERM and the preemption signal."""
+    """Handle SIGINT, SIGTERM and the preemption signal: the first ends the session gracefully."""
     preemption: Annotated[str, Field(pattern=r"^SIG[A-Z0-9]+$")] | None = "SIGUSR1"
     """The signal that ends the run as `preempted`; the others end it as `cancelled`."""
     grace: Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)] = 30.0
-    """The longest that the graceful end takes, in seconds; then the process ends at once."""
+    """The timeout for the graceful end, in seconds; after it the process ends at once."""
 
 
 class JournalConfig(Section):
-    """How the run's own record of its metrics and events is kept."""
+    """How the journal, the file of the run's metrics and events, is written."""
 
     durability: Literal["buffered", "line", "fsync"] = "buffered"
     """What a row survives. `buffered`: within `max_delay` of being logged, or when `flush` returns,
     the death of the process; `line`: the same, at once; `fsync`: the loss of power, too."""
     max_delay: Delay = 0.2
-    """The longest that rows are gathered before they are written, in seconds."""
+    """How long rows are buffered at most before they are written, in seconds."""
     capacity: Annotated[int, Field(ge=1, le=100_000_000)] = 262_144
-    """The rows that may wait to be written; this bounds the memory."""
+    """The most rows in the queue that is to be written; it bounds the memory."""
     when_full: Literal["wait", "drop_oldest", "latest"] = "wait"
-    """What logging does when that many wait: `wait` for room (at most 10 s, and never on a thread
-    whose event loop runs: there the oldest row is dropped), `drop_oldest` drops the oldest row,
-    `latest` all that wait. What is dropped is counted in the summary."""
+    """What logging does when the queue is full: `wait` blocks until there is room (at most 10 s,
+    and never on a thread whose event loop runs: there the oldest row is dropped), `drop_oldest`
+    drops the oldest row, `latest` drops all rows in the queue. The summary counts the dropped."""
 
 
 class AppConfig(Section):
@@ -216,11 +216,11 @@ class AppConfig(Section):
     training: TrainingConfig = Field(default_factory=lambda: TrainingConfig())
     """How long the run trains."""
     logging: LoggingConfig = Field(default_factory=lambda: LoggingConfig())
-    """What the run is called, where it lives, and what keisei says of it."""
+    """The run's name, its directories, keisei's log level and the line of progress."""
     wandb: WandbConfig = Field(default_factory=lambda: WandbConfig())
     """How Weights & Biases tracks the run."""
     journal: JournalConfig = Field(default_factory=lambda: JournalConfig())
-    """How the run's own record of its metrics and events is kept."""
+    """How the journal, the file of the run's metrics and events, is written."""
     tracking: TrackingConfig = Field(default_factory=lambda: TrackingConfig())
     """Which trackers get what the run logs."""
     signals: SignalsConfig = Field(default_factory=lambda: SignalsConfig())

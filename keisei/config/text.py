@@ -1,4 +1,4 @@
-"""A config as text: what goes into `effective_config.json` and to the trackers, secrets hidden."""
+"""The effective config as JSON text, for `effective_config.json` and trackers, secrets hidden."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LONGEST_INTEGER = 14_000  # bits: Python itself reads back no more than 4,300 d
 
 
 def serialize_config(config: AppConfig, environ: Mapping[str, str] | None = None) -> str:
-    """Give the effective config as JSON text: nulls kept, secrets hidden, ending in a newline.
+    """Return the effective config as JSON text: nulls kept, secrets hidden, ending in a newline.
 
     Non-finite numbers become strings (`"NaN"`), which pydantic reads back as numbers.
 
@@ -25,7 +25,7 @@ def serialize_config(config: AppConfig, environ: Mapping[str, str] | None = None
         environ: where known secret values are found; ``None`` takes the process's environment.
 
     Raises:
-        ValueError: the config holds what JSON cannot say (a cycle, a lone surrogate, an object).
+        ValueError: JSON cannot express it (it holds a cycle, a lone surrogate, an object).
     """
     known = secret_values(os.environ if environ is None else environ)
     data = redact(config.model_dump(mode="json"), known)

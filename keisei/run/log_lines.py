@@ -23,7 +23,7 @@ def info_lines(
     global_timestep: int,
     total_episodes_completed: int,
 ) -> list[str]:
-    """Give the lines that introduce a session, one for each subject.
+    """Return the lines that introduce a session, one for each subject.
 
     Args:
         config: the run's config.
@@ -59,7 +59,7 @@ def info_lines(
 
 
 def start_line(now: str, run_name: str, session_id: str, attempt: int) -> str:
-    """Give the line that starts an attempt in the training log.
+    """Return the line that starts an attempt in the training log.
 
     Args:
         now: the time, ISO 8601 with offset.
@@ -71,7 +71,7 @@ def start_line(now: str, run_name: str, session_id: str, attempt: int) -> str:
 
 
 def end_line(now: str, run_name: str, status: FinalStatus, duration_s: float) -> str:
-    """Give the line that ends an attempt in the training log.
+    """Return the line that ends an attempt in the training log.
 
     Args:
         now: the time, ISO 8601 with offset.
@@ -83,7 +83,7 @@ def end_line(now: str, run_name: str, status: FinalStatus, duration_s: float) ->
 
 
 def gone_line(now: str, run_name: str, last_seen: str, owner: Owner | None) -> str:
-    """Give the line that ends an attempt whose owner has died without ending it.
+    """Return the line that ends an attempt whose owner has died without ending it.
 
     Args:
         now: the time, ISO 8601 with offset.

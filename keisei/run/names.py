@@ -32,7 +32,7 @@ def check_run_name(name: object) -> str:
     """Return the name if it is a safe one on every system.
 
     Raises:
-        InvalidRunNameError: it is not; the message quotes it escaped and says what is legal.
+        InvalidRunNameError: it is not; the message quotes it escaped and lists what is legal.
     """
     if not isinstance(name, str):
         raise InvalidRunNameError(f"run name {quoted(name)} is a {type(name).__name__}: {_RULE}")
@@ -96,7 +96,7 @@ def new_session_id() -> str:
 
 
 def numbered(name: str, number: int) -> str:
-    """Give the name its number (``name-2``), cut so that the result is still a legal one."""
+    """Return the name with a number (``name-2``), cut so that the result is still a legal one."""
     suffix = f"-{number}"
     return name[: MAX_LENGTH - len(suffix)] + suffix
 

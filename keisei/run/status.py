@@ -12,7 +12,7 @@
 
 A session is `created`, then `running` from the moment it owns its directory, then has one of the
 four ends. No step may come after the end. An end is the truth about the body: an exception that
-ends it decides, unless the caller says otherwise.
+ends it decides, unless the caller names another status.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def check_final(status: str) -> FinalStatus:
 
 
 def status_after(exc: BaseException | None) -> FinalStatus:
-    """Tell how a run ended from the exception that left its body.
+    """Return the status of a run from the exception that left its body.
 
     Args:
         exc: the exception, or ``None`` where the body came to its end. A group is a failure as
