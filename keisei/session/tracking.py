@@ -44,10 +44,11 @@ class Tracking:
 
     async def wandb(self) -> bool:
         """Start W&B, and wait for it; return whether it tracks the run."""
-        if not is_wanted(self._facts.config):
-            active = False
-        elif (worker := self._group.workers.get(WANDB)) is not None and worker.attempted.is_set():
+        worker = self._group.workers.get(WANDB)
+        if worker is not None and worker.attempted.is_set():
             active = worker.live
+        elif worker is None and not is_wanted(self._facts.config):
+            active = False
         else:
             active = await utils.setup_wandb(self._facts.config, await self._info(), self._group)
             await self._record()
@@ -58,6 +59,8 @@ class Tracking:
         """Start one more tracker, and wait for it; return whether it tracks the run."""
         name = backend if isinstance(backend, str) else backend.name
         known = self._group.workers.get(name)
+        if known is not None and known.state.done and not known.live:
+            known = None  # it has failed for good: with other options it may not
         worker = known or await self._open(name, backend, options)
         if not worker.live:
             await self._group.started(worker)

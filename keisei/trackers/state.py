@@ -26,6 +26,7 @@ class WorkerState(NamedTuple):
         live: whether the tracker has started the run.
         start_timeout: the longest that the start may take, in seconds; 0 while that is not known.
         attempted: whether the first start has come to an end, well or not.
+        closing: whether it only waits for what the tracker has left under way.
         done: whether the worker has nothing left to do.
     """
 
@@ -37,6 +38,7 @@ class WorkerState(NamedTuple):
     live: bool = False
     start_timeout: float = 0.0
     attempted: bool = False
+    closing: bool = False
     done: bool = False
 
 
@@ -52,7 +54,7 @@ class WorkerHandle:
         state: the latest snapshot; replaced as a whole, by one thread at a time.
         made: set when ``start_timeout`` is known, or nobody needs to know it any more.
         attempted: set when the first start has come to an end, or nobody waits for it any more.
-        done: set when the worker has nothing left to do.
+        done: set when the worker has nothing left to do that a session would wait for.
         abandoned: whether the session has ended without waiting for the worker any longer.
         started_at: when the worker was asked for, by the monotonic clock, in seconds.
         made_at: when the tracker was made.
@@ -94,7 +96,7 @@ class WorkerHandle:
         if not self.made.is_set() and (state.start_timeout or state.attempted or state.done):
             self.made_at = time.monotonic()
             self.made.set()
-        if state.done:
+        if state.closing or state.done:
             self.done.set()
 
     @property

@@ -175,7 +175,7 @@ class Worker(WorkerHandle):
             text = "%s: its worker has failed (%s): run %s goes on without it"
             logger.error(text, self.name, describe(exc), self.info.run_name)
         finally:
-            self._publish(attempted=True)
+            self._publish(attempted=True, closing=True)
             with suppress(Exception):
                 getattr(self._tracker, "close", _nothing)()
             if self._lock is not None:

@@ -5,7 +5,6 @@ python -m tests.support.wandb_conformance offline
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import sys
 from pathlib import Path
@@ -22,20 +21,12 @@ from tests.support.wandb_server import FakeWandb
 
 def make_offline() -> WandbTracker:
     """Make a tracker that keeps its runs for `keisei sync`."""
-    forget_the_parents_service()
     return WandbTracker(mode="offline")
 
 
 def make_online() -> WandbTracker:
     """Make a tracker that sends its runs."""
-    forget_the_parents_service()
     return WandbTracker(mode="online", offline_fallback=False)
-
-
-def forget_the_parents_service() -> None:
-    """Let a child process have a service of its own, which dies with it."""
-    if multiprocessing.parent_process() is not None:
-        os.environ.pop("WANDB_SERVICE", None)
 
 
 def local_rows(directory: str) -> list[dict[str, Any]]:

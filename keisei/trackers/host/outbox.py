@@ -44,7 +44,7 @@ class Outbox:
 
     def put(self, key: int, state: WorkerState) -> None:
         """Replace what is to be sent of a worker."""
-        waits = (state.live, bool(state.start_timeout), state.attempted, state.done)
+        waits = (state.live, bool(state.start_timeout), state.attempted, state.closing, state.done)
         with self._lock:
             self._news.states[key] = state
             urgent = self._waits.get(key) != waits

@@ -19,7 +19,7 @@ from keisei.run.status import FinalStatus
 from keisei.trackers.base import RunInfo
 from keisei.trackers.wandb import sdk
 from keisei.trackers.wandb.sdk import kill_service
-from keisei.trackers.wandb.tracker import WandbRun, WandbTracker
+from keisei.trackers.wandb.tracker import WandbRun, WandbTracker, start_run
 
 
 class ExitGuard:
@@ -115,7 +115,6 @@ class InProcessWandbTracker(WandbTracker):
 
     def load(self) -> Any:
         """Import the SDK, in a way that the loop bears."""
-        self.finish_timeout = max(0.05, self.config.finish_timeout - 0.3)
         with quiet_imports("wandb"):
             return sdk.load_sdk()
 
@@ -127,10 +126,11 @@ class InProcessWandbTracker(WandbTracker):
         with exit_guard.call():
             return super().start(run)
 
-    def _init(
+    def init(
         self, module: Any, run: RunInfo, mode: Literal["online", "offline"], run_id: str
     ) -> WandbRun:
+        """Start a run of the SDK's, whose end the program's exit does not wait for."""
         with exit_guard.call():
-            started = super()._init(module, run, mode, run_id)
+            started = start_run(module, self.config, run, mode, run_id)
             exit_guard.hold(started.native, self.config.finish_timeout)
             return GuardedRun(**vars(started))

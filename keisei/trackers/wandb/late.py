@@ -1,8 +1,8 @@
 """Waits for a start of the SDK's within a deadline; a run that comes alive later is closed at once.
 
 The SDK's own deadline is no help: a run that a slow server makes after it stays open there. So the
-start goes on, on a thread of its own. When it has ended, the thread takes one decision under a
-lock: either somebody still waits, and gets the run, or nobody does, and the thread closes it.
+start goes on, on a thread of its own. When it has ended, one decision is taken under a lock: either
+somebody still waits, and gets the run, or nobody does, and the thread closes it.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Generic, TypeVar
 
-from keisei.trackers.base import TrackerRun
-
-RunT = TypeVar("RunT", bound=TrackerRun)
+RunT = TypeVar("RunT")
 
 
 class PendingStart(Generic[RunT]):
@@ -22,11 +20,14 @@ class PendingStart(Generic[RunT]):
 
     Args:
         start: the blocking call that returns the run.
+        discard: closes a run that has come alive too late; blocks.
         name: the thread's name.
     """
 
-    def __init__(self, start: Callable[[], RunT], name: str) -> None:
-        self._start = start
+    def __init__(
+        self, start: Callable[[], RunT], discard: Callable[[RunT], object], name: str
+    ) -> None:
+        self._start, self._discard = start, discard
         self._run: RunT | None = None
         self._error: BaseException | None = None
         self._left = False
@@ -51,7 +52,7 @@ class PendingStart(Generic[RunT]):
             self._changed.notify_all()
         if late:
             with suppress(Exception):
-                run.finish("failed")  # it never tracked a thing
+                self._discard(run)
 
     def result(self, timeout: float) -> RunT:
         """Wait for the run; blocks.
@@ -65,7 +66,7 @@ class PendingStart(Generic[RunT]):
         with self._changed:
             if not self._changed.wait_for(lambda: self._ended, timeout):
                 self._left = True
-                raise TimeoutError(f"it did not start within {timeout:.3g} s")
+                raise TimeoutError("it did not start in time")
         if self._error is not None:
             try:
                 raise self._error

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 
 import anyio
+from pydantic import ValidationError
 
 from keisei.config.schema import AppConfig, WandbConfig, wants_wandb
 from keisei.trackers.base import RunInfo, Tracker
@@ -31,16 +32,18 @@ def open_wandb(
         group: the session's workers.
         options: fields of the section `wandb`, in place of the config's.
     """
-    section = config.wandb
-    if options:
-        section = WandbConfig.model_validate({**section.model_dump(), **options})
-    start_by = time.monotonic() + section.init_timeout
     kept = dict(options or {})
+    wanted = {**config.wandb.model_dump(), **kept}
+    try:
+        section = WandbConfig.model_validate(wanted)
+    except ValidationError:  # the tracker, which gets them, says what is wrong with them
+        section = config.wandb.model_copy(update={"in_process": False})
+    start_by = time.monotonic() + section.init_timeout
     if not section.in_process:
         return group.open_named(
             NAME,
             run,
-            section.model_dump(),
+            wanted,
             kept=kept,
             start_by=start_by,
             finish_timeout=section.finish_timeout,
@@ -66,9 +69,11 @@ async def setup_wandb(config: AppConfig, run: RunInfo, group: WorkerGroup) -> bo
         Whether W&B tracks the run; ``False`` where it is disabled (then nothing is started), has
         failed, or has not started yet.
     """
-    if not is_wanted(config):
-        return False
-    worker = group.workers.get(NAME) or open_wandb(config, run, group)
+    worker = group.workers.get(NAME)
+    if worker is None:
+        if not is_wanted(config):
+            return False
+        worker = open_wandb(config, run, group)
     try:
         with anyio.fail_after(config.wandb.init_timeout):
             await worker.attempted.wait()

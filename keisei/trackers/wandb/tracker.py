@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     import wandb
 
 DEFAULT_PROJECT = "keisei"
-# In a process of its own a run may take longer to finish than its session waits for it: the process
-# ends it, not the SDK.
-LONGEST_FINISH = 3600.0
 
 # W&B shows 255 as `killed`, any other non-zero code as `failed`.
 _EXIT_CODES: dict[FinalStatus, int] = {
@@ -46,7 +44,6 @@ class WandbRun(TrackerRun):
 
     Attributes:
         native: the SDK's own object for the run.
-        fallback_reason: why it is tracked offline although it was to be online.
     """
 
     run_id: str
@@ -56,7 +53,6 @@ class WandbRun(TrackerRun):
     mode: Literal["online", "offline"] = "online"
     directory: str | None = None
     upload_as: str | None = None
-    fallback_reason: str | None = None
 
     def send(self, records: Sequence[Record]) -> None:
         """Log the rows, and events as lines of the run's log; blocks until the file has them."""
@@ -67,11 +63,7 @@ class WandbRun(TrackerRun):
         return self.rows.position()
 
     def finish(self, status: FinalStatus) -> None:
-        """End the run; blocks until the SDK has sent what it holds, or gives up.
-
-        Raises:
-            TimeoutError: it gave up; what it has not sent is in the run's local file.
-        """
+        """End the run; blocks until the server has everything, for ever if it does not answer."""
         if status == "preempted":
             self.native.mark_preempting()
         self.native.finish(exit_code=_EXIT_CODES[status])
@@ -79,6 +71,15 @@ class WandbRun(TrackerRun):
             # The SDK's own mark for a run file that W&B has got in full.
             with suppress(OSError), files.OpenDirectory(self.directory) as directory:
                 files.append(directory, f"run-{self.run_id}.wandb.synced", b"")
+
+    def discard(self) -> None:
+        """End a run that has tracked nothing, on the server at once; blocks.
+
+        The SDK has files to upload before it tells of the end: five requests, one after another.
+        """
+        with suppress(Exception):  # the SDK will tell it, too
+            sdk.close_on_server(self.native.entity, self.native.project, self.run_id)
+        self.finish("failed")
 
 
 class WandbTracker(Tracker):
@@ -94,11 +95,11 @@ class WandbTracker(Tracker):
     def __init__(self, config: WandbConfig | None = None, **options: object) -> None:
         self.config = config if config is not None else WandbConfig.model_validate(options)
         self.start_timeout = self.config.init_timeout
-        self.finish_timeout = LONGEST_FINISH
         self._pending: PendingStart[WandbRun] | None = None
 
     def load(self) -> Any:
-        """Import the SDK."""
+        """Import the SDK, for a service process of its own."""
+        os.environ.pop("WANDB_SERVICE", None)  # the program's, which would end with the program
         return sdk.load_sdk()
 
     def settle(self) -> None:
@@ -115,11 +116,12 @@ class WandbTracker(Tracker):
             TrackerError: W&B is disabled, or it cannot be reached and may not fall back.
         """
         try:
-            return self._start(self.load(), run)
+            return self._start(run, time.monotonic() + self.start_timeout)
         finally:
             self.settle()
 
-    def _start(self, module: Any, run: RunInfo) -> WandbRun:
+    def _start(self, run: RunInfo, deadline: float) -> WandbRun:
+        module = self.load()
         mode = requested_mode(self.config, os.environ)
         if mode == "disabled":
             raise TrackerError("W&B is disabled by WANDB_MODE")
@@ -131,31 +133,29 @@ class WandbTracker(Tracker):
             )
             mode = "offline"
         if mode == "offline":
-            return self._init(module, run, "offline", run.session_id)
-        return self._start_online(module, run)
+            return self.init(module, run, "offline", run.session_id)
+        return self._start_online(module, run, deadline)
 
-    def _start_online(self, module: Any, run: RunInfo) -> WandbRun:
+    def _start_online(self, module: Any, run: RunInfo, deadline: float) -> WandbRun:
         falls_back = self.config.offline_fallback
-        timeout = self.start_timeout
-        reserve = min(2.0, timeout / 4) if falls_back else 0.0
+        # For the offline start, or for the news of the failure to arrive.
+        reserve = min(2.0 if falls_back else 0.2, self.start_timeout / 4)
         run_id = run.session_id
-        online = partial(self._init, module, run, "online", run_id)
+        online = partial(self.init, module, run, "online", run_id)
         try:
-            sdk.ask_server(sdk.base_url(), timeout=min(5.0, timeout / 4))
-            self._pending = PendingStart(online, f"keisei-{self.name}-start")
-            return self._pending.result(timeout - reserve)
-        except TimeoutError as exc:
+            sdk.ask_server(sdk.base_url(), timeout=min(5.0, self.start_timeout / 4))
+            self._pending = PendingStart(online, WandbRun.discard, f"keisei-{NAME}-start")
+            return self._pending.result(deadline - reserve - time.monotonic())
+        except TimeoutError:
             reason = "it did not answer in time"
-            if not falls_back:
-                raise TrackerError(describe(exc)) from None
             if self._pending is not None:
                 run_id = f"{run.session_id}-{run.attempt}"  # the SDK holds the run's own
-        except Exception as exc:  # noqa: BLE001 - whatever the SDK raises, the run is offline
+        except Exception as exc:  # noqa: BLE001 - foreign code
             reason = describe(exc)
-            if not falls_back:
-                raise TrackerError(reason) from None
             sdk.free_id(run_id)
-        offline = self._init(module, run, "offline", run_id)
+        if not falls_back:
+            raise TrackerError(f"W&B cannot be reached ({reason})")
+        offline = self.init(module, run, "offline", run_id)
         logger.warning(
             "W&B cannot be reached (%s): run %s is tracked offline, in %s. Upload it with "
             "`keisei sync` once W&B is back.",
@@ -163,29 +163,41 @@ class WandbTracker(Tracker):
             run.run_name,
             quoted(offline.directory, 300),
         )
-        return replace(offline, fallback_reason=reason)
+        return offline
 
     def close(self) -> None:
         """Wait until a run that came alive too late is closed."""
         if self._pending is not None:
             self._pending.wait_closed()
 
-    def _init(
+    def init(
         self, module: Any, run: RunInfo, mode: Literal["online", "offline"], run_id: str
     ) -> WandbRun:
-        return _init(module, self.config, run, mode, run_id, self.finish_timeout)
+        """Start a run of the SDK's, as `start_run` does."""
+        try:
+            return start_run(module, self.config, run, mode, run_id)
+        finally:
+            self.settle()  # also where nobody waits for it any more
 
 
-def _init(
+def start_run(
     module: Any,
     config: WandbConfig,
     run: RunInfo,
     mode: Literal["online", "offline"],
     run_id: str,
-    finish_timeout: float,
 ) -> WandbRun:
-    with files.OpenDirectory(run.directory) as place:
-        place.make("wandb")
+    """Start a run of the SDK's; blocks, as long as a server lets it wait.
+
+    Args:
+        module: the SDK.
+        config: how W&B tracks the run.
+        run: what W&B is told of it.
+        mode: whether it is sent, or kept in a file.
+        run_id: the id on W&B.
+    """
+    with files.OpenDirectory(run.directory) as directory:
+        directory.make("wandb")
     with files.OpenDirectory(os.path.join(run.directory, "wandb")):  # no link out of the run
         pass
     native = module.init(
@@ -202,18 +214,18 @@ def _init(
         mode=mode,
         resume="allow" if mode == "online" else None,
         reinit="create_new",
-        settings=_settings(module, config, finish_timeout),
+        settings=_settings(module, config),
     )
     url = getattr(native, "url", None) if mode == "online" else None
-    directory = getattr(getattr(native, "settings", None), "sync_dir", None)
-    directory = directory if isinstance(directory, str) else None
+    sync_dir = getattr(getattr(native, "settings", None), "sync_dir", None)
+    kept_in = sync_dir if isinstance(sync_dir, str) else None
     return WandbRun(
         run_id=run_id,
         url=url if isinstance(url, str) else None,
         mode=mode,
-        directory=directory,
+        directory=kept_in,
         native=native,
-        rows=_rows(native, run, run_id, mode, directory),
+        rows=_rows(native, run, run_id, mode, kept_in),
         upload_as=None if run_id == run.session_id else run.session_id,
     )
 
@@ -230,15 +242,13 @@ def _rows(native: Any, run: RunInfo, run_id: str, mode: str, directory: str | No
     return Rows(native, run.directory, file, has.tail)
 
 
-def _settings(module: Any, config: WandbConfig, finish_timeout: float) -> Any:
+def _settings(module: Any, config: WandbConfig) -> Any:
     wanted: dict[str, object] = {
         "silent": True,  # or a start that fails goes on for 10 s
         "console": "off",  # or stdout stays patched after the end
         # Above our own deadline, so that a run that comes alive late is given to us to be closed;
         # below it the SDK would give up, and what the server made would stay open there.
         "init_timeout": config.init_timeout + 60.0,
-        "finish_timeout": finish_timeout,
-        "finish_timeout_raises": True,
         "x_transaction_log_flush_interval": FLUSH_INTERVAL,  # the default loses 15 s to a kill
         "x_disable_meta": True,  # it holds sys.argv, and with it secrets
         "x_save_requirements": False,  # 70 ms of every start

@@ -9,15 +9,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import anyio.to_thread
 import pytest
 
-from keisei import AsyncSessionManager, NotReadyError, SessionManager
-from keisei.trackers.wandb.tracker import requested_mode
+from keisei import AsyncSessionManager, NotReadyError, SessionManager, TrackerError
+from keisei.trackers.wandb.mode import requested_mode
 from tests.conftest import MakeConfig
 from tests.support.session_files import record_of
 from tests.support.wandb_file import RunFile, find_run_files, wait_for_exit_record
 
-OFFLINE = {"logging": {"wandb_enabled": True}, "wandb": {"mode": "offline"}}
+OFFLINE: dict[str, Any] = {"logging": {"wandb_enabled": True}, "wandb": {"mode": "offline"}}
+IN_PROCESS: dict[str, Any] = {**OFFLINE, "wandb": {"mode": "offline", "in_process": True}}
+WHERE = [pytest.param(OFFLINE, id="host"), pytest.param(IN_PROCESS, id="program")]
 
 
 def run_files(session: AsyncSessionManager[Any] | SessionManager[Any]) -> list[RunFile]:
@@ -26,16 +29,17 @@ def run_files(session: AsyncSessionManager[Any] | SessionManager[Any]) -> list[R
     return [wait_for_exit_record(path, timeout=20) for path in sorted(paths)]
 
 
-@pytest.mark.requirement("WB-1", "WB-5", "WB-6", "CFG-5")
-async def test_an_offline_run_holds_config_rows_and_exit_code(make_config: MakeConfig) -> None:
+@pytest.mark.requirement("WB-1", "WB-6", "CFG-5", "HOST-1", "HOST-4")
+@pytest.mark.parametrize("where", WHERE)
+async def test_an_offline_run_holds_config_rows_and_exit_code(
+    make_config: MakeConfig, where: dict[str, Any]
+) -> None:
     """The SDK's own file has the redacted effective config, every row, the name and the end."""
-    config = make_config(**OFFLINE, env={"seed": 3})
+    config = make_config(**where, env={"seed": 3})
     async with AsyncSessionManager(config, run_name="r") as session:
         assert session.is_wandb_active is True
-        run = session.wandb_run
-        assert run is not None
         for step in range(5):
-            run.log({"loss": step / 10})
+            session.log_metrics({"loss": step / 10}, step=step)
     (file,) = run_files(session)
     assert file.run_id == session.session_id
     assert file.display_name == "r"
@@ -60,7 +64,7 @@ async def test_the_exit_code_tells_how_the_run_ended(
     make_config: MakeConfig, status: Any, code: int
 ) -> None:
     """Nothing but a completed run is a success; 255 is what W&B shows as killed."""
-    async with AsyncSessionManager(make_config(**OFFLINE)) as session:
+    async with AsyncSessionManager(make_config(**IN_PROCESS)) as session:
         await session.finalize_session(status)
     (file,) = run_files(session)
     assert file.exit_code == code
@@ -73,39 +77,56 @@ async def test_the_id_is_stable_over_attempts(
     """Each attempt has a file of its own, all of one id; the project is the environment's."""
     monkeypatch.setenv("WANDB_PROJECT", "from-environment")
     for _ in range(2):
-        async with AsyncSessionManager(make_config(**OFFLINE), run_name="r") as session:
-            assert session.wandb_run is not None
-            session.wandb_run.log({"x": 1})
+        async with AsyncSessionManager(make_config(**IN_PROCESS), run_name="r") as session:
+            session.log_metrics({"x": 1})
     files = run_files(session)
     assert [file.run_id for file in files] == [session.session_id] * 2
     assert [file.project for file in files] == ["from-environment"] * 2
     assert [len(file.history) for file in files] == [1, 1]
 
 
-@pytest.mark.requirement("WB-5")
+@pytest.mark.requirement("WB-5", "HOST-4")
 async def test_each_session_has_its_own_run_and_the_global_one_is_left_alone(
     make_config: MakeConfig,
 ) -> None:
-    """Two sessions at once do not mix, and `wandb.run` is not set."""
-    async with AsyncSessionManager(make_config(**OFFLINE), run_name="a") as first:
+    """With the SDK in the program, two sessions at once do not mix, and `wandb.run` is not set.
+
+    What users log by the run itself goes between keisei's rows, media too.
+    """
+    async with AsyncSessionManager(make_config(**IN_PROCESS), run_name="a") as first:
         import wandb
 
-        async with AsyncSessionManager(make_config(**OFFLINE), run_name="b") as second:
+        async with AsyncSessionManager(make_config(**IN_PROCESS), run_name="b") as second:
             assert first.wandb_run is not None
             assert second.wandb_run is not None
             assert first.wandb_run is not second.wandb_run
             assert wandb.run is None
             first.wandb_run.log({"who": 1})
             second.wandb_run.log({"who": 2})
-        first.wandb_run.log({"who": 1})
+            page = wandb.Html("<b>seen</b>", inject=False)
+            await anyio.to_thread.run_sync(second.wandb_run.log, {"page": page})
+        first.log_metrics({"who": 1})
     assert [row["who"] for row in run_files(first)[0].history] == [1, 1]
-    assert [row["who"] for row in run_files(second)[0].history] == [2]
+    (file,) = run_files(second)
+    assert [row.get("who") for row in file.history] == [2, None]
+    media = file.path.parent / "files" / file.history[1]["page"]["path"]
+    assert media.read_text() == "<b>seen</b>"
+
+
+@pytest.mark.requirement("WB-5", "HOST-1")
+def test_the_run_object_of_another_process_is_asked_for_in_vain(make_config: MakeConfig) -> None:
+    """The error names the switch and the methods that do; the program has not imported the SDK."""
+    with SessionManager(make_config(**OFFLINE)) as session:
+        assert session.is_wandb_active is True
+        with pytest.raises(TrackerError, match=r"log_metrics\(\).*wandb\.in_process"):
+            _ = session.wandb_run
+    assert session.get_session_summary()["is_wandb_active"] is True
 
 
 @pytest.mark.requirement("WB-1", "WB-5")
 def test_the_blocking_face_tracks_too(make_config: MakeConfig) -> None:
     """`setup_wandb()` says whether W&B tracks the run, twice the same."""
-    session = SessionManager(make_config(**OFFLINE))
+    session = SessionManager(make_config(**IN_PROCESS))
     session.setup_directories()
     assert session.setup_wandb() is True
     assert session.setup_wandb() is True
@@ -177,7 +198,8 @@ async def test_without_a_key_the_run_is_offline_and_a_warning_says_how_to_log_in
     make_config: MakeConfig, caplog: pytest.LogCaptureFixture, mode: Any
 ) -> None:
     """Nothing prompts and nothing waits."""
-    config = make_config(logging={"wandb_enabled": True}, wandb={"mode": mode})
+    wandb = {"mode": mode, "in_process": mode is None}
+    config = make_config(logging={"wandb_enabled": True}, wandb=wandb)
     async with AsyncSessionManager(config) as session:
         assert session.is_wandb_active
         assert record_of(session)["trackers"]["wandb"]["mode"] == "offline"
@@ -199,7 +221,7 @@ def test_no_secret_is_in_anything_that_is_written(tmp_path: Path) -> None:
         " model=Mine)\n"
         "with SessionManager(config) as session:\n"
         "    session.log_session_info(print)\n"
-        "    session.wandb_run.log({'x': 1})\n"
+        "    session.log_metrics({'x': 1})\n"
         "print(session.get_session_summary(), session)\n"
     )
     environ = {
@@ -221,13 +243,13 @@ def test_no_secret_is_in_anything_that_is_written(tmp_path: Path) -> None:
 async def test_a_failure_of_the_sdk_is_one_warning(
     make_config: MakeConfig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever `wandb.init` raises, the step says `False` and the session goes on."""
+    """Whatever `wandb.init` raises, the step says `False`, the session goes on, and it is retried."""
 
     def init(**options: Any) -> None:
         raise RuntimeError("no such thing as https://user:canary@host")
 
     monkeypatch.setattr("wandb.init", init)
-    async with AsyncSessionManager(make_config(**OFFLINE)) as session:
+    async with AsyncSessionManager(make_config(**IN_PROCESS)) as session:
         assert session.is_wandb_active is False
         assert session.wandb_run is None
         assert await session.setup_wandb() is False
@@ -236,5 +258,5 @@ async def test_a_failure_of_the_sdk_is_one_warning(
     assert len(warnings) == 1
     assert "wandb did not start" in warnings[0]
     assert "no such thing" in warnings[0]
-    assert "goes on without it" in warnings[0]
+    assert "it is tried again" in warnings[0]
     assert "canary" not in warnings[0]

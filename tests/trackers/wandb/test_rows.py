@@ -251,7 +251,8 @@ def test_each_record_is_held_once_whatever_is_killed(
     assert second.ask("position") == [2, 99]
     second.kill()
     about = RunInfo(SESSION_ID, "r", 3, str(tmp_path / "run"), "{}")
-    third = WandbTracker(mode="offline").start_substitute(about)
+    tracker = WandbTracker(mode="offline")
+    third = tracker.init(tracker.load(), about, "offline", f"{SESSION_ID}-3")
     assert third.upload_as == SESSION_ID
     assert third.position() == (2, 99)
     third.send(records(2, 100, 150))
