@@ -26,13 +26,16 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="kills processes as POSI
 SESSION = """
 import json, sys
 from keisei import SessionManager, load_config
-from keisei.trackers.wandb import tracker
+from keisei.trackers.wandb.in_process import InProcessWandbTracker
 name, *overrides = sys.argv[1:]
+
+
+def start_substitute(self, run):
+    return self.init(self.load(), run, "offline", f"{run.session_id}-{run.attempt}")
+
+
 if name == "substitute":
-    init = tracker._init
-    tracker._init = lambda module, config, run, mode, run_id, timeout: init(
-        module, config, run, mode, f"{run_id}-{run.attempt}", timeout
-    )
+    InProcessWandbTracker.start = start_substitute
 config = load_config(overrides=["logging.wandb_enabled=true", "wandb.finish_timeout=1",
                                 "wandb.in_process=true", *overrides])
 session = SessionManager(config, run_name=name)

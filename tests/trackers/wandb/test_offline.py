@@ -243,7 +243,7 @@ def test_no_secret_is_in_anything_that_is_written(tmp_path: Path) -> None:
 async def test_a_failure_of_the_sdk_is_one_warning(
     make_config: MakeConfig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever `wandb.init` raises, the step says `False`, the session goes on, and it is retried."""
+    """Whatever `wandb.init` raises, the step says `False`, the run goes on, and it is retried."""
 
     def init(**options: Any) -> None:
         raise RuntimeError("no such thing as https://user:canary@host")
