@@ -28,9 +28,11 @@ ROWS: list[list[str]] = [
 ]
 ONE_HOME = {
     "aiofiles": "_io.files",
+    "matplotlib": "reports.pictures",
     "mlflow": "trackers.mlflow",
     "tensorboard": "trackers.tensorboard",
     "trackio": "trackers.trackio",
+    "typer": "cli",
     "wandb": "trackers.wandb",
     "yaml": "config.loading",
 }

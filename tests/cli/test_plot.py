@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,30 +16,19 @@ import pytest
 from rich.cells import cell_len
 from typer.testing import CliRunner, Result
 
-from keisei import SessionManager
 from keisei.cli import plot as _plot  # noqa: F401 - registers the command
 from keisei.cli.program import app
-from keisei.reports.panels import labels, ticks
-from keisei.reports.series import Points, keys_of, read_series
+from keisei.reports.series import keys_of, read_series
 from tests.conftest import MakeConfig
+from tests.support.logged_runs import Log, Row, line, log_with
 
-Row = tuple[Mapping[str, Any], int | None]
-Log = Callable[..., Path]
 HOSTILE = "[red]日本\n\x1b[31m\u202ekey $x_1$ <b>&"
 
 
 @pytest.fixture
-def log(tmp_path: Path, make_config: MakeConfig) -> Log:
-    """Live through one attempt of a run per list of rows; gives the run's directory."""
-
-    def live(name: str, *attempts: list[Row]) -> Path:
-        for rows in attempts:
-            with SessionManager(make_config(), run_name=name) as session:
-                for values, step in rows:
-                    session.log_metrics(values, step)
-        return tmp_path / "runs" / name
-
-    return live
+def log(make_config: MakeConfig) -> Log:
+    """A function that makes runs of the rows that it is given."""
+    return log_with(make_config)
 
 
 def plot(*arguments: object, **environ: str) -> Result:
@@ -61,11 +49,6 @@ def program(*words: str, **environ: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(command, env={**os.environ, **environ}, capture_output=True, check=True)
 
 
-def line(steps: range, slope: float = 1.0) -> list[Row]:
-    """Give rows of one metric that grows."""
-    return [({"loss": slope * step}, step) for step in steps]
-
-
 def pixels(path: Path) -> Any:
     """Decode a PNG: rows of pixels of red, green, blue and alpha, each from 0 to 1."""
     from matplotlib.image import imread
@@ -83,14 +66,6 @@ def texts(path: Path) -> list[str]:
     """Give the texts of an SVG, which must be XML."""
     root = ET.parse(path).getroot()
     return ["".join(node.itertext()) for node in root.iter("{http://www.w3.org/2000/svg}text")]
-
-
-def test_attempts_are_one_series_and_what_was_done_again_is_drawn_once(log: Log) -> None:
-    """A later attempt takes the place of what earlier ones had logged from its first step on."""
-    run = log("r", line(range(10)), line(range(6, 12), 10.0))
-    (series,) = read_series(str(run), ["loss"], "step", lambda rows: None).values()
-    assert list(series.points.xs) == list(range(12))
-    assert list(series.points.ys) == [*range(6), *(10.0 * step for step in range(6, 12))]
 
 
 def test_a_line_that_rises_goes_from_the_lower_left_to_the_upper_right(log: Log) -> None:
@@ -290,16 +265,6 @@ def test_x_is_the_step_where_there_is_one(
     assert f"r, {said}\n" in plot("r", *arguments).stdout
 
 
-def test_a_row_without_a_step_stands_at_the_step_before_it(log: Log) -> None:
-    """What comes before the first step has no place among the steps, which is said."""
-    run = log("r", [({"a": 1.0}, None), ({"a": 2.0}, 7), ({"a": 3.0}, None), ({"a": 4.0}, 9)])
-    (series,) = read_series(str(run), ["a"], "step", lambda rows: None).values()
-    assert (list(series.points.xs), list(series.points.ys)) == ([7, 7, 9], [2, 3, 4])
-    assert series.note == "1 without an x"
-    (series,) = read_series(str(run), ["a"], "row", lambda rows: None).values()
-    assert list(series.points.xs) == [0, 1, 2, 3]
-
-
 def test_a_logarithmic_axis_leaves_out_what_it_cannot_show(log: Log, tmp_path: Path) -> None:
     """Nothing at or below 0 is drawn, which is said; the labels are powers of ten."""
     rows: list[Row] = [({"loss": 10.0**-step}, step) for step in range(7)]
@@ -309,48 +274,6 @@ def test_a_logarithmic_axis_leaves_out_what_it_cannot_show(log: Log, tmp_path: P
     assert "0.01 ┤" in done.stdout
     assert plot("r", "--log-y", "-o", tmp_path / "x.svg").exit_code == 0
     assert "2 not above 0 not drawn" in texts(tmp_path / "x.svg")
-
-
-def test_smoothing_is_a_mean_that_forgets_and_bears_gaps(log: Log) -> None:
-    """A constant stays as it is from the first row on, and a NaN leaves no trace."""
-    values = [2.0, 2.0, math.nan, 2.0, 4.0]
-    run = log("r", [({"a": value}, step) for step, value in enumerate(values)])
-    (series,) = read_series(str(run), ["a"], "step", lambda rows: None, weight=0.5).values()
-    assert series.smooth is not None
-    assert list(series.smooth.xs) == [0, 1, 3, 4]
-    weights = [0.125, 0.25, 0.5, 1.0]
-    mean = sum(w * v for w, v in zip(weights, [2, 2, 2, 4], strict=True)) / sum(weights)
-    assert list(series.smooth.ys) == pytest.approx([2, 2, 2, mean])
-
-
-def test_thinning_keeps_each_columns_extremes() -> None:
-    """However many points: the single spike, up or down, is there, and few points are."""
-    points = Points()
-    points.xs.extend(map(float, range(100_000)))
-    points.ys.extend([0.0] * 100_000)
-    points.ys[12_345], points.ys[77_777] = 9.0, -9.0
-    points.thin(100)
-    assert len(points.xs) <= 400
-    assert dict(zip(points.xs, points.ys, strict=True))[12_345] == 9.0
-    assert dict(zip(points.xs, points.ys, strict=True))[77_777] == -9.0
-    assert (points.xs[0], points.xs[-1]) == (0, 99_999)
-    assert list(points.xs) == sorted(points.xs)
-
-
-def test_thinning_as_rows_come_changes_no_extreme(
-    log: Log, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A series that is longer than what is held at once is drawn with all of its spikes."""
-    from keisei.reports import series as module
-
-    monkeypatch.setattr(module, "_BATCH", 100)
-    monkeypatch.setattr(module, "_LIMIT", 1000)
-    monkeypatch.setattr(module, "_COLUMNS", 100)
-    run = log("r", [({"a": 9.0 if step == 777 else float(step % 2)}, step) for step in range(9000)])
-    (series,) = read_series(str(run), ["a"], "step", lambda rows: None).values()
-    assert series.rows == 9000
-    assert len(series.points.xs) < 2000
-    assert (777.0, 9.0) in list(zip(series.points.xs, series.points.ys, strict=True))
 
 
 def test_numbers_of_any_size_are_drawn_or_said(log: Log) -> None:
@@ -380,17 +303,6 @@ def test_torn_and_damaged_journals_are_drawn_without_what_is_lost(log: Log) -> N
     (series,) = read_series(str(run), ["loss"], "step", lambda rows: None).values()
     assert 100 < len(series.points.xs) < 200
     assert plot("r").exit_code == 0
-
-
-def test_ticks_are_round_and_their_labels_short_and_different() -> None:
-    """Thousands and millions by a letter, and as many digits as it takes."""
-    assert ticks(0, 1000, 5) == [0, 200, 400, 600, 800, 1000]
-    assert ticks(0.13, 0.37, 3) == pytest.approx([0.2, 0.3])
-    assert labels([0, 200_000, 400_000]) == ["0", "200k", "400k"]
-    assert labels([0, 0.5, 1]) == ["0", "0.5", "1.0"]
-    assert labels([4_999_990, 4_999_992]) == ["4.999990M", "4.999992M"]
-    assert labels([2e-9, 1e-9]) == ["2e-09", "1e-09"]
-    assert labels([-5, 0]) == ["-5", "0"]
 
 
 def test_the_program_starts_without_what_only_pictures_need() -> None:
