@@ -23,7 +23,7 @@ from keisei.run.find import State, find_runs, root_of_runs
 from keisei.run.health import Diagnosis, Finding, diagnose
 from keisei.run.repair import repair
 from keisei.trackers.backfill import find_behind
-from keisei.trackers.wandb import local_runs
+from keisei.trackers.wandb.local_runs import attempts_in
 
 _COLOURS: dict[State, str] = {
     "running": "green",
@@ -110,10 +110,9 @@ def _about_trackers(run: Diagnosis) -> Iterator[Finding]:
     if os.path.islink(os.path.join(run.directory, "wandb")):
         return
     with suppress(OSError):
-        for local in local_runs.find_runs("", [run.directory]):
-            if missing := sum(not attempt.uploaded for attempt in local.attempts):
-                text = f"W&B has not got all of {missing} run files: {command}"
-                yield Finding("tracker", "wandb", text, "hint")
+        if missing := sum(not attempt.uploaded for attempt in attempts_in(run.directory)):
+            text = f"W&B has not got all of {missing} run files: {command}"
+            yield Finding("tracker", "wandb", text, "hint")
 
 
 def _print(found: list[Diagnosis], console: Console) -> None:

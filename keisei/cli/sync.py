@@ -6,7 +6,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import asdict
 from itertools import chain
 from typing import Annotated
@@ -21,9 +21,9 @@ from keisei.errors import KeiseiError, TrackerError
 from keisei.redaction import clean
 from keisei.run.find import FoundRun, find_runs, is_others, root_of_runs
 from keisei.trackers.backfill import catch_up, find_behind
-from keisei.trackers.wandb import backfill, local_runs, upload
+from keisei.trackers.wandb import backfill, upload
 from keisei.trackers.wandb.backfill import ASK_TIMEOUT, Outcome, State
-from keisei.trackers.wandb.local_runs import LocalRun
+from keisei.trackers.wandb.local_runs import LocalRun, attempts_in
 
 Progress = Callable[[str], None]
 
@@ -49,13 +49,17 @@ def sync(
     Exit status: 0 where the trackers have everything, 1 where something remains, 2 where a run or
     the directory of runs cannot be found or read, 130 after Ctrl-C.
     """
-    console = Console(stderr=as_json, highlight=False, soft_wrap=True)
+    output = sys.stdout
+    console = Console(file=sys.stderr if as_json else output, highlight=False, soft_wrap=True)
     outcomes = []
     with failures_of("sync", "interrupted: start it again to go on"):
         directory = root_of_runs(root)
         found = find_runs(directory, runs or [])
         readable = [run for run in found if run.record is not None]
-        with console.status("looking for runs") if console.is_terminal else nullcontext() as status:
+        with (
+            console.status("looking for runs") if console.is_terminal else nullcontext() as status,
+            redirect_stdout(sys.stderr),  # what a tracker prints is no part of the output
+        ):
 
             def progress(text: str) -> None:
                 if status is not None:
@@ -70,10 +74,10 @@ def sync(
                     console.print(Text(plain(_line(outcome), console)))
         if as_json:
             document = [asdict(outcome) for outcome in outcomes]
-            sys.stdout.write(json.dumps(document, indent=2) + "\n")
+            output.write(json.dumps(document, indent=2) + "\n")
         else:
             console.print(Text(plain(_summary(outcomes, found, directory), console)))
-        sys.stdout.flush()
+        output.flush()
     remaining = any(outcome.state in ("remaining", "would upload") for outcome in outcomes)
     raise typer.Exit(1 if remaining else 0)
 
@@ -94,28 +98,45 @@ def _send(
     runs: list[FoundRun], timeout: float, progress: Progress, *, dry_run: bool
 ) -> Iterator[Outcome]:
     """Send trackers what they have not got; only this part knows how each kind takes it."""
-    directories = [run.directory for run in runs]
-    for run in local_runs.find_runs("", directories) if directories else []:
-        yield from _catch_up(run, timeout, progress, dry_run=dry_run)
-    # Sending may have left W&B one file more.
-    found = local_runs.find_runs("", directories) if directories else []
-    todo = [(run, left) for run in found if (left := backfill.remaining(run))]
-    for run, left in todo:
-        if run.alive or dry_run:
+    for run in runs:
+        if run.live_owner is None:
+            yield from _catch_up(run, timeout, progress, dry_run=dry_run)
+    waiting = []
+    for run in runs:
+        try:
+            local = _uploads_of(run)
+            left = backfill.remaining(local)
+        except OSError as exc:
+            yield _remaining(run, exc)
+            continue
+        if left and not (local.alive or dry_run):
+            waiting.append(local)
+        else:
             yield from left
-    waiting = [run for run, _ in todo if not run.alive]
-    if waiting and not dry_run:
+    if waiting:
         yield from _upload(waiting, timeout, progress)
 
 
+def _uploads_of(run: FoundRun) -> LocalRun:
+    """Return a run with the files that W&B's SDK has kept of it."""
+    assert run.record is not None
+    alive, files = run.live_owner is not None, tuple(attempts_in(run.directory))
+    return LocalRun(run.name, run.record.session_id, run.directory, alive, files)
+
+
+def _remaining(run: FoundRun, exc: Exception) -> Outcome:
+    session_id = run.record.session_id if run.record is not None else ""
+    return Outcome(run.name, session_id, run.directory, "remaining", clean(str(exc)))
+
+
 def _catch_up(
-    run: LocalRun, timeout: float, progress: Progress, *, dry_run: bool
+    run: FoundRun, timeout: float, progress: Progress, *, dry_run: bool
 ) -> Iterator[Outcome]:
     """Send the trackers of one run what the journal has and they have not."""
     try:
-        behind_of_run = [] if run.alive else find_behind(run.directory)
+        behind_of_run = find_behind(run.directory)
     except (KeiseiError, OSError, RecursionError) as exc:
-        yield Outcome(run.name, run.id, run.directory, "remaining", clean(str(exc)))
+        yield _remaining(run, exc)
         return
     for behind in behind_of_run:
         state: State = "would upload"
@@ -126,7 +147,7 @@ def _catch_up(
                 state, rows = "uploaded", catch_up(behind, timeout)
             except (KeiseiError, OSError) as exc:
                 state, reason = "remaining", clean(str(exc))
-        yield Outcome(run.name, run.id, behind.tracker, state, reason, rows)
+        yield Outcome(run.name, behind.id, behind.tracker, state, reason, rows)
 
 
 def _upload(runs: list[LocalRun], timeout: float, progress: Progress) -> Iterator[Outcome]:

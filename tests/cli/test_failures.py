@@ -15,7 +15,7 @@ from keisei.cli import sync as _sync  # noqa: F401
 from keisei.cli import tail as _tail  # noqa: F401
 from keisei.cli.program import COMMANDS, app
 from tests.conftest import MakeConfig
-from tests.support.ward import Ward
+from tests.support.runs import Runs
 
 OF_ALL = [["doctor"], ["doctor", "--json"], ["sync"], ["sync", "--json"], ["sync", "--dry-run"]]
 OF_ONE = [["tail"], ["tail", "--json"], ["tail", "--no-follow"], ["plot"]]
@@ -24,9 +24,9 @@ POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
 
 
 @pytest.fixture
-def ward(tmp_path: Path, make_config: MakeConfig) -> Ward:
+def runs(tmp_path: Path, make_config: MakeConfig) -> Runs:
     """The root where the tests' configs let runs live."""
-    return Ward(tmp_path / "runs", make_config)
+    return Runs(tmp_path / "runs", make_config)
 
 
 def keisei(*arguments: str, **environ: str) -> Result:
@@ -99,18 +99,18 @@ def test_a_root_that_no_directory_can_have_is_an_error(command: list[str], root:
 
 @pytest.mark.parametrize("command", NAMED, ids=" ".join)
 @pytest.mark.parametrize("name", ["q", "q\n\x1b[31m", "q\0", "x" * 400, "../q", "~nobody/q"])
-def test_a_run_that_is_missing_is_an_error(ward: Ward, command: list[str], name: str) -> None:
+def test_a_run_that_is_missing_is_an_error(runs: Runs, command: list[str], name: str) -> None:
     """In the same words for every command, escaped."""
-    ward.completed("r")
+    runs.completed("r")
     assert_refused(keisei(*command, name), "there is no run '")
     assert_refused(keisei(*command, "q"), "There is 'r'.")
 
 
 @pytest.mark.requirement("LOOK-1")
 @pytest.mark.parametrize("command", NAMED, ids=" ".join)
-def test_the_option_comes_before_the_environment(ward: Ward, command: list[str]) -> None:
+def test_the_option_comes_before_the_environment(runs: Runs, command: list[str]) -> None:
     """A root that is named at the command is the one that is looked at, also with `~`."""
-    ward.completed("r")
+    runs.completed("r")
     done = keisei(*command, "r", "--root", "nowhere", KEISEI_LOG_DIR="runs")
     assert_refused(done, "nowhere', which does not exist")
     done = keisei(*command, "r", "--root", "runs", KEISEI_LOG_DIR="nowhere")
@@ -121,10 +121,10 @@ def test_the_option_comes_before_the_environment(ward: Ward, command: list[str])
 
 @pytest.mark.parametrize("command", NAMED, ids=" ".join)
 def test_ctrl_c_ends_a_command_with_status_130(
-    ward: Ward, monkeypatch: pytest.MonkeyPatch, command: list[str]
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, command: list[str]
 ) -> None:
     """At most one line is printed, and no traceback."""
-    ward.completed("r")
+    runs.completed("r")
 
     def interrupt(*args: object) -> None:
         raise KeyboardInterrupt
@@ -138,14 +138,14 @@ def test_ctrl_c_ends_a_command_with_status_130(
 
 @pytest.mark.parametrize("command", NAMED, ids=" ".join)
 def test_a_run_that_vanishes_while_it_is_looked_at_is_said(
-    ward: Ward, monkeypatch: pytest.MonkeyPatch, command: list[str]
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, command: list[str]
 ) -> None:
     """One line names it; nothing is reported of a run that is no more."""
     import shutil
 
     from keisei.run import find
 
-    run = ward.completed("r")
+    run = runs.completed("r")
     look = find.look
 
     def look_and_remove(*arguments: object) -> find.FoundRun | None:

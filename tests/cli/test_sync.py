@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -114,3 +115,29 @@ def test_a_killed_runs_tracker_is_told_of_its_end(environ: dict[str, str], tmp_p
     assert held == [(1, n) for n in range(501)]
     assert len(list(read_run(directory).rows())) == 500
     assert sync(environ, tmp_path) == (0, [])
+
+
+def test_one_odd_run_does_not_keep_the_others_from_being_sent(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    """It is listed with what is wrong with it; a directory of another program's is passed over."""
+    run(environ, tmp_path, "refuses", "ended")
+    (tmp_path / "well").touch()
+    runs = tmp_path / "runs"
+    for name, file in {"corrupt": "session.json", "deep": "effective_config.json"}.items():
+        shutil.copytree(runs / "r", runs / name)
+        (runs / name / file).write_text("[" * 100_000)
+    shutil.copytree(runs / "r", runs / "odd")
+    (runs / "odd" / "wandb").write_text("")
+    (runs / "others" / "models").mkdir(parents=True)
+    status, said = sync(environ, tmp_path)
+    assert status == 1
+    assert {(told["run"], told["state"]) for told in said} == {
+        ("corrupt", "remaining"),
+        ("deep", "remaining"),
+        ("odd", "remaining"),
+        ("odd", "uploaded"),
+        ("r", "uploaded"),
+    }
+    (corrupt,) = (told for told in said if told["run"] == "corrupt")
+    assert corrupt["reason"] == "its session file is corrupt; see `keisei doctor`"

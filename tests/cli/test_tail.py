@@ -25,7 +25,7 @@ from keisei.cli import tail as _tail  # noqa: F401 - registers the command
 from keisei.cli.program import app
 from keisei.cli.tail_reader import LogTail, RowsTail
 from tests.conftest import MakeConfig
-from tests.support.ward import Ward
+from tests.support.runs import Runs
 
 LIMIT = 20.0  # seconds that a line may take
 HOSTILE = "[red]日本\n\x1b[31m\u202ekey"
@@ -399,12 +399,12 @@ def test_the_line_that_is_logged_after_the_end_is_shown(
     tmp_path: Path, make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A session records its end before it logs it; whoever looks in between looks once more."""
-    ward = Ward(tmp_path / "runs", make_config)
-    log = ward.elsewhere() / "training.log"
+    runs = Runs(tmp_path / "runs", make_config)
+    log = runs.elsewhere() / "training.log"
     lines = log.read_text().splitlines(keepends=True)
     log.write_text(lines[0])
     steps: list[Callable[[], object]] = [
-        lambda: ward.record(status="completed"),
+        lambda: runs.record(status="completed"),
         lambda: log.write_text("".join(lines)),
     ]
     monkeypatch.setattr("keisei.cli.tail.sleep", lambda seconds: steps.pop(0)())
@@ -415,7 +415,7 @@ def test_the_end_of_an_owner_that_was_killed_is_seen(
     tmp_path: Path, make_config: MakeConfig
 ) -> None:
     """Its record says that it runs, and nothing of it does."""
-    Ward(tmp_path / "runs", make_config).killed("r")
+    Runs(tmp_path / "runs", make_config).killed("r")
     done = tail("r")
     assert (done.exit_code, done.stderr) == (0, "keisei tail: run 'r': died\n")
 

@@ -12,13 +12,13 @@ from keisei import DirectorySetupError, SessionManager
 from keisei.run.find import absolute_path, find_at, find_run, find_runs, owner_state, root_of_runs
 from keisei.run.session_file import Owner
 from tests.conftest import MakeConfig
-from tests.support.ward import Ward, snapshot
+from tests.support.runs import Runs, snapshot
 
 
 @pytest.fixture
-def ward(tmp_path: Path, make_config: MakeConfig) -> Ward:
+def runs(tmp_path: Path, make_config: MakeConfig) -> Runs:
     """The root where the tests' configs let runs live."""
-    return Ward(tmp_path / "runs", make_config)
+    return Runs(tmp_path / "runs", make_config)
 
 
 @pytest.mark.parametrize(
@@ -85,19 +85,19 @@ def test_a_working_directory_that_was_removed_is_said(
     assert root_of_runs(str(tmp_path)) == str(tmp_path)
 
 
-def test_runs_are_found_with_state_and_record_and_nothing_is_touched(ward: Ward) -> None:
+def test_runs_are_found_with_state_and_record_and_nothing_is_touched(runs: Runs) -> None:
     """Sorted by name; what is no run, and what is a link, is passed over."""
     for name in ("c", "a"):
-        ward.completed(name)
-    ward.elsewhere("far")
-    (ward.completed("torn") / "session.json").write_text('{"x')
-    (ward.root / "empty").mkdir()
-    (ward.root / "file").write_text("")
-    (ward.root / "models-only" / "models").mkdir(parents=True)
+        runs.completed(name)
+    runs.elsewhere("far")
+    (runs.completed("torn") / "session.json").write_text('{"x')
+    (runs.root / "empty").mkdir()
+    (runs.root / "file").write_text("")
+    (runs.root / "models-only" / "models").mkdir(parents=True)
     if os.name != "nt":
-        (ward.root / "latest").symlink_to("a")
-    before = snapshot(ward.root)
-    found = {run.name: run for run in find_runs(str(ward.root))}
+        (runs.root / "latest").symlink_to("a")
+    before = snapshot(runs.root)
+    found = {run.name: run for run in find_runs(str(runs.root))}
     assert {name: run.state for name, run in found.items()} == {
         "a": "completed",
         "c": "completed",
@@ -113,16 +113,16 @@ def test_runs_are_found_with_state_and_record_and_nothing_is_touched(ward: Ward)
     assert found["far"].live_owner is not None
     assert found["far"].live_owner.host == "node-7"
     assert found["a"].live_owner is None
-    assert snapshot(ward.root) == before
+    assert snapshot(runs.root) == before
 
 
-def test_the_wanted_runs_are_found_by_name_or_path_each_once(ward: Ward, tmp_path: Path) -> None:
+def test_the_wanted_runs_are_found_by_name_or_path_each_once(runs: Runs, tmp_path: Path) -> None:
     """In the order in which they are named; by path whatever the root is."""
     for name in ("a", "b"):
-        ward.completed(name)
-    root = str(ward.root)
-    found = find_runs(root, ["b", "runs/a", str(ward.root / "b"), "./runs/a/"])
-    assert [run.directory for run in found] == [str(ward.root / "b"), str(ward.root / "a")]
+        runs.completed(name)
+    root = str(runs.root)
+    found = find_runs(root, ["b", "runs/a", str(runs.root / "b"), "./runs/a/"])
+    assert [run.directory for run in found] == [str(runs.root / "b"), str(runs.root / "a")]
     assert find_run(str(tmp_path / "nowhere"), "runs/a").name == "a"
 
 
@@ -137,11 +137,11 @@ def test_the_wanted_runs_are_found_by_name_or_path_each_once(ward: Ward, tmp_pat
 )
 @pytest.mark.parametrize("name", ["cartpole", "cart\npole", "", "cartpole" * 50, "../cartpole"])
 def test_a_run_that_is_missing_is_one_error(
-    ward: Ward, tmp_path: Path, root: str, said: str, name: str
+    runs: Runs, tmp_path: Path, root: str, said: str, name: str
 ) -> None:
     """It says where it was looked for and what is there, and quotes what it was given."""
     for there in ("cartpole-1", "walker-1"):
-        ward.completed(there)
+        runs.completed(there)
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
     with pytest.raises(FileNotFoundError) as caught:
@@ -154,18 +154,18 @@ def test_a_run_that_is_missing_is_one_error(
 
 
 @pytest.mark.parametrize("name", ["a\0b", "a\ud800b"])
-def test_a_name_that_no_path_can_hold_is_missing(ward: Ward, name: str) -> None:
+def test_a_name_that_no_path_can_hold_is_missing(runs: Runs, name: str) -> None:
     """It is no error of another kind."""
     with pytest.raises(FileNotFoundError, match="there is no run 'a"):
-        find_run(str(ward.root), name)
+        find_run(str(runs.root), name)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
 def test_what_may_not_be_read_is_not_missing(
-    ward: Ward, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither a run behind a directory that is closed, nor a root."""
-    ward.completed()
+    runs.completed()
 
     def closed(path: str) -> os.stat_result:
         raise PermissionError(13, "Permission denied", path)
@@ -174,26 +174,26 @@ def test_what_may_not_be_read_is_not_missing(
         patch.setattr("keisei.run.find.files.OpenDirectory", closed)
         patch.setattr("keisei.run.find.os.lstat", closed)
         with pytest.raises(OSError, match="cannot be read: Permission denied"):
-            find_run(str(ward.root), "r")
+            find_run(str(runs.root), "r")
     monkeypatch.setattr("keisei.run.find.os.scandir", closed)
     with pytest.raises(OSError, match="cannot be listed: Permission denied"):
-        find_runs(str(ward.root))
+        find_runs(str(runs.root))
 
 
-def test_a_run_that_vanishes_is_none(ward: Ward) -> None:
+def test_a_run_that_vanishes_is_none(runs: Runs) -> None:
     """Neither is what stands in its place."""
-    run = ward.completed()
+    run = runs.completed()
     assert find_at(str(run)) is not None
-    run.rename(ward.root / "elsewhere")
+    run.rename(runs.root / "elsewhere")
     assert find_at(str(run)) is None
     run.write_text("")
     assert find_at(str(run)) is None
 
 
-def test_whether_an_owner_lives(ward: Ward) -> None:
+def test_whether_an_owner_lives(runs: Runs) -> None:
     """Known on this host by process and start; on another one only if the host is gone."""
-    ward.completed()
-    owner = Owner.model_validate(ward.record()["owner"])
+    runs.completed()
+    owner = Owner.model_validate(runs.record()["owner"])
     assert owner_state(owner) == "running"
     assert owner_state(owner.model_copy(update={"process_start": "other"})) == "died"
     assert owner_state(owner, [socket.gethostname()]) == "running"

@@ -1,4 +1,4 @@
-"""Runs in every condition, and `keisei doctor` asked about them in this process."""
+"""A root with runs in every state, and `keisei doctor` run on it in this process."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ sys.stdin.read()
 
 
 @dataclass
-class Told:
-    """What `keisei doctor --json` said."""
+class Report:
+    """What `keisei doctor --json` printed."""
 
     code: int
     document: dict[str, Any]
@@ -53,8 +53,8 @@ class Told:
 
 
 @dataclass
-class Ward:
-    """A root with runs in whatever condition."""
+class Runs:
+    """A root with runs in whatever state."""
 
     root: Path
     make_config: MakeConfig
@@ -66,7 +66,7 @@ class Ward:
         return Path(session.run_artifact_dir)
 
     def killed(self, *names: str) -> Path:
-        """Make runs whose process is killed; gives the first one's directory."""
+        """Make runs whose process is killed; return the first one's directory."""
         with subprocess.Popen(
             [sys.executable, "-c", VICTIM, *names],
             env={**os.environ, "KEISEI_LOG_DIR": str(self.root)},
@@ -79,7 +79,7 @@ class Ward:
         return self.root / names[0]
 
     def record(self, name: str = "r", **changes: Any) -> dict[str, Any]:
-        """Read a run's record, after changing it where there is something to change."""
+        """Return what a run's session file holds, after changing it where changes are given."""
         path = self.root / name / "session.json"
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if changes:
@@ -88,40 +88,40 @@ class Ward:
         return record
 
     def elsewhere(self, name: str = "r", host: str = "node-7", **owner: Any) -> Path:
-        """Make a run that runs on another host, as far as its record tells."""
+        """Make a run that runs on another host, as far as its session file tells."""
         path = self.completed(name)
         owner = {"host": host, "pid": os.getpid(), "process_start": "x"} | owner
         self.record(name, status="running", ended_at=None, owner=owner)
         return path
 
     def log(self, name: str = "r") -> list[str]:
-        """Give the lines of a run's training log."""
+        """Return the lines of a run's training log."""
         text = (self.root / name / "training.log").read_text(encoding="utf-8")
         assert text.endswith("\n")
         return text.splitlines()
 
-    def doctor(self, *arguments: str) -> Told:
-        """Ask the doctor."""
+    def doctor(self, *arguments: str) -> Report:
+        """Run `keisei doctor --json`."""
         done = CliRunner().invoke(app, ["doctor", "--root", str(self.root), "--json", *arguments])
         assert done.exit_code in (0, 1), done.output
-        return Told(done.exit_code, json.loads(done.stdout))
+        return Report(done.exit_code, json.loads(done.stdout))
 
-    def said(self, *arguments: str) -> tuple[int, str, str]:
-        """Ask for words: gives the exit status and what was printed, and said as an error."""
+    def doctor_text(self, *arguments: str) -> tuple[int, str, str]:
+        """Run `keisei doctor`; return the exit status, stdout and stderr."""
         done = CliRunner().invoke(app, ["doctor", "--root", str(self.root), *arguments])
         return done.exit_code, done.stdout, done.stderr
 
 
 def snapshot(root: Path) -> dict[str, Any]:
-    """Tell everything that a change would change: names, contents, modes and times."""
+    """Return everything that a change would change: names, contents, modes and times."""
     found: dict[str, Any] = {}
     for path in sorted(root.rglob("*")):
-        told = path.lstat()
-        content = path.read_bytes() if stat.S_ISREG(told.st_mode) else None
-        found[str(path.relative_to(root))] = (content, told.st_mode, told.st_mtime_ns, told.st_ino)
+        info = path.lstat()
+        content = path.read_bytes() if stat.S_ISREG(info.st_mode) else None
+        found[str(path.relative_to(root))] = (content, info.st_mode, info.st_mtime_ns, info.st_ino)
     return found
 
 
 def contents(root: Path) -> set[bytes]:
-    """Give what stands in the files below a directory."""
+    """Return the contents of the files below a directory."""
     return {path.read_bytes() for path in root.rglob("*") if path.is_file()}
