@@ -24,8 +24,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
-from .wandb_cloud import Answer, Cloud, RecordedRun, operation_name
-from .wandb_faults import MODES, Fault, Faults, Mode
+from tests.support.wandb_cloud import Answer, Cloud, RecordedRun, operation_name
+from tests.support.wandb_faults import MODES, Fault, Faults, Mode
 
 _POLL_S = 0.02  # how soon the accepting thread sees that it is to stop
 
