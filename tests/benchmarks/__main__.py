@@ -11,34 +11,42 @@ the table. It fails only where a benchmark itself does.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 from collections.abc import Sequence
 from dataclasses import astuple, fields
 
 from tests.benchmarks import (
+    crowd,
     dark,
+    hosts,
     imports,
     journal,
-    lanes,
+    kills,
+    large,
+    late,
     many,
     outages,
     peers,
     setup_cost,
     stall,
+    trackers,
 )
-from tests.benchmarks.measure import Row
+from tests.benchmarks.measure import Row, machine
 
 BENCHMARKS = {
     "stall": stall.run,
     "imports": imports.run,
     "setup": setup_cost.run,
     "many": many.run,
-    "dark": dark.run,
+    "crowd": crowd.run,
     "journal": journal.run,
     "peers": peers.run,
     "calls": peers.run_calls,
-    "lanes": lanes.run,
+    "hosts": hosts.run,
+    "trackers": trackers.run,
+    "large": large.run,
+    "dark": dark.run,
+    "late": late.run,
+    "kills": kills.run,
     "outages": outages.run,
 }
 
@@ -63,9 +71,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="take fewer repeats")
     parser.add_argument("--only", choices=BENCHMARKS, metavar="NAME", help=", ".join(BENCHMARKS))
     options = parser.parse_args()
+    facts = machine()
     names = [options.only] if options.only else list(BENCHMARKS)
     rows = [row for name in names for row in BENCHMARKS[name](quick=options.quick)]
-    print(f"Python {platform.python_version()}, {platform.system()}, {os.cpu_count()} cores\n")
+    print(f"{facts}\n")
     print(table(rows))
 
 

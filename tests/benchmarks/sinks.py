@@ -35,7 +35,7 @@ def built(count: int) -> Iterator[tuple[dict[str, float], int]]:
 
 
 def size_of(place: Path) -> int:
-    """Give the bytes of all files below a directory."""
+    """Return the bytes of all files below a directory."""
     return sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
 
 

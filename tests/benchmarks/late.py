@@ -1,0 +1,93 @@
+"""Runs that a slow W&B server makes after their sessions have given them up: how many are closed.
+
+Each answer to the making of a run takes 5 s, and the sessions wait 3 s and may not fall back. What
+the server has made of them in the end is looked at: a run that is still open would be so for ever.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import anyio
+
+from keisei import AsyncSessionManager, load_config
+from tests.benchmarks.measure import (
+    Row,
+    child_environment,
+    met,
+    progress,
+    run_child,
+    workplace,
+)
+from tests.support.wandb_server import FakeWandb
+
+ANSWER, INIT_TIMEOUT = 5.0, 3.0
+PATIENCE = 60.0
+
+
+def run(*, quick: bool) -> list[Row]:
+    """Count the runs that are closed.
+
+    Args:
+        quick: have fewer.
+    """
+    rounds, at_once = (1, 5) if quick else (20, 5)
+    made = closed = 0
+    taken: list[float] = []
+    with workplace() as home:
+        environ = child_environment(home)
+        for number in range(rounds):
+            progress(f"late: {number + 1} of {rounds}")
+            with workplace() as place, FakeWandb() as server:
+                server.set_mode("slow", endpoint="UpsertBucket", seconds=ANSWER)
+                taken += run_child("late", at_once, place, environ=environ | server.environ())
+                give_up = time.monotonic() + PATIENCE
+                while time.monotonic() < give_up:
+                    if all(native.complete for native in server.runs.values()):
+                        break
+                    time.sleep(0.1)
+                made += len(server.runs)
+                closed += sum(native.complete for native in server.runs.values())
+    return [
+        Row(
+            f"late runs of a server whose answers take {ANSWER:g} s, of {rounds * at_once}: closed",
+            f"{closed} of {made} made",
+            target="all",
+            met=met(closed == made > 0),
+        ),
+        Row(
+            f"the longest session of those, waiting {INIT_TIMEOUT:g} s for its start",
+            f"{max(taken):.2f} s",
+        ),
+    ]
+
+
+async def _sessions(place: Path, count: int) -> list[float]:
+    config = load_config(
+        overrides={
+            "logging": {"wandb_enabled": True, "log_dir": str(place), "log_level": "critical"},
+            "wandb": {"mode": "online", "init_timeout": INIT_TIMEOUT, "offline_fallback": False},
+        }
+    )
+    taken = []
+
+    async def session() -> None:
+        started = time.monotonic()
+        async with AsyncSessionManager(config) as session:
+            session.log_metrics({"loss": 1.0}, step=0)
+        taken.append(time.monotonic() - started)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(count):
+            group.start_soon(session)
+    return taken
+
+
+def _child(count: str, place: str) -> None:
+    print(anyio.run(_sessions, Path(place), int(count)))
+
+
+if __name__ == "__main__":
+    _child(*sys.argv[2:])
