@@ -2,8 +2,8 @@
 
 Run as `python -m tests.support.first_session FACE FIRST DIRECTORY`: everything that a session can
 do is done for the first time, in a session of which FIRST says whether it is taken by its `block`
-or by its `steps`. What was imported meanwhile is printed, by where: `on_a_loop`, or `elsewhere` (a
-thread without a loop, or the blocking program itself).
+or by its `steps`; with `named`, TensorBoard tracks it, too. What was imported meanwhile is printed,
+by where: `on_a_loop`, or `elsewhere` (a thread without a loop, or the blocking program itself).
 """
 
 from __future__ import annotations
@@ -99,10 +99,12 @@ def blocking(config: keisei.AppConfig) -> None:
         session.log_metrics({"loss": 0.5}, step=1)
 
 
-def configured(directory: str) -> keisei.AppConfig:
+def configured(directory: str, first: str) -> keisei.AppConfig:
     """Return a config; this, too, is done on the loop."""
     logs = {"log_dir": directory, "log_level": "error"}
-    return keisei.load_config(overrides={"logging": logs, "env.seed": 3})
+    trackers = ["tensorboard"] if first == "named" else []
+    overrides = {"logging": logs, "env.seed": 3, "tracking.trackers": trackers}
+    return keisei.load_config(overrides=overrides)
 
 
 def main(face: str, first: str, directory: str) -> None:
@@ -111,14 +113,14 @@ def main(face: str, first: str, directory: str) -> None:
 
     async def on_a_loop() -> None:
         both = [by_its_block, step_by_step]
-        for session in both if first == "block" else reversed(both):
-            await session(configured(directory))
+        for session in reversed(both) if first == "steps" else both:
+            await session(configured(directory, first))
 
     watch = Watch()
     before = set(sys.modules)
     sys.meta_path.insert(0, watch)
     if library is None:
-        blocking(configured(directory))
+        blocking(configured(directory, first))
     elif face == "trio":
         library.run(on_a_loop)
     else:
