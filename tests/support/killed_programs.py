@@ -127,6 +127,13 @@ class Program:
                 if int(stat.rpartition(")")[2].split()[1]) == self.process.pid:
                     os.kill(pid, signal.SIGKILL)
 
+    def wait_for_host(self, timeout: float) -> None:
+        """Wait until the program has a host process."""
+        began = time.monotonic()
+        while not self.others():
+            assert time.monotonic() - began < timeout, f"{self.tracker}: no host process has come"
+            time.sleep(0.005)
+
     def wait_until_gone(self, timeout: float) -> float:
         """Wait until the program has left no process; return how long that took, in seconds."""
         began = time.monotonic()
