@@ -116,12 +116,12 @@ class Progress:
 
     def _read(self, reader: AttemptReader) -> None:
         latest: tuple[float, int] | None = None
-        for run in reader.runs():
+        for batch in reader.batches(events=False):
             yield_gil()
-            if not run.rows:
+            if not batch.rows:
                 continue
-            moment, *values, step = run.rows[-1]
-            for key, value in zip(reader.keys(run), values, strict=True):
+            moment, *values, step = batch.rows[-1]
+            for key, value in zip(reader.keys(batch), values, strict=True):
                 if key in self._values or len(self._values) < _MOST_METRICS:
                     self._values[key] = value  # type: ignore[assignment]
             if isinstance(step, int):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
 
 from keisei._io.files import OpenDirectory
-from keisei.journal.decoding import CHUNK, RawRow, Run, Scanner, unpack_records
-from keisei.journal.format import HEAD_SIZE, RECORDS, SHAPE, file_name
+from keisei.journal.decoding import CHUNK, Batch, Block, RawRow, Scanner, unpack_records
+from keisei.journal.format import HEAD_SIZE, RECORDS, SHAPES, file_name, unpack_shape
 from keisei.journal.records import Damage
+
+_MOST_NAMES = 1 << 18
 
 
 class AttemptReader:
@@ -28,8 +29,10 @@ class AttemptReader:
         with OpenDirectory(directory) as opened:
             self._fd = opened.open(file_name(attempt), os.O_RDONLY)
         self._scanner = Scanner(_reads(self._fd))
-        self._shapes: dict[int, tuple[str, ...]] = {}
-        self._places: list[int | None] = [None, CHUNK]  # where to look for lost names, from the end
+        self._shapes: dict[int, Block] = {}  # as they are in the file, where they take less
+        self._names: dict[int, tuple[str, ...]] = {}  # of some of them
+        self._name_count = 0
+        self._unsearched: list[int | None] = [None, CHUNK]  # up to where to look for lost names
         self._next = self._missing = self._unnamed = self._foreign = 0
 
     def __enter__(self) -> AttemptReader:
@@ -39,7 +42,7 @@ class AttemptReader:
         self.close()
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the file."""
         os.close(self._fd)
 
     @property
@@ -48,24 +51,24 @@ class AttemptReader:
         return self._scanner.position
 
     def counts(self) -> Iterator[tuple[int, int]]:
-        """Give the first number and the count of the records of each block, unread."""
+        """Yield the first number and the count of the records of each block, unread."""
         for block in self._scanner.blocks():
             if block.marker == RECORDS and block.seq >= self._next and block.records:
                 self._next = block.seq + block.records
                 yield block.seq, block.records
 
     def fileno(self) -> int:
-        """Give the descriptor."""
+        """Return the descriptor."""
         return self._fd
 
-    def keys(self, run: Run) -> tuple[str, ...]:
-        """Give the names of the values of a run of rows."""
-        return () if run.shape is None else self._shapes[run.shape]
+    def keys(self, batch: Batch) -> tuple[str, ...]:
+        """Return the names of the values of a batch of rows."""
+        return () if batch.shape is None else self._keys(batch.shape)
 
     def shapes(self) -> list[tuple[str, ...]]:
-        """Look through the file for the names of all rows' values, and give them."""
+        """Look through the file for the names of all rows' values, and return them."""
         self._look(None)
-        return list(self._shapes.values())
+        return [self._keys(number) for number in self._shapes]
 
     def seek_back(self, size: int) -> bool:
         """Go on reading near the end of the file, with the rows of its last bytes.
@@ -88,18 +91,22 @@ class AttemptReader:
         return not start
 
     def first_step(self) -> float:
-        """Give the first step that was logged; infinity where there is none."""
-        for run in self.runs():
-            for raw in run.rows:
+        """Return the first step that was logged; infinity where there is none."""
+        for batch in self.batches(events=False):
+            for raw in batch.rows:
                 if raw[-1] is not None:
                     return raw[-1]
         return float("inf")
 
-    def runs(self) -> Iterator[Run]:
-        """Give the records that can be read, each once, to the present end of the file."""
+    def batches(self, *, events: bool = True) -> Iterator[Batch]:
+        """Yield the records that can be read, each once, to the present end of the file.
+
+        Args:
+            events: whether events are wanted; decoding a large one takes long.
+        """
         for block in self._scanner.blocks():
-            if block.marker == SHAPE:
-                self._learn(block.payload)
+            if block.marker in SHAPES:
+                self._learn(block)
             # What was written twice, after an fsync that failed, has numbers seen before.
             if block.marker != RECORDS or block.seq < self._next or not block.records:
                 continue
@@ -108,26 +115,26 @@ class AttemptReader:
             if self._next <= self._start:
                 continue
             try:
-                runs = unpack_records(block)
+                batches = unpack_records(block, events=events)
             except ValueError:
                 self._foreign += 1
                 self._missing += block.records
                 continue
-            for run in runs:
-                if run.shape is None or self._knows(run.shape):
-                    yield run
+            for batch in batches:
+                if batch.shape is None or self._knows(batch.shape):
+                    yield batch
                 else:
-                    self._unnamed += len(run.rows)
+                    self._unnamed += len(batch.rows)
 
     def rows(self) -> Iterator[tuple[int, tuple[str, ...], RawRow]]:
-        """Give number, keys and raw row of the rows that can be read, each once."""
-        for run in self.runs():
-            keys = self.keys(run)
-            for seq, raw in enumerate(run.rows, run.seq):
+        """Yield number, keys and raw row of the rows that can be read, each once."""
+        for batch in self.batches(events=False):
+            keys = self.keys(batch)
+            for seq, raw in enumerate(batch.rows, batch.seq):
                 yield seq, keys, raw
 
     def damage(self) -> Damage:
-        """Give what could not be read so far."""
+        """Return what could not be read so far."""
         scanner = self._scanner
         return Damage(
             scanner.skipped + self._foreign,
@@ -137,20 +144,38 @@ class AttemptReader:
             self._unnamed,
         )
 
-    def _learn(self, payload: bytes) -> None:
-        shape = json.loads(payload)
-        self._shapes[shape["id"]] = tuple(shape["keys"])
+    def _learn(self, block: Block) -> None:
+        try:
+            number, keys = unpack_shape(block.marker, block.payload)
+        except ValueError:
+            self._foreign += 1
+            return
+        self._shapes[number] = block
+        self._remember(number, keys)
+
+    def _remember(self, number: int, keys: tuple[str, ...]) -> None:
+        self._name_count += len(keys)
+        if self._name_count > _MOST_NAMES:
+            self._names.clear()
+            self._name_count = len(keys)
+        self._names[number] = keys
+
+    def _keys(self, number: int) -> tuple[str, ...]:
+        if number not in self._names:
+            block = self._shapes[number]
+            self._remember(*unpack_shape(block.marker, block.payload))
+        return self._names[number]
 
     def _knows(self, shape: int) -> bool:
-        # The first of its two definitions is damaged, or stands before the place that was sought.
-        while shape not in self._shapes and self._places:
-            self._look(self._places.pop())
+        # Its first definition is damaged, or stands before the offset at which reading began.
+        while shape not in self._shapes and self._unsearched:
+            self._look(self._unsearched.pop())
         return shape in self._shapes
 
     def _look(self, end: int | None) -> None:
         for block in Scanner(_reads(self._fd, end)).blocks():
-            if block.marker == SHAPE:
-                self._learn(block.payload)
+            if block.marker in SHAPES:
+                self._learn(block)
 
 
 def repair(path: str | os.PathLike[str]) -> int:

@@ -32,7 +32,7 @@ class Block(NamedTuple):
     payload: bytes
 
 
-class Run(NamedTuple):
+class Batch(NamedTuple):
     """Records of one kind that follow each other: rows of one shape, or events (no shape)."""
 
     shape: int | None
@@ -45,7 +45,7 @@ class Scanner:
     """Finds the blocks of a file that may grow, be torn at its end, or be damaged anywhere.
 
     Args:
-        read: gives the bytes from an offset, at most so many.
+        read: returns the bytes from an offset, at most so many.
 
     Attributes:
         position: the end of the last good block.
@@ -60,7 +60,7 @@ class Scanner:
         self._read = read
 
     def blocks(self) -> Iterator[Block]:
-        """Give the good blocks from the position on, to the present end of the file."""
+        """Yield the good blocks from the position on, to the present end of the file."""
         data, start, pos = b"", 0, 0  # the last good block ends at start; pos looks for the next
         ended = False
         while True:
@@ -87,23 +87,27 @@ class Scanner:
             pos = pos_of_next if pos_of_next >= 0 else max(pos + 1, len(data) - len(PREFIX) + 1)
 
 
-def unpack_records(block: Block) -> list[Run]:
-    """Give the records of a block.
+def unpack_records(block: Block, *, events: bool = True) -> list[Batch]:
+    """Return the records of a block.
+
+    Args:
+        block: the block.
+        events: whether to decode its events, which are left out else.
 
     Raises:
         ValueError: it holds what this version does not know.
     """
     try:
-        run = _unpack_alike(block) if block.payload[4:5] == b"i" else None
-        return [run] if run is not None else list(_unpack_each(block))
-    except (struct.error, IndexError, KeyError, TypeError) as exc:
+        alike = _unpack_alike(block) if block.payload[4:5] == b"i" else None
+        return [alike] if alike is not None else list(_unpack_each(block, events))
+    except (struct.error, IndexError, KeyError, TypeError, RecursionError) as exc:
         raise ValueError(f"not a journal's record: {exc}") from exc
 
 
-def _unpack_alike(block: Block) -> Run | None:
+def _unpack_alike(block: Block) -> Batch | None:
     """Unpack all rows at once, if they have the same shape and the same types.
 
-    The first row says where the tags are. If every other row has the same tags at these places,
+    The first row says where the tags are. If every other row has the same tags at these offsets,
     then by induction these are tags, and the rows are alike.
     """
     payload, count = block.payload, block.records
@@ -137,12 +141,12 @@ def _unpack_alike(block: Block) -> Run | None:
         rows = [tuple(v == _TRUE if i in flags else v for i, v in enumerate(row)) for row in rows]
     if tags[-1] == b"N":
         rows = [(*row, None) for row in rows]
-    return Run(shape, block.seq, rows, [])
+    return Batch(shape, block.seq, rows, [])
 
 
-def _unpack_each(block: Block) -> Iterator[Run]:
+def _unpack_each(block: Block, events: bool) -> Iterator[Batch]:
     payload, pos = block.payload, 0
-    run: Run | None = None
+    batch: Batch | None = None
     for seq in range(block.seq, block.seq + block.records):
         (count,) = _U32.unpack_from(payload, pos)
         pos += 4
@@ -153,19 +157,20 @@ def _unpack_each(block: Block) -> Iterator[Run]:
                 value, pos = _value(payload, pos)
                 row.append(value)
             shape = cast(int, row.pop(0))
-        if run is None or run.shape != shape:
-            if run is not None:
-                yield run
-            run = Run(shape, seq, [], [])
+        if batch is None or batch.shape != shape:
+            if batch is not None:
+                yield batch
+            batch = Batch(shape, seq, [], [])
         if count:
-            run.rows.append(tuple(row))
+            batch.rows.append(tuple(row))
         else:
             (length,) = _U32.unpack_from(payload, pos)
-            time, name, data = json.loads(payload[pos + 4 : pos + 4 + length])
-            run.events.append((time, name, data))
             pos += 4 + length
-    if run is not None:
-        yield run
+            if events:
+                time, name, data = json.loads(payload[pos - length : pos])
+                batch.events.append((time, name, data))
+    if batch is not None:
+        yield batch
 
 
 def _value(payload: bytes, pos: int) -> tuple[float | int | bool | None, int]:

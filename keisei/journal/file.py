@@ -1,18 +1,32 @@
-"""The journal's file, as its thread writes it: what to write next, and what to do when it fails."""
+"""A journal's file, as the background writer has it: what to write next, and what after a fault."""
 
 from __future__ import annotations
 
 import os
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from time import time
 
 from keisei._io.files import OpenDirectory
-from keisei.journal.format import HEADER, SHAPE, VERSION, file_name, pack_json, pack_records
+from keisei.journal.format import (
+    HEADER,
+    LARGE,
+    SHAPE_ID,
+    VERSION,
+    Record,
+    file_name,
+    pack_json,
+    pack_records,
+    pack_shape,
+    shape_id,
+)
+
+_MOST_UNREPEATED = 1 << 20  # bytes
 
 
 class JournalFile:
-    """The file, as the journal's thread writes it.
+    """A journal's file; one thread at a time calls it.
 
     Args:
         directory: the run's directory.
@@ -36,20 +50,26 @@ class JournalFile:
         self.written = self.bytes = self.pending = 0
         self._fd: int | None = None
         self._made = self._begun = False
-        self._data = self._left = memoryview(b"")
+        self._pieces: list[memoryview] = []  # what to write next, and what is left of it
+        self._left: deque[memoryview] = deque()
+        # Shapes whose names are in the file once, and how many rows have them.
+        self._unrepeated: dict[bytes, tuple[bytes, int]] = {}
         self._next = 0
 
-    def add(self, records: list[bytes], skipped: int) -> None:
-        """Put records into the bytes to write next; there must be none.
+    def add(self, records: list[Record], skipped: int) -> None:
+        """Put records into what to write next; there must be nothing.
 
         Args:
             records: rows and events.
             skipped: how many rows were dropped before them.
         """
-        shapes = [self.shapes.popleft() for _ in range(len(self.shapes))]
-        names = [pack_json(SHAPE, {"id": number, "keys": keys}) for number, keys in shapes]
+        blocks: list[bytes] = []
+        for number, keys in [self.shapes.popleft() for _ in range(len(self.shapes))]:
+            blocks.append(pack_shape(number, keys))
+            self._unrepeated[shape_id(number)] = blocks[-1], 0
         self._next += skipped
-        blocks = [*names, *pack_records(self._next, records), *names]
+        blocks += pack_records(self._next, records)
+        blocks += self._repeated(records)
         if not blocks:
             return
         if not self._begun:
@@ -58,7 +78,25 @@ class JournalFile:
             blocks.insert(0, pack_json(HEADER, about))
         self._next += len(records)
         self.pending = len(records)
-        self._data = self._left = memoryview(b"".join(blocks))
+        self._pieces = list(_joined(blocks))
+        self._left = deque(self._pieces)
+
+    def _repeated(self, records: list[Record]) -> list[bytes]:
+        """Return the shapes that by now more than one row has, each once."""
+        if not self._unrepeated:
+            return []
+        repeated = []
+        for key, count in Counter(r[SHAPE_ID] for r in records if isinstance(r, bytes)).items():
+            if key in self._unrepeated:
+                block, before = self._unrepeated.pop(key)
+                if before + count > 1:
+                    repeated.append(block)
+                else:
+                    self._unrepeated[key] = block, 1
+        size = sum(len(block) for block, _ in self._unrepeated.values())
+        while size > _MOST_UNREPEATED:  # of whoever makes up names, each row has its own
+            size -= len(self._unrepeated.pop(next(iter(self._unrepeated)))[0])
+        return repeated
 
     def write(self) -> None:
         """Write the bytes that there are.
@@ -70,22 +108,24 @@ class JournalFile:
         Raises:
             OSError: it is to be tried again.
         """
-        if self._data:
+        if self._pieces:
             if self._fd is None:
                 self._fd = self._open()
             while self._left:
-                self._left = self._left[os.write(self._fd, self._left) :]
+                done = os.write(self._fd, self._left[0])
+                self._left[0] = self._left[0][done:]
+                if not self._left[0]:
+                    self._left.popleft()
             if self._sync:
                 try:
                     os.fsync(self._fd)
                 except OSError:
-                    self._left = self._data
+                    self._left = deque(self._pieces)
                     self.close()
                     raise
-            self.bytes += len(self._data)
+            self.bytes += sum(map(len, self._pieces))
             self.written += self.pending
-            self._data = self._left = memoryview(b"")
-            self.pending = 0
+            self._pieces, self.pending = [], 0
         self.error = None
 
     def _open(self) -> int:
@@ -103,8 +143,26 @@ class JournalFile:
         return fd
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the file."""
         if self._fd is not None:
             fd, self._fd = self._fd, None
             with suppress(OSError):
                 os.close(fd)
+
+
+def _joined(blocks: Iterable[bytes]) -> Iterator[memoryview]:
+    """Yield blocks in few pieces to write; what is large is not copied."""
+    small: list[bytes] = []
+    size = 0
+    for block in blocks:
+        large = len(block) > LARGE // 4
+        if small and (large or size + len(block) > LARGE):
+            yield memoryview(b"".join(small))
+            small, size = [], 0
+        if large:
+            yield memoryview(block)
+        else:
+            small.append(block)
+            size += len(block)
+    if small:
+        yield memoryview(b"".join(small))

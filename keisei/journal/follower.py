@@ -1,10 +1,10 @@
-"""Gives the records of a run from a place on, in order, while they are being written."""
+"""Follows the records of a run from a position on, in order, while they are being written."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from keisei.journal.decoding import Run
+from keisei.journal.decoding import Batch
 from keisei.journal.reader import AttemptReader, Event, Position, Row, RunJournal
 
 
@@ -13,7 +13,7 @@ class Follower:
 
     Args:
         directory: the run's directory.
-        after: the place to begin behind.
+        after: the position to begin behind.
         last: the attempt whose journal may still grow; those before it have ended.
     """
 
@@ -21,11 +21,11 @@ class Follower:
         self._journals = RunJournal(directory)
         self._after, self._last = after, last
         self._reader: AttemptReader | None = None
-        self._runs: Iterator[Run] = iter(())
+        self._batches: Iterator[Batch] = iter(())
         self._pending: list[Row | Event] = []
 
     def read(self, most: int) -> list[Row | Event]:
-        """Give the next records that there are by now; none where there are no more.
+        """Return the next records that there are by now; none where there are no more.
 
         Args:
             most: how many at most.
@@ -34,39 +34,39 @@ class Follower:
             OSError: a journal cannot be read.
         """
         while len(self._pending) < most:
-            run = next(self._runs, None)
-            if run is not None:
-                self._pending += self._records(run)
+            batch = next(self._batches, None)
+            if batch is not None:
+                self._pending += self._records(batch)
             elif not self._next_journal():
                 break
-        given, self._pending = self._pending[:most], self._pending[most:]
-        return given
+        found, self._pending = self._pending[:most], self._pending[most:]
+        return found
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the file."""
         if self._reader is not None:
             self._reader.close()
-            self._reader, self._runs = None, iter(())
+            self._reader, self._batches = None, iter(())
 
-    def _records(self, run: Run) -> Iterator[Row | Event]:
+    def _records(self, batch: Batch) -> Iterator[Row | Event]:
         assert self._reader is not None
-        attempt, keys = self._reader.attempt, self._reader.keys(run)
-        begin = self._after.seq + 1 - run.seq if attempt == self._after.attempt else 0
+        attempt, keys = self._reader.attempt, self._reader.keys(batch)
+        begin = self._after.seq + 1 - batch.seq if attempt == self._after.attempt else 0
         begin = max(0, begin)
-        for seq, event in enumerate(run.events[begin:], run.seq + begin):
+        for seq, event in enumerate(batch.events[begin:], batch.seq + begin):
             yield Event(seq, event[0], attempt, event[1], event[2])
-        for seq, raw in enumerate(run.rows[begin:], run.seq + begin):
+        for seq, raw in enumerate(batch.rows[begin:], batch.seq + begin):
             yield Row(seq, raw[0], raw[-1], attempt, dict(zip(keys, raw[1:-1])))  # type: ignore[arg-type]  # noqa: B905
 
     def _next_journal(self) -> bool:
-        """Go on with what was added, or with the next journal; tell whether there is more."""
+        """Go on with what was added, or with the next journal; return whether there is more."""
         known = self._after.attempt if self._reader is None else self._reader.attempt
         if self._reader is not None:
             before = self._reader.position
-            self._runs = self._reader.runs()
-            run = next(self._runs, None)
-            if run is not None:
-                self._pending += self._records(run)
+            self._batches = self._reader.batches()
+            batch = next(self._batches, None)
+            if batch is not None:
+                self._pending += self._records(batch)
                 return True
             if self._reader.position != before:
                 return True
@@ -77,16 +77,16 @@ class Follower:
         self.close()
         start = self._after.seq + 1 if later[0] == self._after.attempt else 0
         self._reader = AttemptReader(self._journals.directory, later[0], start)
-        self._runs = self._reader.runs()
+        self._batches = self._reader.batches()
         return True
 
 
 def count_after(directory: str, after: Position, last: int) -> int:
-    """Count the records of a run behind a place, reading little more than how many there are.
+    """Count the records of a run behind a position, reading little more than how many there are.
 
     Args:
         directory: the run's directory.
-        after: the place.
+        after: the position.
         last: the last attempt to count.
 
     Raises:

@@ -8,8 +8,9 @@ after it, then the payload's length, the number of records in it, the sequence n
 one, and the payload. The kinds:
 
 - `H`, the first block: JSON with the format's version, the attempt, and the time.
-- `K`: JSON with a shape, that is the id and the keys of rows to come. Each is written once before
-  the first rows of its shape and once after them, so that no single fault takes all their names.
+- `K`: JSON with a shape, that is the id and the keys of rows to come; `N`: the same, compressed by
+  zlib (since version 2, where it is long). A shape is written before the first row that has it,
+  and again behind the second one, so that no single fault takes the names of several rows.
 - `R`: records, one after the other: rows and events. An event is a zero (u32), the length of its
   JSON (u32), and the JSON: time, name, data.
 
@@ -18,7 +19,7 @@ since the epoch), one value per key, and the step. The tags are `i` (i32), `g` (
 `F`, `N` (no step), and `l`, an integer of any size: its number of digits (i32, negative for a
 negative number), then digits of 15 bits in u16, the lowest first. This is what the standard
 library's `marshal` writes for a list of such values in its version 2, after the `[` of the list:
-one call, in C, copies the values of a row, and the tags then tell whether they were all what a
+one call, in C, copies the values of a row, and the tags then show whether they were all what a
 row may hold. The module checks once, at import, that this `marshal` does so, and else does the
 same by itself. Nothing is ever read back by `marshal`.
 """
@@ -31,17 +32,24 @@ import operator
 import re
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from keisei._io.switching import yield_gil
 from keisei.errors import quoted
 
-VERSION = 1
+VERSION = 2  # journals of version 1 have no block `N`, and are read all the same
 PREFIX = b"\xf5KJ"
 HEADER, SHAPE, RECORDS = PREFIX + b"H", PREFIX + b"K", PREFIX + b"R"
-MARKERS = frozenset([HEADER, SHAPE, RECORDS])
+PACKED_SHAPE = PREFIX + b"N"  # two bits from any other kind, as they all are
+SHAPES = frozenset([SHAPE, PACKED_SHAPE])
+MARKERS = frozenset([HEADER, RECORDS, *SHAPES])
+
+# A row or an event as it is stored, or the JSON of a large event.
+Record = bytes | str
 
 _HEAD = struct.Struct("<4sI")
 _BODY = struct.Struct("<IIQ")
+_EVENT = struct.Struct("<II")
 HEAD_SIZE = _HEAD.size + _BODY.size
 LARGEST = 1 << 26
 
@@ -49,41 +57,50 @@ LARGEST = 1 << 26
 # waits 5 ms for it where the training computes in Python. It also is what a flipped bit costs.
 RECORDS_PER_BLOCK = 40
 
+# From this size on, bytes are neither copied nor encoded at once, which would hold the GIL.
+LARGE = 1 << 18
+_LONG_NAMES = 512  # bytes of JSON that are worth compressing
+
 EXACT = frozenset([float, int, bool])
-# What is stored of what `dump` gives; and the tags of a row, of which each but the last is a
+# What is stored of what `dump` returns; and the tags of a row, of which each but the last is a
 # float's, beginning with the time's.
 STORED = slice(1, None)
 TAGS = slice(9, None, 9)
+SHAPE_ID = slice(4, 9)  # what the rows of a shape have in common, and no event has
 _DEEPEST = 32
 _FILE = re.compile(r"metrics\.([1-9][0-9]{0,8})\.journal")
 
 
 def file_name(attempt: int) -> str:
-    """Give the name of an attempt's journal."""
+    """Return the name of an attempt's journal."""
     return f"metrics.{attempt}.journal"
 
 
 def attempt_of(name: str) -> int | None:
-    """Give the attempt whose journal has this name; ``None`` where it is no journal's."""
+    """Return the attempt whose journal has this name; ``None`` where it is no journal's."""
     found = _FILE.fullmatch(name)
     return int(found[1]) if found else None
 
 
-def pack_block(marker: bytes, seq: int, count: int, payload: bytes) -> bytes:
-    """Make a block.
+def pack_block(marker: bytes, seq: int, count: int, payload: Iterable[bytes]) -> list[bytes]:
+    """Return a block, in pieces of which the first is its head.
 
     Args:
         marker: the kind.
         seq: the sequence number of its first record.
         count: how many records it holds.
-        payload: the records, or JSON.
+        payload: the records, or JSON, in pieces.
     """
-    body = _BODY.pack(len(payload), count, seq)
-    return _HEAD.pack(marker, zlib.crc32(payload, zlib.crc32(body))) + body + payload
+    pieces = list(payload)
+    body = _BODY.pack(sum(map(len, pieces)), count, seq)
+    crc = zlib.crc32(body)
+    for piece in pieces:
+        crc = zlib.crc32(piece, crc)
+    return [_HEAD.pack(marker, crc) + body, *pieces]
 
 
 def block_size(data: bytes, pos: int) -> int | None:
-    """Give the size that the block at a position says it has; ``None`` where there is none."""
+    """Return the size that the block at an offset says it has; ``None`` where there is none."""
     if data[pos : pos + 4] not in MARKERS:
         return None
     length, _, _ = _BODY.unpack_from(data, pos + _HEAD.size)
@@ -91,7 +108,7 @@ def block_size(data: bytes, pos: int) -> int | None:
 
 
 def read_block(data: bytes, pos: int, size: int) -> tuple[bytes, int, int, bytes] | None:
-    """Give marker, sequence number, count and payload; ``None`` where the checksum is wrong."""
+    """Return marker, sequence number, count and payload; ``None`` where the checksum is wrong."""
     marker, crc = _HEAD.unpack_from(data, pos)
     _, count, seq = _BODY.unpack_from(data, pos + _HEAD.size)
     payload = data[pos + HEAD_SIZE : pos + size]
@@ -102,12 +119,44 @@ def read_block(data: bytes, pos: int, size: int) -> tuple[bytes, int, int, bytes
 
 
 def pack_json(marker: bytes, data: object) -> bytes:
-    """Make a block of JSON that numbers no record."""
-    return pack_block(marker, 0, 0, json.dumps(data, separators=(",", ":")).encode())
+    """Return a block of JSON that numbers no record."""
+    text = json.dumps(data, separators=(",", ":")).encode()
+    return b"".join(pack_block(marker, 0, 0, [text]))
 
 
-def pack_event(time: float, name: str, data: object) -> bytes:
-    """Make an event's record.
+def pack_shape(number: int, keys: tuple[str, ...]) -> bytes:
+    """Return the block of a shape."""
+    text = json.dumps({"id": number, "keys": keys}, separators=(",", ":")).encode()
+    if len(text) < _LONG_NAMES:
+        return b"".join(pack_block(SHAPE, 0, 0, [text]))
+    return b"".join(pack_block(PACKED_SHAPE, 0, 0, [zlib.compress(text, 1)]))
+
+
+def shape_id(number: int) -> bytes:
+    """Return what the rows of a shape have at `SHAPE_ID`."""
+    return struct.pack("<ci", b"i", number)
+
+
+def unpack_shape(marker: bytes, payload: bytes) -> tuple[int, tuple[str, ...]]:
+    """Return the id and the keys of a shape.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        if marker == PACKED_SHAPE:
+            unpacker = zlib.decompressobj()
+            payload = unpacker.decompress(payload, LARGEST)
+            if unpacker.unconsumed_tail:
+                raise ValueError("a shape is too large")
+        shape = json.loads(payload)
+        return shape["id"], tuple(shape["keys"])
+    except (zlib.error, KeyError, TypeError, RecursionError) as exc:
+        raise ValueError(f"not a shape: {exc}") from exc
+
+
+def pack_event(time: float, name: str, data: object) -> Record:
+    """Return an event's record; that of a large one is its JSON, to be encoded by the writer.
 
     Raises:
         TypeError: it is not JSON's kind of data, or is a circle.
@@ -115,35 +164,44 @@ def pack_event(time: float, name: str, data: object) -> bytes:
     if not isinstance(name, str):
         raise TypeError(f"an event's name must be a string, not {type(name).__name__}")
     try:
-        text = json.dumps([time, name, data], separators=(",", ":")).encode()
+        text = json.dumps([time, name, data], separators=(",", ":"))  # of ASCII alone
     except (TypeError, ValueError, RecursionError) as exc:
         raise TypeError(f"event {quoted(name)} is no JSON data: {exc}") from exc
     if len(text) > LARGEST // 2:
         raise TypeError(f"event {quoted(name)} is too large: {len(text):,} bytes")
-    return struct.pack("<II", 0, len(text)) + text
+    return text if len(text) >= LARGE else _EVENT.pack(0, len(text)) + text.encode()
 
 
-def pack_records(seq: int, records: list[bytes]) -> list[bytes]:
-    """Put records into blocks.
+def pack_records(seq: int, records: Sequence[Record]) -> Iterator[bytes]:
+    """Yield blocks of records, piece by piece.
 
     Args:
         seq: the sequence number of the first record.
         records: rows and events.
     """
-    blocks = []
     for start in range(0, len(records), RECORDS_PER_BLOCK):
         some = records[start : start + RECORDS_PER_BLOCK]
-        payload = b"".join(some)
-        if len(payload) <= LARGEST:
-            blocks.append(pack_block(RECORDS, seq + start, len(some), payload))
+        whole = [one for one in some if isinstance(one, bytes)]
+        size = sum(map(len, some))
+        if len(whole) == len(some) and size < LARGEST // 2:
+            pieces = [b"".join(whole)] if size < LARGE else whole
+            yield from pack_block(RECORDS, seq + start, len(some), pieces)
         else:
-            for i, one in enumerate(some):
-                blocks.append(pack_block(RECORDS, seq + start + i, 1, one))
-    return blocks
+            for number, one in enumerate(some, seq + start):
+                parts = _encoded(one) if isinstance(one, str) else [one]
+                yield from pack_block(RECORDS, number, 1, parts)
+
+
+def _encoded(text: str) -> Iterator[bytes]:
+    """Yield the record of a large event, and let other threads have the GIL meanwhile."""
+    yield _EVENT.pack(0, len(text))
+    for start in range(0, len(text), LARGE):
+        yield text[start : start + LARGE].encode()
+        yield_gil()
 
 
 def flatten(metrics: Mapping[str, object]) -> dict[str, float | int | bool]:
-    """Give a row's values as exact floats, ints and bools, nested names joined with `/`.
+    """Return a row's values as exact floats, ints and bools, nested names joined with `/`.
 
     Raises:
         TypeError: a value is no number, or a key no string; the message names the key.
@@ -184,7 +242,7 @@ def _number(key: str, value: object) -> float | int | bool:
 
 
 def exact_step(step: object) -> int | None:
-    """Give a step as a plain int.
+    """Return a step as a plain int.
 
     Raises:
         TypeError: it is no integer.
@@ -193,7 +251,7 @@ def exact_step(step: object) -> int | None:
 
 
 def _dump(values: Iterable[object], version: int = 2, /) -> bytes:
-    """Do what `marshal` does for a list of a row's values."""
+    """Return what `marshal` makes of a list of a row's values."""
     parts = []
     for value in values:
         if value is None:

@@ -30,7 +30,7 @@ __all__ = [
 
 
 def read_run(directory: str | os.PathLike[str]) -> RunJournal:
-    """Give a reader of a run's journals. It reads when it is asked for rows, and never writes.
+    """Return a reader of a run's journals. It reads when it is asked for rows, and never writes.
 
     Args:
         directory: the run's directory.
@@ -58,15 +58,15 @@ class RunJournal:
         self.directory = directory
 
     def attempts(self) -> list[int]:
-        """Give the attempts that have a journal."""
+        """Return the attempts that have a journal."""
         found = [attempt_of(name) for name in os.listdir(self.directory)]
         return sorted(attempt for attempt in found if attempt is not None)
 
     def rows(self, include_superseded: bool = False) -> Iterator[Row]:
-        """Give the rows in order, attempt by attempt.
+        """Yield the rows in order, attempt by attempt.
 
         Args:
-            include_superseded: give these rows too; they are marked.
+            include_superseded: yield these rows too; they are marked.
         """
         for attempt, superseded, seq, keys, raw in self.merged():
             if include_superseded or not superseded:
@@ -75,38 +75,38 @@ class RunJournal:
     def columns(
         self, key: str, include_superseded: bool = False
     ) -> tuple[list[int | None], list[Value]]:
-        """Give the steps and the values of one metric, in order.
+        """Return the steps and the values of one metric, in order.
 
         Args:
             key: the metric's name.
-            include_superseded: give these rows' too.
+            include_superseded: return these rows' too.
         """
         steps: list[int | None] = []
         values: list[Value] = []
-        places: dict[tuple[str, ...], int | None] = {}
+        columns: dict[tuple[str, ...], int | None] = {}
         for _, superseded, _, keys, raw in self.merged():
-            if keys not in places:
-                places[keys] = keys.index(key) + 1 if key in keys else None
-            place = places[keys]
-            if place is not None and (include_superseded or not superseded):
+            if keys not in columns:
+                columns[keys] = keys.index(key) + 1 if key in keys else None
+            column = columns[keys]
+            if column is not None and (include_superseded or not superseded):
                 steps.append(raw[-1])  # type: ignore[arg-type]
-                values.append(raw[place])  # type: ignore[arg-type]
+                values.append(raw[column])  # type: ignore[arg-type]
         return steps, values
 
     def events(self) -> Iterator[Event]:
-        """Give the events of all attempts, in order."""
+        """Yield the events of all attempts, in order."""
         for attempt in self.attempts():
             with AttemptReader(self.directory, attempt) as reader:
-                for run in reader.runs():
-                    for i, event in enumerate(run.events):
-                        yield Event(run.seq + i, event[0], attempt, event[1], event[2])
+                for batch in reader.batches():
+                    for i, event in enumerate(batch.events):
+                        yield Event(batch.seq + i, event[0], attempt, event[1], event[2])
 
     def damage(self) -> Damage:
-        """Read everything, and give what cannot be read."""
+        """Read everything, and return what cannot be read."""
         total = Damage()
         for attempt in self.attempts():
             with AttemptReader(self.directory, attempt) as reader:
-                for _ in reader.runs():
+                for _ in reader.batches():
                     pass
                 found = reader.damage()
                 total = Damage(*(a + b for a, b in zip(total, found, strict=True)))
@@ -115,13 +115,13 @@ class RunJournal:
     def follow(
         self, *, poll: float = 0.2, stop: Callable[[], bool] = lambda: False
     ) -> Iterator[Row]:
-        """Give the rows of a live run as they come, those that are there first. It blocks.
+        """Yield the rows of a live run as they come, those that are there first. It blocks.
 
         Nothing is superseded here: what a later attempt does is not known yet.
 
         Args:
             poll: how often to look for more, in seconds.
-            stop: asked before each look; once true, what is there is given, and that is the end.
+            stop: asked before each look; once true, what is there is yielded, and that is the end.
         """
         readers: dict[int, AttemptReader] = {}
         try:
@@ -140,10 +140,10 @@ class RunJournal:
                 reader.close()
 
     def frame(self, include_superseded: bool = False) -> pd.DataFrame:
-        """Give the rows as a pandas frame, with the columns seq, time, step, attempt, and metrics.
+        """Return the rows as a pandas frame: the columns seq, time, step, attempt, and metrics.
 
         Args:
-            include_superseded: give these rows too.
+            include_superseded: return these rows too.
 
         Raises:
             MissingExtraError: pandas is not installed.
@@ -162,7 +162,7 @@ class RunJournal:
         return pd.concat([left, right], axis=1)
 
     def merged(self) -> Iterator[tuple[int, bool, int, tuple[str, ...], RawRow]]:
-        """Give attempt, whether superseded, number, keys and raw row, in order."""
+        """Yield attempt, whether superseded, number, keys and raw row, in order."""
         attempts = self.attempts()
         cuts: dict[int, float] = {}
         cut = float("inf")
@@ -173,9 +173,9 @@ class RunJournal:
         for attempt in attempts:
             cut, superseded = cuts[attempt], False
             with AttemptReader(self.directory, attempt) as reader:
-                for run in reader.runs():
-                    keys = reader.keys(run)
-                    for seq, raw in enumerate(run.rows, run.seq):
+                for batch in reader.batches(events=False):
+                    keys = reader.keys(batch)
+                    for seq, raw in enumerate(batch.rows, batch.seq):
                         step = raw[-1]
                         if step is not None:
                             superseded = step >= cut

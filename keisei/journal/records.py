@@ -1,4 +1,4 @@
-"""What a journal gives back: rows, events, places among them, and what is damaged."""
+"""What is read of a journal: rows, events, positions among them, and what is damaged."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Event(NamedTuple):
 
 
 class Position(NamedTuple):
-    """A place in the record of a run: behind the row or event with this number.
+    """A position in the journals of a run: behind the row or event with this number.
 
     Attributes:
         attempt: the attempt that logged it.

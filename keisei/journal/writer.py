@@ -18,6 +18,7 @@ from keisei.journal.format import (
     LARGEST,
     STORED,
     TAGS,
+    Record,
     dump,
     exact_step,
     file_name,
@@ -26,11 +27,12 @@ from keisei.journal.format import (
 )
 
 Durability = Literal["buffered", "line", "fsync"]
-_MOST_SHAPES = 4096
+OnDurable = Callable[[JournalError | None], object]
+_MOST_SHAPES, _MOST_NAMES = 4096, 1 << 18  # that are remembered
 _MOST_KEYS = 1_000_000
+_NAME = frozenset([str])
 
 # An id, the keys, and the tags of a row of floats with a step and without one.
-OnDurable = Callable[[JournalError | None], object]
 _Shape = tuple[int, tuple[str, ...], tuple[bytes, bytes]]
 _NO_SHAPE: _Shape = (0, (), (b"?", b"?"))
 
@@ -88,12 +90,12 @@ class Journal:
         self.policy = policy
         file = JournalFile(directory, attempt, sync=durability == "fsync")
         delay = 0.0 if durability == "line" else max_delay
-        self._writer = BackgroundWriter(file, delay, capacity, policy, on_written)
+        self._writer = BackgroundWriter[Record](file, delay, capacity, policy, on_written)
         self._new_shapes = file.shapes
         self._queue, self._high = self._writer.queue, self._writer.high
         self._shapes: dict[tuple[str, ...], _Shape] = {}
         self._shape = _NO_SHAPE
-        self._shape_count = 0
+        self._shape_count = self._name_count = 0
         _journals.add(self)
 
     def __enter__(self) -> Journal:
@@ -235,13 +237,14 @@ class Journal:
         """Make the row of a call in which something is new, nested, no float, or not allowed."""
         self._check_open()
         step = exact_step(step)
+        keys = tuple(metrics) if type(metrics) is dict else ()
         if not (
             type(metrics) is dict
-            and tuple(metrics) in self._shapes
             and EXACT.issuperset(map(type, metrics.values()))
+            and (keys in self._shapes or _NAME.issuperset(map(type, keys)))
         ):
             metrics = flatten(metrics)
-        keys = tuple(metrics)
+            keys = tuple(metrics)
         shape = self._shapes.get(keys) or self._add_shape(keys)
         row = dump([shape[0], time(), *metrics.values(), step], 2)[STORED]
         if len(row) > LARGEST:
@@ -267,8 +270,10 @@ class Journal:
             raise TypeError(f"a row of {len(keys):,} metrics is too large")
         floats = b"g" * (len(keys) + 1)
         with self._writer.lock:
-            if len(self._shapes) >= _MOST_SHAPES:
-                self._shapes.clear()  # whoever makes up names is given new shapes, not more memory
+            self._name_count += len(keys)
+            if len(self._shapes) >= _MOST_SHAPES or self._name_count > _MOST_NAMES:
+                self._shapes.clear()  # whoever makes up names gets new shapes, not more memory
+                self._name_count = len(keys)
             shape = (self._shape_count, keys, (floats + b"i", floats + b"N"))
             self._shape_count += 1
             self._new_shapes.append(shape[:2])  # before any row of it is in the queue
