@@ -14,17 +14,17 @@ import asyncio
 import errno
 import os
 import stat
-import threading
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import ParamSpec, TypeVar
 
 import aiofiles.os
 import anyio
 import anyio.to_thread
-from anyio.lowlevel import RunVar, current_token
+from anyio.lowlevel import RunVar, checkpoint_if_cancelled, current_token
 
-from keisei._io.offload import whole
+from keisei._io.offload import Call, patiently
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -32,8 +32,7 @@ T = TypeVar("T")
 # More threads make no set-up faster (the disk is the bound) and each stall of the loop longer:
 # 1,000 set-ups at once stalled it for 1.5 ms on 4 threads and for 19 ms on 40.
 THREADS = 4
-_turns: RunVar[anyio.CapacityLimiter] = RunVar("keisei_turns")
-_endings: RunVar[anyio.CapacityLimiter] = RunVar("keisei_endings")
+_turns: RunVar[anyio.Semaphore] = RunVar("keisei_turns")
 
 _HAS_DIR_FD = os.open in os.supports_dir_fd and os.rename in os.supports_dir_fd
 _O_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
@@ -43,65 +42,60 @@ _O_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
 FILE_TIMEOUT = 60.0
 
 
-def turn() -> anyio.CapacityLimiter:
-    """Give the loop's gate for file work, to be held (`async with`) around it.
-
-    Taken before anything is prepared for a hop, it also keeps a thousand sessions that come at
-    the same moment from holding the loop with their preparations.
-    """
-    return _gate(_turns)
-
-
-def ending() -> anyio.CapacityLimiter:
-    """Give the loop's gate for sessions that end; one that holds it may still wait for a turn."""
-    return _gate(_endings)
-
-
-def _gate(variable: RunVar[anyio.CapacityLimiter]) -> anyio.CapacityLimiter:
-    try:
-        return variable.get()
-    except LookupError:
-        limiter = anyio.CapacityLimiter(THREADS)
-        variable.set(limiter)
-        return limiter
-
-
-async def in_turn(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Wait for a turn, then do work on files to its end, whoever is cancelled meanwhile.
-
-    Args:
-        work: what has to be whole; see `whole`.
-
-    Raises:
-        TimeoutError: the file system has hung for 60 seconds.
-    """
-    async with turn():
-        return await whole(work, timeout=FILE_TIMEOUT)
-
-
 async def in_thread(func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a blocking function of file operations in one hop.
+    """Run a blocking function of file operations in one hop: to its end, or not at all.
 
     On asyncio and uvloop the hop is aiofiles', on trio (which aiofiles cannot serve) anyio's. A
-    cancelled wait abandons the wait and not the function: shield what has to be whole.
+    cancelled caller waits until a function that has begun is done; what that has done, the
+    function itself has to note. One that has not begun never begins.
 
     Args:
         func: the function; the rest are its arguments.
+
+    Raises:
+        TimeoutError: the file system has hung for 60 seconds; the function may still go on.
     """
-    given_up = threading.Event()
+    call = Call(partial(func, *args, **kwargs))
+    async with _turn():
+        try:
+            with anyio.fail_after(FILE_TIMEOUT):
+                if isinstance(current_token().native_token, asyncio.AbstractEventLoop):
+                    result = await aiofiles.os.wrap(call.run)()
+                else:
+                    result = await anyio.to_thread.run_sync(call.run, abandon_on_cancel=True)
+            await checkpoint_if_cancelled()  # one that came as the function ended
+            return result
+        except anyio.get_cancelled_exc_class():
+            if call.give_up():
+                with suppress(TimeoutError):
+                    await patiently(call.ended.wait, FILE_TIMEOUT)
+            raise
+        finally:
+            call.give_up()
 
-    def call() -> T:
-        if given_up.is_set():  # the executor keeps a call that it had no thread for
-            raise RuntimeError("nobody waits for this call any more")
-        return func(*args, **kwargs)
 
+def _turn() -> anyio.Semaphore:
+    """Return the loop's gate for file work."""
     try:
-        if isinstance(current_token().native_token, asyncio.AbstractEventLoop):
-            return await aiofiles.os.wrap(call)()
-        return await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
-    except BaseException:
-        given_up.set()
-        raise
+        return _turns.get()
+    except LookupError:
+        gate = anyio.Semaphore(THREADS, fast_acquire=True)
+        _turns.set(gate)
+        return gate
+
+
+class _Naming:
+    """Has an error of the system name the whole path of a file."""
+
+    def __init__(self, directory: str, name: str) -> None:
+        self._directory, self._name = directory, name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, exc: object, traceback: object) -> None:
+        if isinstance(exc, OSError):
+            exc.filename, exc.filename2 = os.path.join(self._directory, self._name), None
 
 
 class OpenDirectory:
@@ -110,18 +104,20 @@ class OpenDirectory:
     An error of the system names the whole path, although the file is opened relative to here.
 
     Args:
-        path: an existing directory; its last component must not be a symlink.
+        path: an existing directory.
+        follow: whether its last component may be a symlink.
 
     Raises:
         OSError: it is no directory, or a symlink.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, follow: bool = False) -> None:
         self.path = path
         self._fd: int | None = None
         if _HAS_DIR_FD:
-            self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _O_NOFOLLOW)
-        elif os.path.islink(path) or not os.path.isdir(path):
+            flags = os.O_RDONLY | os.O_DIRECTORY | (0 if follow else _O_NOFOLLOW)
+            self._fd = os.open(path, flags)
+        elif (os.path.islink(path) and not follow) or not os.path.isdir(path):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
 
     def __enter__(self) -> OpenDirectory:
@@ -134,13 +130,8 @@ class OpenDirectory:
     def _at(self, name: str) -> str:
         return name if self._fd is not None else os.path.join(self.path, name)
 
-    @contextmanager
-    def _naming(self, name: str) -> Iterator[None]:
-        try:
-            yield
-        except OSError as exc:
-            exc.filename, exc.filename2 = os.path.join(self.path, name), None
-            raise
+    def _naming(self, name: str) -> _Naming:
+        return _Naming(self.path, name)
 
     def open(self, name: str, flags: int) -> int:
         """Open a regular file without following a symlink, and give its descriptor.
@@ -269,12 +260,11 @@ def make_directory(path: str) -> bool:
     parent, name = os.path.split(path)
     if not name:
         return False
-    real = os.path.realpath(parent)
     try:
-        above = OpenDirectory(real)
-    except FileNotFoundError:
+        above = OpenDirectory(parent, follow=True)
+    except (FileNotFoundError, NotADirectoryError):  # the topmost that is in the way is named
         make_directory(parent)
-        above = OpenDirectory(real)
+        above = OpenDirectory(parent, follow=True)
     except PermissionError as unreadable:
         try:
             os.mkdir(path, 0o700)  # one that may be passed through and not read cannot be synced
@@ -289,7 +279,7 @@ def make_directory(path: str) -> bool:
 
 def sync_directory(path: str) -> None:
     """Make the names in a directory survive a power loss, where it may be read."""
-    with suppress(PermissionError), OpenDirectory(os.path.realpath(path)) as directory:
+    with suppress(PermissionError), OpenDirectory(path, follow=True) as directory:
         directory.sync()
 
 
@@ -312,9 +302,13 @@ def write_atomic(directory: OpenDirectory, name: str, data: bytes, *, sync: bool
             what failed: then the new file stands there, whole, and may not survive a power loss.
     """
     temporary = f".{name}.tmp"
-    directory.unlink(temporary)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     try:
-        fd = directory.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        try:
+            fd = directory.open(temporary, flags)
+        except FileExistsError:  # a writer that died has left it
+            directory.unlink(temporary)
+            fd = directory.open(temporary, flags)
         try:
             _write_all(fd, data)
             if sync:

@@ -1,59 +1,56 @@
-"""Run what is not ours where its hang reaches nobody, and finish what is ours whatever happens.
+"""Blocking calls on daemon threads: foreign ones with a timeout, and our own that must be whole.
 
 `offload` is for a foreign blocking call. It gets a daemon thread of its own: anyio's and
 asyncio's worker threads are joined before the process may end, so one hung call in them holds
-the process. The caller waits for it no longer than the deadline.
+the process. The caller waits for it no longer than the timeout.
 
 Why a late result cannot be lost: the thread, when its call has ended, does not end. It wakes the
 caller and waits for one decision, which the caller makes on every way out of its wait (in
 `finally`): *taken*, or *left*. Left means that nobody will ever see the result, so the thread
 itself hands it to `on_late`. There is no third way and no moment between the two.
 
-Why a hung one cannot be felt: nothing but the daemon thread waits for the call.
-
-`whole` is for our own work that must not stop half-way. An anyio shield does not stop a plain
-`asyncio.Task.cancel()`, which reaches the task wherever it waits. So the work runs in a child
-task of its own, under a shield that has a deadline; the child carries its outcome by hand,
-because a task group would wrap its error; and the caller's cancellation is let through when the
-work is done.
-
-The child itself can be cancelled, too: the end of `asyncio.run` cancels every task that there is,
-and so do programs that shut down. A task is cancelled through the future that it waits for, so
-the child never waits for the work's own futures, but for stand-ins (`_Undisturbed`): a stand-in
-that is cancelled is replaced by another one, and the work does not see it. A child that is
-cancelled before its first step has not begun, and is started again.
+`Work` is for our own work that must not stop half-way. A thread cannot be cancelled; only the wait
+for it can, and that is taken up again (`patiently`) until the work is done. Nothing else is
+needed against a plain `asyncio.Task.cancel()`, which passes through anyio's shields, nor against
+the end of `asyncio.run`, which cancels every task that there is.
 """
 
 from __future__ import annotations
 
-import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Generator
+from collections import deque
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from functools import partial
 from typing import Any, Generic, TypeVar
 
 import anyio
 import anyio.from_thread
 from anyio.lowlevel import checkpoint_if_cancelled, current_token
 
+from keisei._io.forks import after_in_child
+from keisei._io.loop import ThreadEvent
+
 T = TypeVar("T")
 
+THREADS = 4  # at most, for all the work that is under way at one moment
 
-class _Outcome(Generic[T]):
-    """What a call came to: a value, an error, or nothing yet."""
+
+class Outcome(Generic[T]):
+    """What a call has come to: a value, an error, or nothing yet."""
 
     def __init__(self) -> None:
         self.error: BaseException | None = None
         self.values: list[T] = []
 
     def run(self, func: Callable[[], T]) -> None:
+        """Call a function and keep what it returns or raises."""
         try:
             self.values.append(func())
-        except BaseException as exc:  # noqa: BLE001 - foreign code; the error is the caller's
+        except BaseException as exc:  # noqa: BLE001 - the error is the caller's
             self.error = exc
 
     def result(self) -> T:
+        """Return the value, or raise the error; once."""
         if self.error is not None:
             try:
                 raise self.error
@@ -79,7 +76,7 @@ class Offloaded(Generic[T]):
     ) -> None:
         self._func = func
         self._on_late = on_late
-        self._outcome = _Outcome[T]()
+        self._outcome = Outcome[T]()
         self._token = current_token()
         self._ended = anyio.Event()
         self._decided = threading.Event()
@@ -96,13 +93,13 @@ class Offloaded(Generic[T]):
             self._on_late(self._outcome.values[0])
 
     async def result(self, timeout: float) -> T:
-        """Wait for the call, once, until the deadline.
+        """Wait for the call, once, until the timeout.
 
         Args:
             timeout: the longest wait, in seconds; the call may go on after it.
 
         Raises:
-            TimeoutError: the deadline passed. What the call itself raises is raised as it is.
+            TimeoutError: the time is over. What the call itself raises is raised as it is.
         """
         try:
             if not self._ended.is_set():
@@ -121,7 +118,7 @@ async def offload(
     on_late: Callable[[T], object] | None = None,
     name: str = "keisei-offload",
 ) -> T:
-    """Run a foreign blocking call on a daemon thread of its own, and wait until the deadline.
+    """Run a foreign blocking call on a daemon thread of its own, and wait until the timeout.
 
     Args:
         func: the call.
@@ -133,102 +130,175 @@ async def offload(
         What the call returned.
 
     Raises:
-        TimeoutError: the deadline passed. What the call itself raises is raised as it is.
+        TimeoutError: the time is over. What the call itself raises is raised as it is.
         RuntimeError: the system has no thread left.
     """
     return await Offloaded(func, on_late, name).result(timeout)
 
 
-async def whole(work: Callable[[], Coroutine[Any, Any, T]], *, timeout: float) -> T:
-    """Finish our own work although the caller is cancelled, then let the cancellation through.
+async def patiently(wait: Callable[[], Coroutine[Any, Any, T]], timeout: float) -> T:
+    """Wait although the caller is cancelled, then let the cancellation through.
 
     Args:
-        work: what has to be whole. It records its own effects: a cancelled caller never sees the
-            result.
+        wait: the wait; it is called again after a cancellation that no shield stops.
         timeout: the longest that it may take, in seconds.
 
+    Returns:
+        What the wait returned.
+
     Raises:
-        TimeoutError: the deadline passed, and the work was cancelled. What the work itself
-            raises is raised as it is.
+        TimeoutError: the time is over. What the wait itself raises is raised as it is.
     """
-    outcome = _Outcome[T]()
-    begun = False
-
-    async def child() -> None:
-        nonlocal begun
-        begun = True
-        with anyio.move_on_after(timeout, shield=True):
-            try:
-                outcome.values.append(await _Undisturbed(work()))
-            except Exception as exc:  # noqa: BLE001 - carried to the caller by hand
-                outcome.error = exc
-
+    cancellations = anyio.get_cancelled_exc_class()
+    outcome = Outcome[T]()
     cancelled: BaseException | None = None
-    while not begun:
-        try:
-            async with anyio.create_task_group() as group:
-                group.start_soon(child)
-        except anyio.get_cancelled_exc_class() as exc:
-            cancelled = exc
+    with anyio.CancelScope(deadline=anyio.current_time() + timeout, shield=True) as scope:
+        while not outcome.values and outcome.error is None:
+            try:
+                outcome.values.append(await wait())
+            except cancellations as exc:
+                if scope.cancel_called:
+                    raise
+                cancelled = exc
+            except Exception as exc:  # noqa: BLE001 - a cancellation goes before it
+                outcome.error = exc
     if cancelled is not None:
         raise cancelled
-    # On trio a task group whose children are shielded ends without raising the cancellation.
     await checkpoint_if_cancelled()
     if outcome.error is None and not outcome.values:
         raise TimeoutError(f"not done after {timeout:g} s")
     return outcome.result()
 
 
-class _Undisturbed(Generic[T]):
-    """Awaits a coroutine so that no `asyncio.Task.cancel()` reaches it; anyio's scopes do.
+class Call(Generic[T]):
+    """A function of our own for any thread, which runs to its end or never begins.
 
     Args:
-        work: the coroutine.
+        func: the function.
+
+    Attributes:
+        ended: set when the function is done.
     """
 
-    def __init__(self, work: Coroutine[Any, Any, T]) -> None:
-        self._work = work
+    def __init__(self, func: Callable[[], T]) -> None:
+        self._func = func
+        self._lock = threading.Lock()
+        self._begun = self._given_up = False
+        self.ended = ThreadEvent()
 
-    def __await__(self) -> Generator[Any, Any, T]:
-        if not isinstance(current_token().native_token, asyncio.AbstractEventLoop):
-            return (yield from self._work.__await__())  # trio cancels through scopes alone
-        error: BaseException | None = None
+    def run(self) -> T:
+        """Call the function, unless it was given up before."""
+        with self._lock:
+            if self._given_up:  # an executor keeps a call that it had no thread for
+                raise RuntimeError("nobody waits for this call any more")
+            self._begun = True
+        try:
+            return self._func()
+        finally:
+            self.ended.set()
+
+    def give_up(self) -> bool:
+        """Let the function not begin; return whether it has begun before."""
+        with self._lock:
+            self._given_up = True
+            return self._begun
+
+
+class Work(Generic[T]):
+    """A blocking function of our own, which a daemon thread runs to its end.
+
+    All the work of a process shares few threads, each of which ends when nothing is left to do.
+    Where the system has no thread at all, the function runs here and now.
+
+    Args:
+        func: the function.
+    """
+
+    def __init__(self, func: Callable[[], T]) -> None:
+        self._func = func
+        self._outcome = Outcome[T]()
+        self._ended = ThreadEvent()
+        _pool.put(self)
+
+    async def result(self) -> T:
+        """Wait for the end of the work, and return what the function returned.
+
+        The wait can be cancelled, and taken up again; the work goes on (see `patiently`).
+        """
+        await self._ended.wait()
+        return self._outcome.result()
+
+    def leave(self) -> None:
+        """Do without the work, for it hangs: it never begins, or another thread takes its place."""
+        _pool.leave(self)
+
+    def run(self) -> None:
+        """Run the function; what it returns or raises is kept."""
+        self._outcome.run(self._func)
+        self._ended.set()
+
+
+class _Pool:
+    """The threads that do `Work`; a hung one is replaced when nobody waits for it any longer."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: deque[Work[Any]] = deque()
+        self._running: set[Work[Any]] = set()
+        self._threads = 0
+
+    def put(self, work: Work[Any]) -> None:
+        """Have a piece of work done."""
+        with self._lock:
+            self._waiting.append(work)
+        self._grow()
+
+    def leave(self, work: Work[Any]) -> None:
+        """Do without a piece of work: it never begins, or its thread counts no longer."""
+        with self._lock:
+            if work in self._waiting:
+                self._waiting.remove(work)
+            elif work in self._running:
+                self._running.remove(work)
+                self._threads -= 1
+        self._grow()
+
+    def _grow(self) -> None:
+        with self._lock:
+            if not self._waiting or self._threads >= THREADS:
+                return
+            self._threads += 1
+        try:
+            threading.Thread(target=self._serve, name="keisei-work", daemon=True).start()
+        except RuntimeError:  # the system has no thread left
+            if self._threads == 1:
+                self._serve()
+            else:
+                with self._lock:
+                    self._threads -= 1
+
+    def _serve(self) -> None:
         while True:
-            try:
-                waited = self._work.send(None) if error is None else self._work.throw(error)
-            except StopIteration as end:
-                value: T = end.value
-                return value
-            error = yield from self._wait(waited)
-
-    def _wait(
-        self, waited: asyncio.Future[Any] | None
-    ) -> Generator[Any, Any, BaseException | None]:
-        """Wait for what the work waits for; give the cancellation if a scope of anyio's asks."""
-        if waited is not None:
-            waited._asyncio_future_blocking = False  # as a task does that takes one over
-        while True:
-            try:
-                if waited is None:
-                    yield None
-                else:
-                    stand_in = waited.get_loop().create_future()
-                    wake = partial(_wake, stand_in)
-                    waited.add_done_callback(wake)
-                    try:
-                        yield from stand_in
-                    finally:
-                        waited.remove_done_callback(wake)
-                return None
-            except asyncio.CancelledError as exc:
-                if anyio.current_effective_deadline() <= anyio.current_time():
-                    if waited is not None:
-                        waited.cancel()
-                    return exc
-                if waited is None:
-                    return None
+            with self._lock:
+                if not self._waiting:
+                    self._threads -= 1
+                    return
+                work = self._waiting.popleft()
+                self._running.add(work)
+            work.run()
+            with self._lock:
+                if work not in self._running:  # it hung, and there is another thread by now
+                    return
+                self._running.remove(work)
 
 
-def _wake(stand_in: asyncio.Future[None], waited: asyncio.Future[Any]) -> None:
-    if not stand_in.done():
-        stand_in.set_result(None)
+_pool = _Pool()
+
+
+def _begin_anew() -> None:
+    """Have a forked child begin with no work: what is under way is its parent's."""
+    global _pool
+    _pool = _Pool()
+
+
+after_in_child(_begin_anew)

@@ -7,11 +7,10 @@ import functools
 import os
 import re
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
 
 from keisei._io import files, locks, process
 from keisei._log import logger
@@ -30,7 +29,7 @@ from keisei.run.layout import (
     RunPaths,
     plan_paths,
 )
-from keisei.run.log_lines import end_line
+from keisei.run.log_lines import end_line, start_line
 from keisei.run.rebuild import rebuilt_record, salvaged_owner
 from keisei.run.session_file import Owner, SessionRecord
 from keisei.run.status import FinalStatus
@@ -45,13 +44,13 @@ _LONGEST_LINE = 4096  # bytes: keisei's own lines are far shorter
 
 @dataclass
 class OwnedRun:
-    """A run's directories, owned by this process: the one place that writes to them.
+    """A run's directories, owned by this process: the one object that writes to them.
 
-    What is written is whole even where the caller is cancelled, and costs one hop to a thread.
+    Its methods block, and are thread-safe: one at a time writes.
 
     Attributes:
         paths: where they are.
-        record: the run's record, as it stands in `session.json`.
+        record: the run's record, as it stands in the session file.
         torn_lines: how many of the logs had a torn last line, which the claim has closed.
         fallback_reason: why the fallback root is used, or ``None`` where it is not.
     """
@@ -63,7 +62,7 @@ class OwnedRun:
     _writing: threading.Lock = field(default_factory=threading.Lock)
     _ended: bool = False
 
-    async def save_config(self, text: str) -> None:
+    def save_config(self, text: str) -> None:
         """Write the effective config, keeping an earlier attempt's beside it.
 
         The directory is made again if it has gone.
@@ -74,20 +73,27 @@ class OwnedRun:
         Raises:
             OSError: it cannot be written; the old one is as it was.
         """
-        save = partial(_save_config, self.paths, text.encode(), self.record.attempt)
-        await files.in_turn(partial(files.in_thread, self._alone, save))
+        with self._alone(), self._directory() as directory:
+            if self.record.attempt > 1:
+                kept = CONFIG_FILE.replace(".json", f".attempt-{self.record.attempt - 1}.json")
+                earlier = directory.read(CONFIG_FILE)
+                if earlier is not None and directory.read(kept) is None:
+                    files.write_atomic(directory, kept, earlier)
+            files.write_atomic(directory, CONFIG_FILE, text.encode())
 
-    async def log(self, line: str) -> None:
-        """Append a line to the training log.
+    def log_start(self) -> None:
+        """Append the start line to the training log.
 
         Raises:
             OSError: it cannot be written.
         """
-        log = partial(_log, self.paths, line)
-        await files.in_turn(partial(files.in_thread, self._alone, log))
+        record = self.record
+        line = start_line(now(), record.run_name, record.session_id, record.attempt)
+        with self._alone(), files.OpenDirectory(self.paths.run_artifact_dir) as directory:
+            files.append(directory, TRAINING_LOG, f"{line}\n".encode())
 
-    async def update(self, **changes: object) -> None:
-        """Change the run's record.
+    def update(self, **changes: object) -> None:
+        """Change the session file.
 
         Args:
             changes: the fields of `SessionRecord` that change.
@@ -95,10 +101,13 @@ class OwnedRun:
         Raises:
             OSError: it cannot be written.
         """
-        await files.in_turn(partial(files.in_thread, self._alone, partial(self._update, changes)))
+        with self._alone(), self._directory() as directory:
+            self._write(directory, changes)
 
-    async def end(self, final: FinalStatus, duration_s: float) -> None:
+    def end(self, final: FinalStatus, duration_s: float) -> None:
         """Record how the run ended, then append the end line to its training log.
+
+        An end that is recorded already stays as it is.
 
         Args:
             final: how the run ended.
@@ -107,82 +116,86 @@ class OwnedRun:
         Raises:
             OSError: one of them cannot be written; the other was tried all the same.
         """
-        await files.in_turn(partial(files.in_thread, self.end_now, final, duration_s))
+        with self._alone():
+            if self._ended:
+                return
+            moment = now()
+            line = end_line(moment, self.record.run_name, final, duration_s)
+            changes = {"status": final, "ended_at": moment, "duration_s": duration_s}
+            try:
+                with self._directory() as directory:
+                    try:
+                        self._write(directory, changes)
+                    finally:
+                        files.append(directory, TRAINING_LOG, f"{line}\n".encode())
+                self._ended = True
+            finally:
+                _here.discard((self.record.session_id, self.record.attempt))
 
-    def end_now(self, final: FinalStatus, duration_s: float) -> None:
-        """Do what `end` does, blocking; an end that is recorded already stays as it is."""
-        self._alone(partial(self._end, final, duration_s))
-
-    def _alone(self, work: Callable[[], None]) -> None:
-        """Let one thread at a time write: two that replaced one file could mix its halves."""
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other threads out: two that replaced one file could mix its halves."""
         if not self._writing.acquire(timeout=files.FILE_TIMEOUT):
             raise TimeoutError(errno.ETIMEDOUT, "another write hangs", self.paths.run_artifact_dir)
         try:
-            work()
+            yield
         finally:
             self._writing.release()
 
-    def _update(self, changes: Mapping[str, object]) -> None:
-        self.record = self.record.model_copy(update=dict(changes))
-        files.make_directory(self.paths.run_artifact_dir)
-        with files.OpenDirectory(self.paths.run_artifact_dir) as directory:
-            files.write_atomic(directory, RECORD_FILE, self.record.text())
-
-    def _end(self, final: FinalStatus, duration_s: float) -> None:
-        if self._ended:
-            return
-        moment = now()
+    def _directory(self) -> files.OpenDirectory:
+        """Open the run's directory; it is made again if it has gone."""
+        path = self.paths.run_artifact_dir
         try:
-            try:
-                self._update({"status": final, "ended_at": moment, "duration_s": duration_s})
-            finally:
-                _log(self.paths, end_line(moment, self.record.run_name, final, duration_s))
-            self._ended = True
-        finally:
-            _here.discard((self.record.session_id, self.record.attempt))
+            return files.OpenDirectory(path)
+        except FileNotFoundError:
+            files.make_directory(path)
+            return files.OpenDirectory(path)
+
+    def _write(self, directory: files.OpenDirectory, changes: Mapping[str, object]) -> None:
+        self.record = self.record.model_copy(update=dict(changes))
+        files.write_atomic(directory, RECORD_FILE, self.record.text())
 
 
-async def setup_directories(config: AppConfig, run_name: str, session_id: str) -> OwnedRun:
+async def setup_directories(
+    config: AppConfig,
+    run_name: str,
+    session_id: str,
+    claimed: Callable[[OwnedRun], object] = lambda owned: None,
+) -> OwnedRun:
     """Make and claim the run's directories, in one hop.
 
     Args:
         config: says where runs live, and what to do where this one exists.
         run_name: the run's name.
         session_id: the id to use where the run is new.
+        claimed: called on the thread when the run is owned, also where the caller was cancelled
+            meanwhile and sees no result.
 
     Raises:
         SessionInUseError: the name is taken.
         DirectorySetupError: a directory cannot be made or written.
     """
-    return await files.in_thread(_claim_or_fall_back, config, run_name, session_id)
+
+    def work() -> OwnedRun:
+        owned = claim(config, run_name, session_id)
+        claimed(owned)
+        return owned
+
+    return await files.in_thread(work)
 
 
-def _save_config(paths: RunPaths, text: bytes, attempt: int) -> None:
-    files.make_directory(paths.run_artifact_dir)
-    with files.OpenDirectory(paths.run_artifact_dir) as directory:
-        if attempt > 1:
-            kept = CONFIG_FILE.replace(".json", f".attempt-{attempt - 1}.json")
-            earlier = directory.read(CONFIG_FILE)
-            if earlier is not None and directory.read(kept) is None:
-                files.write_atomic(directory, kept, earlier)
-        files.write_atomic(directory, CONFIG_FILE, text)
-
-
-def _log(paths: RunPaths, line: str) -> None:
-    with files.OpenDirectory(paths.run_artifact_dir) as directory:
-        files.append(directory, TRAINING_LOG, f"{line}\n".encode())
-
-
-def _claim_or_fall_back(config: AppConfig, run_name: str, session_id: str) -> OwnedRun:
+def claim(config: AppConfig, run_name: str, session_id: str) -> OwnedRun:
+    """Make and claim the run's directories, blocking; see `setup_directories`."""
     logging_config = config.logging
     models = os.environ.get("KEISEI_MODEL_DIR") or logging_config.model_dir
+    place = run_name
     try:
-        root = root_of_runs(configured=logging_config.log_dir)
+        place = root = root_of_runs(configured=logging_config.log_dir)
         model_root = absolute_path(models) if models else None
         return _claim(config, root, model_root, run_name, session_id)
     except OSError as exc:
         reason = exc.strerror or str(exc)
-        failed = str(exc.filename or run_name)
+        failed = str(exc.filename or place)
         if logging_config.fallback_dir is None:
             raise DirectorySetupError(
                 f"cannot set up the directories of run {run_name}: {quoted(failed, 300)}: "
@@ -220,7 +233,6 @@ def _claim(
     config: AppConfig, root: str, model_root: str | None, run_name: str, session_id: str
 ) -> OwnedRun:
     """Make and claim the first directory that may be taken: the name's, or a numbered one."""
-    files.make_directory(root)
     name, number = run_name, 1
     while True:
         paths = plan_paths(root, model_root, name)
@@ -246,7 +258,7 @@ def _take(
         files.OpenDirectory(paths.run_artifact_dir) as directory,
         locks.locked(directory, TRAINING_LOG),
     ):
-        earlier = _read_record(directory, paths)
+        earlier = _read_record(directory, paths, made=made)
         if not session_file.may_take(
             earlier,
             made=made,
@@ -257,13 +269,15 @@ def _take(
             return None
         if earlier is None and not made:  # its maker may have died before it could do this
             files.sync_directory(os.path.dirname(paths.run_artifact_dir))
-        names = directory.names()
+        new = made and earlier is None  # so that nothing stands in it
+        names = [] if new else directory.names()
         for left in filter(TEMPORARY.fullmatch, names):  # by a start that died
             directory.unlink(left)
         # An attempt whose record is lost has left its journal: no other one gets its number.
         journals = [attempt for name in names if (attempt := attempt_of(name))]
         _make_models(directory, paths)
-        torn = [files.append(directory, log, b"") for log in (TRAINING_LOG, EVALUATION_LOG)]
+        logs = (EVALUATION_LOG,) if new else (TRAINING_LOG, EVALUATION_LOG)
+        torn = [files.append(directory, log, b"") for log in logs]
         if any(torn):
             logger.warning("a torn last line in a log of run %s was closed", name)
         record = SessionRecord(
@@ -274,6 +288,7 @@ def _take(
             owner=_owner(os.getpid()),
             started_at=now(),
             paths=paths.as_dict(),
+            trackers={},
         )
         files.write_atomic(directory, RECORD_FILE, record.text())
         return OwnedRun(paths, record, torn_lines=sum(torn))
@@ -287,13 +302,17 @@ def _lives(record: SessionRecord) -> bool:
     return owner_state(owner) != "died"
 
 
-def _read_record(directory: files.OpenDirectory, paths: RunPaths) -> SessionRecord | None:
+def _read_record(
+    directory: files.OpenDirectory, paths: RunPaths, *, made: bool
+) -> SessionRecord | None:
     """Read the run's record, or rebuild what its log says of it where that is lost."""
     name = os.path.basename(paths.run_artifact_dir)
     text = directory.read(RECORD_FILE)
     record = None if text is None else SessionRecord.parsed(text)
     if record is not None:
         return record
+    if text is None and made:
+        return None
     if text is not None:
         owner = salvaged_owner(text)
         if owner is not None and owner_state(owner) != "died":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -12,22 +11,19 @@ from typing import Any, Self
 import anyio
 from anyio.lowlevel import checkpoint
 
-from keisei._io import files
 from keisei._io.loop import load_backend
 from keisei._log import logger
-from keisei.errors import ConfigSaveError, DirectorySetupError, KeiseiError, describe, quoted
-from keisei.run import claim, names
-from keisei.run.log_lines import info_lines, start_line
+from keisei.run.log_lines import info_lines
 from keisei.run.status import FinalStatus, Step, check_final, require
 from keisei.session import callbacks
 from keisei.session.callbacks import LoggerFunc
 from keisei.session.ending import Ending, OneStep
+from keisei.session.facts import ConfigT, SessionFacts
 from keisei.session.recording import Recorder, SessionRecording
-from keisei.session.shutdown import Tell
+from keisei.session.shutdown import Interruption, Tell
+from keisei.session.steps import Steps
 from keisei.session.tracking import Tracking
-from keisei.session.view import ConfigT, SessionFacts
 from keisei.trackers.base import Tracker
-from keisei.training import utils
 
 
 class AsyncSessionManager(SessionRecording[ConfigT]):
@@ -47,23 +43,16 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
     """
 
     def __init__(self, config: ConfigT, args: object = None, run_name: str | None = None) -> None:
-        self._facts = SessionFacts(
-            config=config,
-            args=args,
-            run_name=names.resolve_run_name(run_name, args, config),
-            session_id=names.new_session_id(),
-        )
+        self._facts = SessionFacts(config, args, run_name)
         self._one_step = OneStep(self._facts)
         self._recorder = Recorder()
-        self._tracking = Tracking(
-            self._facts, self._recorder.logged, lambda: self._ending.owned, self._serialized
+        self._tracking = Tracking(self._facts, self._recorder.logged)
+        self._interruption = Interruption()
+        self._ending = Ending(
+            self._facts, self._tracking, self._recorder, self._one_step, self._interruption
         )
-        self._recorder.on_written = self._tracking.wake
-        self._facts.tracking = self._tracking
-        self._ending = Ending(self._facts, self._tracking, self._recorder, self._one_step)
-        self._interruption = self._ending.interruption
+        self._steps = Steps(self._facts, self._tracking, self._recorder, self._ending)
         self._entered = False
-        self._config_text: str | None = None
         # An error that was already being handled here is no news of how the body ends.
         self._handled_before = sys.exc_info()[1]
         level = logging.getLevelNamesMapping()[config.logging.log_level.upper()]
@@ -90,20 +79,31 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
     async def _enter(self) -> None:
         try:
             await checkpoint()  # a thousand that are made at once give the loop back first
-            await self.setup_directories()
-            async with self._one_step():
-                await self._tracking.begin()
-            if self.config.tracking.wait:
-                await self.setup_wandb()
-                await self.setup_trackers()
+            if self._steps.fit_one_hop and self._has_own_steps():
+                async with self._one_step:
+                    await self._steps.take_all()
             else:
-                self._tracking.begun()
-            await self.save_effective_config()
-            await self.setup_seeding()
-            await self.log_session_start()
+                await self._take_the_steps()
         except BaseException as exc:
             await self._end_after(exc)
             raise
+
+    async def _take_the_steps(self) -> None:
+        await self.setup_directories()
+        async with self._one_step:
+            await self._tracking.begin()
+        if self.config.tracking.wait:
+            await self.setup_wandb()
+            await self.setup_trackers()
+        else:
+            self._tracking.begun()
+        await self.save_effective_config()
+        await self.setup_seeding()
+        await self.log_session_start()
+
+    def _has_own_steps(self) -> bool:
+        """Check that no step was overridden or replaced; one that was is called by its name."""
+        return [getattr(type(self), name) for name in _STEPS] == _OWN_STEPS
 
     async def __aexit__(
         self,
@@ -145,35 +145,12 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
             DirectorySetupError: a directory cannot be made or written.
         """
         facts = self._facts
-        async with self._one_step():
+        async with self._one_step:
             if facts.paths is None:
                 require(Step.DIRECTORIES, facts.done, facts.status)
-                try:
-                    await files.in_turn(self._claim)
-                except KeiseiError:
-                    raise
-                except (OSError, RuntimeError) as exc:  # no thread left, or a disk that hangs
-                    problem = f"cannot set up the directories of run {facts.run_name}: {exc}"
-                    raise DirectorySetupError(problem) from claim.shown(exc)
+                await self._steps.claim()
             assert facts.paths is not None
             return facts.paths.as_dict()
-
-    async def _claim(self) -> None:
-        facts = self._facts
-        owned = await utils.setup_directories(facts.config, facts.run_name, facts.session_id)
-        self._ending.owned = owned
-        facts.run_name = owned.record.run_name
-        facts.session_id = owned.record.session_id
-        facts.attempt = owned.record.attempt
-        facts.paths = owned.paths
-        facts.fallback_reason = owned.fallback_reason
-        facts.torn_lines = owned.torn_lines
-        facts.started_at = owned.record.started_at
-        facts.started = time.monotonic()
-        self._recorder.open(owned.paths, facts.attempt, self.config.journal)
-        if facts.status == "created":  # or another task has ended the session meanwhile
-            facts.status = "running"
-        facts.done.add(Step.DIRECTORIES)
 
     async def setup_wandb(self) -> bool:
         """Start tracking the run with W&B; its failures are one warning, and never raise.
@@ -184,7 +161,7 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
         Raises:
             NotReadyError: the directories are not set up.
         """
-        async with self._one_step():
+        async with self._one_step:
             if self._tracking.wandb_active is None:
                 require(Step.WANDB, self._facts.done, self._facts.status)
             return await self._tracking.wandb()
@@ -199,7 +176,7 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
         Raises:
             NotReadyError: the directories are not set up.
         """
-        async with self._one_step():
+        async with self._one_step:
             require(Step.TRACKERS, self._facts.done, self._facts.status)
             return await self._tracking.named()
 
@@ -220,7 +197,7 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
         Raises:
             NotReadyError: the directories are not set up.
         """
-        async with self._one_step():
+        async with self._one_step:
             require(Step.REMOTE, self._facts.done, self._facts.status)
             return await self._tracking.add(backend, options)
 
@@ -232,37 +209,15 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
             ConfigSaveError: the config cannot be serialised or written.
         """
         facts = self._facts
-        async with self._one_step():
+        async with self._one_step:
             require(Step.CONFIG, facts.done, facts.status)
-            assert self._ending.owned is not None
-            path = quoted(self._ending.owned.paths.config_path, 300)
-            try:
-                text = await self._serialized()
-            except Exception as exc:  # noqa: BLE001 - the user's own serializers
-                problem = f"{path}: the config has no JSON form ({describe(exc)})"
-                raise ConfigSaveError(problem) from None
-            try:
-                await self._ending.owned.save_config(text)
-            except (OSError, RuntimeError) as exc:
-                reason = getattr(exc, "strerror", None) or exc
-                raise ConfigSaveError(
-                    f"cannot write {path}: {reason}. What stands there is whole; free or fix that "
-                    "place and call save_effective_config() again."
-                ) from claim.shown(exc)
-            facts.done.add(Step.CONFIG)
-
-    async def _serialized(self) -> str:
-        if self._config_text is None:
-            self._config_text = await callbacks.serialized(utils.serialize_config, self.config)
-        return self._config_text
+            await self._steps.save_config()
 
     async def setup_seeding(self) -> None:
         """Seed the random generators from ``env.seed``; without one, nothing is done."""
-        facts = self._facts
-        async with self._one_step():
-            require(Step.SEEDING, facts.done, facts.status)
-            facts.seeded = utils.setup_seeding(facts.config)
-            facts.done.add(Step.SEEDING)
+        async with self._one_step:
+            require(Step.SEEDING, self._facts.done, self._facts.status)
+            self._steps.seed()
 
     async def log_session_info(
         self,
@@ -307,17 +262,11 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
             NotReadyError: the directories are not set up.
         """
         facts = self._facts
-        async with self._one_step():
+        async with self._one_step:
             require(Step.START, facts.done, facts.status)
             if Step.START in facts.done:
                 return
-            assert self._ending.owned is not None
-            line = start_line(claim.now(), facts.run_name, facts.session_id, facts.attempt)
-            try:
-                await self._ending.owned.log(line)
-            except (OSError, RuntimeError) as exc:
-                logger.warning("the start of run %s cannot be logged: %s", facts.run_name, exc)
-            facts.done.add(Step.START)
+            await self._steps.log_start()
 
     async def flush(self) -> None:
         """Wait until all that was logged before is as durable as ``journal.durability`` says.
@@ -330,7 +279,7 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
         await self._flush()
 
     async def finalize_session(self, status: FinalStatus | None = None) -> FinalStatus:
-        """End the session: the local truth first, the trackers last, all under one deadline.
+        """End the session: the local truth first, then all trackers, each within its own timeout.
 
         It may be called before any set-up, twice, by many tasks at once and under cancellation:
         the first call ends the session, and every caller sees that one end. No failure of a
@@ -379,6 +328,13 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
         self._interruption.start(self.config.signals, self._ending.end_now, preemption, grace, tell)
 
     def _status_now(self) -> FinalStatus:
-        """Tell how the run ends from the exception that the caller is handling."""
+        """Return how the run ends by the exception that the caller is handling."""
         handled = sys.exc_info()[1]
         return self._interruption.ends_as(None if handled is self._handled_before else handled)
+
+
+_STEPS = [
+    str(step)
+    for step in (Step.DIRECTORIES, Step.WANDB, Step.TRACKERS, Step.CONFIG, Step.SEEDING, Step.START)
+]
+_OWN_STEPS = [getattr(AsyncSessionManager, name) for name in _STEPS]

@@ -10,8 +10,8 @@ from keisei._io import portal
 from keisei.run.status import FinalStatus
 from keisei.session.async_session import AsyncSessionManager
 from keisei.session.callbacks import LoggerFunc
+from keisei.session.facts import ConfigT
 from keisei.session.recording import SessionRecording
-from keisei.session.view import ConfigT
 from keisei.trackers.base import Tracker
 
 
@@ -34,6 +34,7 @@ class SessionManager(SessionRecording[ConfigT]):
     def __init__(self, config: ConfigT, args: object = None, run_name: str | None = None) -> None:
         self._session = AsyncSessionManager(config, args, run_name)
         self._facts = self._session._facts
+        self._tracking = self._session._tracking
         self._recorder = self._session._recorder
         self._interruption = self._session._interruption
         self._entering = False

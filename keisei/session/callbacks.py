@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import anyio
 
 from keisei._io import files
 from keisei._log import logger
-from keisei.config.schema import AppConfig
 from keisei.config.text import weigh
 from keisei.errors import describe
+from keisei.session.facts import SessionFacts
+from keisei.training import utils
 
 LOGGER_TIMEOUT = 10.0
 LIGHT = 1000  # values in a config that are serialised on the loop: about 5 ms
@@ -45,16 +47,20 @@ async def tell(logger_func: LoggerFunc, lines: Iterable[str]) -> int:
     return errors
 
 
-async def serialized(serialize: Callable[[AppConfig], str], config: AppConfig) -> str:
-    """Serialise a config, on a thread where it is so large that it would hold the loop.
+async def config_text(facts: SessionFacts[Any]) -> str:
+    """Return the effective config as text; it is serialised once in a session.
+
+    On a thread where it is so large that it would hold the loop.
 
     Args:
-        serialize: gives the text; the config's own serializers may be the user's.
-        config: the config.
+        facts: what is known of the session.
 
     Raises:
         ValueError: it holds too much to be a config. What the serializers raise is raised as it is.
     """
-    if weigh(config) < LIGHT:
-        return serialize(config)
-    return await files.in_thread(serialize, config)
+    if facts.config_text is None:
+        if weigh(facts.config) < LIGHT:
+            facts.config_text = utils.serialize_config(facts.config)
+        else:
+            facts.config_text = await files.in_thread(utils.serialize_config, facts.config)
+    return facts.config_text

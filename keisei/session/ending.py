@@ -1,24 +1,26 @@
-"""The one place that ends a session: the local truth first, the trackers last."""
+"""How a session ends: the local truth first, then the trackers.
+
+`Ending.record_end` records the end. It blocks, and runs on a daemon thread: the async face only
+waits for it, the blocking face waits for that, and a signal that leaves no time calls it itself.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import anyio
 
 from keisei._io import files
-from keisei._io.loop import load_backend
-from keisei._io.offload import whole
+from keisei._io.loop import ThreadEvent, load_backend
+from keisei._io.offload import Work, patiently
 from keisei._log import logger
-from keisei.run.claim import OwnedRun
-from keisei.run.status import FINAL, FinalStatus, check_final
+from keisei.run.status import FinalStatus
+from keisei.session.facts import SessionFacts
 from keisei.session.recording import Recorder
 from keisei.session.shutdown import LAST_WORDS, Interruption
 from keisei.session.tracking import Tracking
-from keisei.session.view import SessionFacts
 
 JOURNAL_TIMEOUT = 30.0  # seconds; what could not be written by then is said to be lost
 
@@ -34,9 +36,8 @@ class OneStep:
         self._facts = facts
         self._lock: anyio.Lock | None = None
 
-    @asynccontextmanager
-    async def __call__(self) -> AsyncIterator[None]:
-        """Hold the lock, which is made in the loop: it belongs to the loop's backend.
+    async def __aenter__(self) -> None:
+        """Take the lock, which is made in the loop: it belongs to the loop's backend.
 
         Raises:
             ForkedSessionError: this process was forked from the session's own.
@@ -45,8 +46,21 @@ class OneStep:
         await load_backend()
         if self._lock is None:
             self._lock = anyio.Lock(fast_acquire=True)
-        async with self._lock:
-            yield
+        await self._lock.acquire()
+
+    async def __aexit__(self, *exc: object) -> None:
+        assert self._lock is not None
+        self._lock.release()
+
+    @property
+    def at_work(self) -> bool:
+        """Whether a step is at work."""
+        return self._lock is not None and self._lock.locked()
+
+    async def is_over(self) -> None:
+        """Wait until no step is at work."""
+        async with self:
+            pass
 
 
 class Ending:
@@ -54,9 +68,10 @@ class Ending:
 
     Args:
         facts: what is known of the session.
-        tracking: starts and ends the session's trackers.
-        recorder: what the session records with.
+        tracking: its trackers.
+        recorder: what it records with.
         one_step: lets one step at a time work.
+        interruption: its signals.
     """
 
     def __init__(
@@ -65,93 +80,81 @@ class Ending:
         tracking: Tracking,
         recorder: Recorder,
         one_step: OneStep,
+        interruption: Interruption,
     ) -> None:
-        self.owned: OwnedRun | None = None
-        self.interruption = Interruption()
         self._facts = facts
         self._tracking = tracking
         self._recorder = recorder
         self._one_step = one_step
-        self._ended: anyio.Event | None = None
+        self._interruption = interruption
+        self._over: ThreadEvent | None = None
 
-    async def end(self, final: FinalStatus) -> FinalStatus:
+    async def end(self, status: FinalStatus) -> FinalStatus:
         """End the session, or wait for the end that is under way.
 
         Args:
-            final: how the session ended; the first caller's word counts.
+            status: how the session ended; the first caller's word counts.
 
         Returns:
             How the session ended.
         """
-        facts = self._facts
-        timeout = self._tracking.longest_finish + 1.0
-        if self._ended is None:
-            self._ended = anyio.Event()
-            facts.status = final
+        status = self._facts.ends_as(status)
+        if self._over is None:
+            self._over = ThreadEvent()
             self._tracking.stop_waiting()
-            await self._end(final, self._ended, timeout)
-        else:
-            with anyio.move_on_after(files.FILE_TIMEOUT + timeout):
-                await self._ended.wait()
-        return check_final(facts.status)
-
-    async def _end(self, final: FinalStatus, ended: anyio.Event, timeout: float) -> None:
-        """Record the end here, then tell the trackers; a cancellation waits for both."""
-        begun = False
-
-        async def record() -> None:
-            nonlocal begun
-            begun = True
-            await self._whole(partial(self._record_end, final), files.FILE_TIMEOUT)
-
-        try:
             try:
-                async with files.ending():
-                    await record()
+                await self._end(status)
             finally:
-                if not begun:  # cancelled in the crowd: the end does not wait for its turn
-                    await record()
+                self._interruption.stop()
+                self._over.set()
+        else:
+            with anyio.move_on_after(3 * files.FILE_TIMEOUT + self._tracking.longest_finish):
+                await self._over.wait()
+        return status
+
+    async def _end(self, status: FinalStatus) -> None:
+        """Record the end, then end the trackers; a cancellation waits for both, and goes on."""
+        try:
+            await load_backend()
+            if self._one_step.at_work:
+                with suppress(TimeoutError):
+                    await patiently(self._one_step.is_over, files.FILE_TIMEOUT)
         finally:
             try:
-                # The clock starts here: a slow disk is no reason to leave a tracker that is well.
-                await self._whole(partial(self._tracking.finish, final), timeout)
+                await self._recorded(Work(partial(self.record_end, status)))
             finally:
-                self.interruption.stop()
-                ended.set()
+                # The clock starts here: a slow disk is no reason to leave a tracker that is well.
+                if timeout := self._tracking.longest_finish:
+                    finish = partial(self._tracking.finish, status)
+                    with suppress(TimeoutError):
+                        await patiently(finish, timeout + files.FILE_TIMEOUT)
 
-    async def _whole(self, work: Callable[[], Coroutine[Any, Any, None]], timeout: float) -> None:
+    async def _recorded(self, recording: Work[None]) -> None:
         try:
-            await whole(work, timeout=timeout)
+            await patiently(recording.result, files.FILE_TIMEOUT)
         except TimeoutError:
+            recording.leave()
             logger.error("the end of run %s was not recorded in time", self._facts.run_name)
 
-    async def _record_end(self, final: FinalStatus) -> None:
-        facts = self._facts
-        async with self._one_step():
-            facts.duration_s = facts.elapsed()
-            if self._recorder.started:
-                await files.in_thread(self._recorder.close, JOURNAL_TIMEOUT)
-            else:
-                self._recorder.close(0.0)
-            if self.owned is not None:
-                await self._recorded(self.owned.end(final, facts.duration_s or 0.0))
+    def record_end(self, status: FinalStatus, timeout: float = JOURNAL_TIMEOUT) -> None:
+        """Record the end: the journal and the logs, the session file, the end line. It blocks.
 
-    async def _recorded(self, written: Awaitable[None]) -> None:
-        try:
-            await written
-        except (OSError, RuntimeError) as exc:
-            logger.error("the end of run %s cannot be recorded: %s", self._facts.run_name, exc)
-
-    def end_now(self, final: FinalStatus) -> None:
-        """Record the end at once, blocking: for a process that is about to die.
+        It may be called twice, and by two threads at once: the first end that is recorded stays.
 
         Args:
-            final: how the session ended, where it has no end yet.
+            status: how the session ended, where it has no end yet.
+            timeout: how long the journal and the logs may take, in seconds.
         """
         facts = self._facts
-        if facts.status in FINAL:
-            final = check_final(facts.status)
-        facts.status = final
-        self._recorder.close(LAST_WORDS / 2)
-        if self.owned is not None:
-            self.owned.end_now(final, facts.elapsed() or 0.0)
+        status = facts.ends_as(status)
+        duration_s = facts.has_ended()
+        self._recorder.close(timeout)
+        if facts.owned is not None:
+            try:
+                facts.owned.end(status, duration_s)
+            except (OSError, RuntimeError) as exc:
+                logger.error("the end of run %s cannot be recorded: %s", facts.run_name, exc)
+
+    def end_now(self, status: FinalStatus) -> None:
+        """Record the end for a process that is about to die; see `record_end`."""
+        self.record_end(status, LAST_WORDS / 2)

@@ -24,8 +24,9 @@ from keisei.run.layout import EVALUATION_LOG, RunPaths
 from keisei.run.status import FINAL
 from keisei.session import context
 from keisei.session.evaluation import plain_record
+from keisei.session.facts import ConfigT, SessionFacts
 from keisei.session.logs import Logs
-from keisei.session.view import ConfigT, SessionFacts, SessionView
+from keisei.session.view import SessionView
 
 
 class Recorder:
@@ -35,7 +36,6 @@ class Recorder:
         journal: the attempt's journal; ``None`` while nothing has been logged.
         logs: what its lines go through.
         ready: whether something may be logged: the run's directory is the session's own.
-        on_written: called on the journal's thread each time that rows have been written.
     """
 
     _making = threading.Lock()
@@ -44,12 +44,24 @@ class Recorder:
         self.journal: Journal | None = None
         self.logs = Logs()
         self.ready = False
-        self.on_written: Callable[[], object] | None = None
         self._entered: context.Entered | None = None
         self._make: Callable[[], Journal] | None = None
 
-    def open(self, paths: RunPaths, attempt: int, config: JournalConfig) -> None:
-        """Let rows come, from now on; nothing touches the disk before the first one."""
+    def open(
+        self,
+        paths: RunPaths,
+        attempt: int,
+        config: JournalConfig,
+        on_written: Callable[[], object],
+    ) -> None:
+        """Take rows from now on; nothing touches the disk before the first one.
+
+        Args:
+            paths: the run's paths.
+            attempt: which attempt the journal is of.
+            config: how the journal is written.
+            on_written: called on the journal's thread each time that rows have been written.
+        """
         self._make = partial(
             Journal,
             paths.run_artifact_dir,
@@ -58,7 +70,7 @@ class Recorder:
             max_delay=config.max_delay,
             capacity=config.capacity,
             policy=config.when_full,
-            on_written=self.on_written,
+            on_written=on_written,
         )
         self.logs.set_up(paths.run_artifact_dir, os.path.basename(paths.run_artifact_dir))
         self.ready = True

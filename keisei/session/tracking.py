@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
+from keisei._io import files
+from keisei._io.offload import Work
 from keisei._log import logger
 from keisei.errors import TrackerError
-from keisei.run.claim import OwnedRun
 from keisei.run.session_file import TrackerRecord
 from keisei.run.status import FinalStatus, Step
-from keisei.session.view import SessionFacts
+from keisei.session.callbacks import config_text
+from keisei.session.facts import SessionFacts
 from keisei.trackers.base import RunInfo, Tracker
 from keisei.trackers.group import WorkerGroup
 from keisei.trackers.state import WorkerHandle
@@ -26,21 +28,18 @@ class Tracking:
     Args:
         facts: what is known of the session.
         logged: returns how many records this attempt has logged.
-        owned: returns the run's directories, once they are claimed.
-        config_text: returns the effective config as text.
     """
 
-    def __init__(
-        self,
-        facts: SessionFacts[Any],
-        logged: Callable[[], int],
-        owned: Callable[[], OwnedRun | None],
-        config_text: Callable[[], Awaitable[str]],
-    ) -> None:
+    def __init__(self, facts: SessionFacts[Any], logged: Callable[[], int]) -> None:
         self._facts = facts
-        self._owned, self._config_text = owned, config_text
+        self._last_record: Work[None] | None = None
         tracking = facts.config.tracking
         self._group = WorkerGroup(tracking.linger, tracking.finish_timeout, logged)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the config asks for any tracker."""
+        return bool(self._facts.config.tracking.trackers) or is_wanted(self._facts.config)
 
     async def wandb(self) -> bool:
         """Start W&B, and wait for it; return whether it tracks the run."""
@@ -139,12 +138,16 @@ class Tracking:
     async def finish(self, status: FinalStatus) -> None:
         """End all trackers at once, wait for each within its own timeout, and record their states.
 
+        Called again after a cancellation, it goes on with the wait.
+
         Args:
             status: how the run ended.
         """
         if self._group.workers:
             await self._group.finish(status)
-            await self._record()
+            if self._last_record is None:
+                self._last_record = Work(self._write_record)
+            await self._last_record.result()
 
     async def _open_named(self) -> list[WorkerHandle]:
         workers, named = self._group.workers, self._facts.config.tracking.trackers
@@ -172,15 +175,23 @@ class Tracking:
             run_name=facts.run_name,
             attempt=facts.attempt,
             directory=facts.paths.run_artifact_dir,
-            config_text=await self._config_text(),
+            config_text=await config_text(facts),
         )
 
     async def _record(self) -> None:
         """Write what is known of the trackers into the session file."""
-        owned = self._owned()
         try:
-            if owned is not None:
-                await owned.update(trackers=self.records())
+            await files.in_thread(self._write_record)
+        except (TimeoutError, RuntimeError) as exc:
+            self._unwritten(exc)
+
+    def _write_record(self) -> None:
+        try:
+            if self._facts.owned is not None:
+                self._facts.owned.update(trackers=self.records())
         except (OSError, RuntimeError) as exc:
-            text = "the session file of run %s cannot be written: %s"
-            logger.warning(text, self._facts.run_name, exc)
+            self._unwritten(exc)
+
+    def _unwritten(self, exc: Exception) -> None:
+        text = "the session file of run %s cannot be written: %s"
+        logger.warning(text, self._facts.run_name, exc)

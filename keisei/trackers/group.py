@@ -42,6 +42,8 @@ class WorkerGroup:
         self.workers: dict[str, WorkerHandle] = {}
         self._linger, self._finish_timeout, self._logged = linger, finish_timeout, logged
         self._own_timeouts: dict[str, float] = {}
+        self._finish_begun: float | None = None
+        self._unfinished: list[tuple[str, WorkerHandle]] = []
 
     def open_named(
         self,
@@ -164,21 +166,27 @@ class WorkerGroup:
     async def finish(self, status: FinalStatus) -> None:
         """End all trackers at the same time, and wait for each within its own timeout.
 
+        Called again after a cancellation, it goes on with the wait.
+
         Args:
             status: how the run ended.
         """
-        begun = anyio.current_time()
-        for name, worker in self.workers.items():
-            worker.end(status, self.timeout_of(name))
-        for name, worker in self.workers.items():
+        if self._finish_begun is None:
+            self._finish_begun = anyio.current_time()
+            self._unfinished = list(self.workers.items())
+            for name, worker in self._unfinished:
+                worker.end(status, self.timeout_of(name))
+        while self._unfinished:
+            name, worker = self._unfinished[0]
             # One that cannot start is not waited for, nor one that starts and has missed nothing.
             starting = worker.state.record.state == "connecting"
             if worker.live or (starting and worker.behind):
-                with anyio.move_on_at(begun + self.timeout_of(name)):
+                with anyio.move_on_at(self._finish_begun + self.timeout_of(name)):
                     await worker.done.wait()
             if not worker.done.is_set():
                 worker.abandon()
             self._warn(worker, self.timeout_of(name))
+            self._unfinished.pop(0)
 
     def _warn(self, worker: WorkerHandle, timeout: float) -> None:
         """Warn, once, of a tracker that did not end well."""

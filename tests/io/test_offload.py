@@ -1,4 +1,4 @@
-"""Foreign calls at arm's length, and our own work made whole."""
+"""Foreign calls with a timeout, and our own work that is done whole, or not at all."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 
 import anyio
 import pytest
 
-from keisei._io.offload import offload, whole
+from keisei._io import files
+from keisei._io.offload import THREADS, Work, offload, patiently
+from tests.support.forks import in_child
 
 
 class Foreign:
@@ -151,58 +154,181 @@ def test_a_hung_call_does_not_hold_the_process(backend: str) -> None:
     assert (done.returncode, done.stdout) == (0, "left\n"), done.stderr
 
 
-async def test_whole_work_is_finished_and_the_cancellation_let_through() -> None:
-    """The work runs to its end under a cancelled scope; its caller does not."""
-    steps = []
+class Waited:
+    """A piece of work, and somebody who waits for it patiently."""
 
-    async def work() -> None:
-        steps.append("begun")
-        for _ in range(5):
-            await anyio.sleep(0)
-        steps.append("done")
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.steps: list[str] = []
+        self.work = Work(self._run)
 
+    def _run(self) -> str:
+        self.go.wait(30)
+        self.steps.append("done")
+        return "result"
+
+    async def wait(self) -> None:
+        """Wait for the work, and note that its end was seen."""
+        try:
+            await patiently(self.work.result, timeout=30)
+        finally:
+            self.steps.append("seen")
+
+
+async def test_work_is_done_and_a_cancellation_let_through_after_it() -> None:
+    """A cancelled scope does not end the wait; its caller does not go on."""
+    waited = Waited()
     with anyio.CancelScope() as scope:
         scope.cancel()
-        await whole(work, timeout=10)
-        steps.append("caller")
-    assert steps == ["begun", "done"]
+        waited.go.set()
+        await waited.wait()
+        waited.steps.append("caller")
+    assert waited.steps == ["done", "seen"]
     assert scope.cancelled_caught
 
 
 @pytest.mark.parametrize("cancels", [1, 3, 20])
-def test_whole_work_survives_plain_cancels(cancels: int) -> None:
+def test_work_survives_plain_cancels(cancels: int) -> None:
     """`Task.cancel()`, however often, stops the caller and not the work."""
-    steps = []
-
-    async def work() -> None:
-        for _ in range(30):
-            await asyncio.sleep(0)
-        steps.append("done")
+    waited = Waited()
 
     async def main() -> None:
-        task = asyncio.create_task(whole(work, timeout=10))
+        task = asyncio.create_task(waited.wait())
         await asyncio.sleep(0)
         for _ in range(cancels):
             task.cancel()
             await asyncio.sleep(0)
+        assert waited.steps == []
+        waited.go.set()
         with pytest.raises(asyncio.CancelledError):
             await task
 
     asyncio.run(main())
-    assert steps == ["done"]
+    assert waited.steps == ["done", "seen"]
 
 
-async def test_whole_work_has_a_deadline() -> None:
+async def test_a_patient_wait_has_a_timeout() -> None:
     """A shield is no reason to wait for ever."""
     with pytest.raises(TimeoutError):
-        await whole(anyio.sleep_forever, timeout=0.02)
+        await patiently(anyio.sleep_forever, timeout=0.02)
 
 
-async def test_an_error_of_whole_work_is_raised_as_it_is() -> None:
+async def test_an_error_of_the_work_is_raised_as_it_is() -> None:
     """No group is wrapped around it."""
 
-    async def work() -> None:
+    def fail() -> None:
         raise KeyError("mine")
 
     with pytest.raises(KeyError, match="mine"):
-        await whole(work, timeout=10)
+        await patiently(Work(fail).result, timeout=10)
+
+
+async def test_hung_work_does_not_hold_up_other_work() -> None:
+    """What is left, begun or not, gives its thread to others; few threads do all of it."""
+    go = threading.Event()
+    hung = [Work(lambda: go.wait(30)) for _ in range(THREADS + 1)]
+    begun: list[int] = []
+    other = Work(lambda: begun.append(threading.active_count()))
+    with anyio.move_on_after(0.05) as too_long:
+        await other.result()
+    assert too_long.cancelled_caught
+    hung[-1].leave()
+    hung[0].leave()
+    await patiently(other.result, timeout=10)
+    assert len(begun) == 1
+    go.set()
+    for work in hung[:-1]:
+        await patiently(work.result, timeout=10)
+    with anyio.move_on_after(0.05) as never:
+        await hung[-1].result()
+    assert never.cancelled_caught
+
+
+async def test_work_is_done_where_no_thread_can_be_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An end that nobody records is worse than a caller that waits for it."""
+
+    def none_left(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    done: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", none_left)
+        work = Work(lambda: done.append("here"))
+        assert done == ["here"]
+    await work.result()
+    await patiently(Work(lambda: done.append("there")).result, timeout=10)
+    assert done == ["here", "there"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_does_not_do_its_parents_work() -> None:
+    """What waits for a thread is the parent's, and the child's own work is done."""
+    go = threading.Event()
+    done: list[int] = []
+    many = [Work(partial(_note, go, done)) for _ in range(THREADS + 1)]
+
+    def in_the_child() -> str:
+        asyncio.run(Work(lambda: done.append(0)).result())
+        return str(done)
+
+    assert in_child(in_the_child) == "returned [0]"
+    go.set()
+    for work in many:
+        asyncio.run(work.result())
+    assert len(done) == THREADS + 1
+
+
+def _note(go: threading.Event, done: list[int]) -> None:
+    go.wait(30)
+    done.append(1)
+
+
+async def test_a_hop_that_has_not_begun_never_begins() -> None:
+    """A caller that is cancelled while it waits for a turn leaves nothing behind."""
+    go, begun = threading.Event(), threading.Event()
+    late: list[str] = []
+
+    def first() -> None:
+        begun.set()
+        go.wait(30)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(files.THREADS):
+            group.start_soon(files.in_thread, first)
+        await anyio.sleep(0)
+        async with anyio.create_task_group() as second:
+            second.start_soon(files.in_thread, late.append, "begun")
+            await anyio.sleep(0)
+            second.cancel_scope.cancel()
+        go.set()
+    assert late == []
+
+
+async def test_a_hop_that_has_begun_is_done_before_its_caller_goes() -> None:
+    """A cancelled caller leaves no function of ours at work."""
+    go, begun = threading.Event(), threading.Event()
+    steps: list[str] = []
+
+    def work() -> None:
+        begun.set()
+        go.wait(30)
+        steps.append("done")
+
+    async def hop() -> None:
+        try:
+            await files.in_thread(work)
+        finally:
+            steps.append("gone")
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(hop)
+        while not begun.is_set():
+            await anyio.sleep(0)
+        group.cancel_scope.cancel()
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(0)
+            assert steps == []
+            go.set()
+    assert steps == ["done", "gone"]

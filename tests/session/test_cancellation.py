@@ -14,8 +14,7 @@ import os
 import shutil
 import tempfile
 import threading
-import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +25,7 @@ import anyio
 import pytest
 
 from keisei import AppConfig, AsyncSessionManager
-from keisei._io import files
+from keisei._io import files, offload
 from tests.conftest import BACKENDS, MakeConfig
 from tests.support.cancellations import (
     ANYWHERE,
@@ -35,10 +34,12 @@ from tests.support.cancellations import (
     Case,
     Hops,
     Session,
+    StepByStep,
     Way,
     act_and_end,
 )
 from tests.support.suspensions import at_every_suspension
+from tests.support.threads import still_there
 
 AT_LEAST = 350  # cancellations on each of the three backends, and so 1,050 in all
 A_HANG = 30.0  # seconds, for what takes some milliseconds
@@ -122,24 +123,36 @@ async def end_as_failed(case: Case) -> None:
 
 
 async def crowd(case: Case) -> None:
-    """Be one of many: wait for a turn at the files each time, and for one to end."""
-    gates = (files.ending(), files.turn())
-    places = [object() for _ in range(files.THREADS)]
+    """Be one of many: wait for a turn at the files each time, and for a thread to end on."""
+    gate = files._turn()
+    ends: deque[threading.Event] = deque()
+
+    def take_a_thread() -> None:
+        ends.append(threading.Event())
+        case.hops.unwatched(ends[-1].wait)
 
     async def many() -> None:
         while not case.over:  # one leaves, lets in who has waited longest, and comes again
-            for gate in gates:
-                gate.release_on_behalf_of(places[0])
-            for gate in gates:
-                await gate.acquire_on_behalf_of(places[0])
-        for gate in gates:
-            for place in places:
-                gate.release_on_behalf_of(place)
+            gate.release()
+            await gate.acquire()
+            ends.popleft().set()
+            take_a_thread()
+            await anyio.sleep(0)
+        for _ in range(files.THREADS):
+            gate.release()
+        for end in ends:
+            end.set()
 
-    for gate in gates:
-        for place in places:
-            gate.acquire_on_behalf_of_nowait(place)
+    for _ in range(files.THREADS):
+        gate.acquire_nowait()
+    for _ in range(offload.THREADS):
+        take_a_thread()
     case.group.start_soon(many)
+
+
+async def step_by_step(case: Case) -> None:
+    """Have such a session."""
+    case.session = StepByStep(case.session.config, run_name=case.session.run_name)
 
 
 async def first_attempt(case: Case) -> None:
@@ -160,6 +173,15 @@ async def life(case: Case) -> None:
         for _ in range(3):
             await anyio.sleep(0)
         case.body = True
+
+
+async def steps(case: Case) -> None:
+    """Take the steps one by one, as the documented sequence does."""
+    await case.session.setup_directories()
+    await case.session.setup_wandb()
+    await case.session.save_effective_config()
+    await case.session.setup_seeding()
+    await case.session.log_session_start()
 
 
 OPERATIONS = {
@@ -185,7 +207,10 @@ OPERATIONS = {
         lambda c: c.session.finalize_session(), another_ends_it_next, "completed"
     ),
     "entry": Operation(lambda c: c.session.__aenter__(), nothing, ends=True),
+    "entry, step by step": Operation(lambda c: c.session.__aenter__(), step_by_step, ends=True),
+    "the steps": Operation(steps, nothing),
     "life": Operation(life, nothing, ends=True),
+    "a life, step by step": Operation(life, step_by_step, ends=True),
     "a resumed life": Operation(life, first_attempt, ends=True),
     "a life in a crowd": Operation(life, crowd, ends=True),
 }
@@ -203,17 +228,6 @@ def snapshot(directory: Path) -> dict[str, tuple[int, int, int]]:
     return found
 
 
-async def our_threads_after_a_while() -> list[str]:
-    """Name the threads of keisei's that do not end."""
-    give_up = time.monotonic() + 5
-    while True:
-        names = [thread.name for thread in threading.enumerate()]
-        ours = [name for name in names if name.startswith("keisei-") and name != "keisei-exit"]
-        if not ours or time.monotonic() > give_up:
-            return ours
-        await anyio.sleep(0)
-
-
 async def amiss(case: Case, expected: str) -> list[str]:
     """Tell what is not as it should be once the operation is over and its session ended."""
     session = case.session
@@ -222,7 +236,7 @@ async def amiss(case: Case, expected: str) -> list[str]:
         found.append(f"the session is {session.status} and not {expected}")
     if any(end != session.status for end in case.neighbours):
         found.append(f"a neighbour saw {case.neighbours}, the session is {session.status}")
-    found += [f"the thread {name} does not end" for name in await our_threads_after_a_while()]
+    found += [f"the thread {name} does not end" for name in still_there()]
     directory = Path(session.config.logging.log_dir or "", session.run_name)
     if directory.exists():
         found += amiss_on_disk(case, directory)
@@ -301,7 +315,9 @@ async def cancel_once(
     if case.error is None and not case.body:  # it has entered, and not left
         await case.session.finalize_session()
     found = [f"{work} is still at work" for work in hops.at_work]
+    found += [f"{work} has begun although its caller had gone" for work in hops.too_late]
     hops.at_work.clear()
+    hops.too_late.clear()
     if tasks() != tasks_before:
         found.append("a task is left")
     if cancels() != cancels_before:

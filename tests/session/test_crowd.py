@@ -22,6 +22,7 @@ from keisei import AppConfig, AsyncSessionManager, SessionManager, generate_run_
 from keisei.run import claim, names
 from tests.conftest import MakeConfig
 from tests.support.session_files import record_of
+from tests.support.threads import still_there
 
 CROWDS = [
     pytest.param("asyncio", {"use_uvloop": False}, 1_000, id="asyncio"),
@@ -33,12 +34,6 @@ CROWDS = [
 def descriptors() -> int:
     """Count this process's open descriptors."""
     return len(os.listdir("/dev/fd")) if os.path.isdir("/dev/fd") else 0
-
-
-def keisei_threads() -> set[str]:
-    """Name the threads that keisei has started; one may wait for the process's exit."""
-    names = {thread.name for thread in threading.enumerate()}
-    return {name for name in names if name.startswith("keisei")} - {"keisei-exit"}
 
 
 @pytest.mark.requirement("FACE-4", "FIN-1")
@@ -85,13 +80,14 @@ def test_a_crowd_is_opened_one_is_killed_and_all_are_closed(
     started = time.monotonic()
     anyio.run(main, backend=backend, backend_options=options)
     took = time.monotonic() - started
+    kept = still_there()
     left = threading.active_count() - threads
     ends = {session.run_name: record_of(session)["status"] for session in sessions}
     assert ends.pop("r7") == "failed"
     assert list(ends.values()) == ["completed"] * (count - 1)
     assert held[0] <= count
     assert descriptors() == files
-    assert keisei_threads() == set()
+    assert kept == []
     assert left <= (4 if backend == "trio" else 0)  # trio keeps idle threads for ten seconds
     print(
         f"crowd: {count} sessions open at once on {backend} {options}, 1 failed, {count - 1} "

@@ -17,6 +17,7 @@ from keisei import AsyncSessionManager, ConfigSaveError, InvalidStatusError, Ses
 from keisei.testing import MemoryTracker
 from tests.conftest import MakeConfig
 from tests.support.session_files import record_of
+from tests.support.threads import still_there
 
 SUMMARY = [
     "run_name",
@@ -365,9 +366,7 @@ async def test_sessions_of_one_task_group_do_not_touch_each_other(make_config: M
     assert ends.pop("r7") == "failed"
     assert set(ends.values()) == {"completed"}
     assert len({session.session_id for session in sessions}) == 20
-    # Where W&B has run before, one thread waits for the process's exit.
-    left = {thread.name for thread in threading.enumerate() if thread.name.startswith("keisei")}
-    assert left <= {"keisei-exit"}
+    assert still_there() == []
 
 
 @pytest.mark.requirement("FIN-4")

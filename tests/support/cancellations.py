@@ -14,7 +14,7 @@ import pytest
 from anyio.abc import TaskGroup
 
 from keisei import AppConfig, AsyncSessionManager
-from keisei._io import files
+from keisei._io import files, offload
 from keisei.testing import MemoryTracker
 from tests.support.suspensions import Stepped, as_it_wakes, at_once, post, soon
 
@@ -22,31 +22,46 @@ Session = AsyncSessionManager[AppConfig]
 When = Callable[[Callable[[], object], object], None]
 
 
+class StepByStep(AsyncSessionManager[AppConfig]):
+    """A session with a step of its own, so that its entry takes the steps one by one."""
+
+    async def setup_seeding(self) -> None:
+        """Give the loop back, and seed."""
+        await anyio.sleep(0)
+        await super().setup_seeding()
+
+
 class Hops:
-    """Watches the functions that keisei runs in worker threads.
+    """Watches the functions that keisei runs in threads.
 
     Attributes:
         at_work: the names of those that are under way or wait for a thread.
+        too_late: the names of those that have begun although their caller had gone.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.at_work: list[str] = []
+        self.too_late: list[str] = []
         self._at_an_end: list[Callable[[], object]] = []
         self._in_thread = files.in_thread
+        self._make_work = make_work = offload.Work.__init__
+
+        def make_watched(work: offload.Work[Any], func: Callable[[], Any]) -> None:
+            make_work(work, _Watched(self, func))
+
         monkeypatch.setattr(files, "in_thread", self._watched)
+        monkeypatch.setattr(offload.Work, "__init__", make_watched)
 
     async def _watched(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        def call() -> Any:
-            try:
-                return func(*args, **kwargs)
-            finally:
-                with suppress(ValueError):
-                    self.at_work.remove(func.__name__)
-                while self._at_an_end:
-                    self._at_an_end.pop()()
+        call = _Watched(self, func)
+        try:
+            return await self._in_thread(call, *args, **kwargs)
+        finally:
+            call.give_up()
 
-        self.at_work.append(func.__name__)
-        return await self._in_thread(call)
+    def unwatched(self, func: Callable[[], Any]) -> None:
+        """Have work of the test's own done by the threads that do keisei's."""
+        self._make_work(offload.Work.__new__(offload.Work), func)
 
     def as_one_ends(self, act: Callable[[], object], trap: object) -> None:
         """Act when the first of them has ended, just before its result is told to the loop."""
@@ -54,6 +69,37 @@ class Hops:
             self._at_an_end.append(partial(post(), act))
         else:
             soon(act, trap)
+
+
+class _Watched:
+    """A function that is run in a thread, and seen doing it."""
+
+    def __init__(self, hops: Hops, func: Callable[..., Any]) -> None:
+        self._hops, self._func = hops, func
+        self._name = getattr(func, "__name__", repr(func))
+        self._begun = self._given_up = False
+        hops.at_work.append(self._name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self._begun = True
+        if self._given_up:
+            self._hops.too_late.append(self._name)
+        try:
+            return self._func(*args, **kwargs)
+        finally:
+            self._gone()
+            while self._hops._at_an_end:
+                self._hops._at_an_end.pop()()
+
+    def give_up(self) -> None:
+        """Expect that the function, where it has not begun, never does."""
+        self._given_up = True
+        if not self._begun:
+            self._gone()
+
+    def _gone(self) -> None:
+        with suppress(ValueError):
+            self._hops.at_work.remove(self._name)
 
 
 @dataclass

@@ -1,0 +1,122 @@
+"""What is known of one session: the one object that all its parts read."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import Generic, TypeVar
+
+from keisei.config.schema import AppConfig
+from keisei.errors import ForkedSessionError
+from keisei.run import names
+from keisei.run.claim import OwnedRun
+from keisei.run.layout import RunPaths
+from keisei.run.status import FinalStatus, Status, Step
+
+ConfigT = TypeVar("ConfigT", bound=AppConfig)
+
+
+class SessionFacts(Generic[ConfigT]):
+    """What is known of a session by now.
+
+    The set-up steps change it, each when it is done (`claimed`, `done`, `seeded`, `config_text`),
+    and the end (`ends_as`, `has_ended`); everybody else reads it, from any thread.
+
+    Args:
+        config: the run's config.
+        args: the program's arguments, as they were given.
+        run_name: the run's name, where the caller has chosen one.
+
+    Attributes:
+        done: the steps taken.
+        owned: the run's directories, once they are claimed.
+        config_text: the effective config as text, once it is serialised.
+        seeded: what was seeded.
+        duration_s: how long the session took, once it has ended.
+        logger_errors: how often the user's logger has raised.
+        process: the process that the session belongs to.
+
+    Raises:
+        InvalidRunNameError: the name is not a safe one.
+    """
+
+    def __init__(self, config: ConfigT, args: object, run_name: str | None) -> None:
+        self.config, self.args = config, args
+        self.done: set[Step] = set()
+        self.owned: OwnedRun | None = None
+        self.config_text: str | None = None
+        self.seeded: tuple[str, ...] | None = None
+        self.duration_s: float | None = None
+        self.logger_errors = 0
+        self.process = os.getpid()
+        self._asked_name = names.resolve_run_name(run_name, args, config)
+        self._new_id = names.new_session_id()
+        self._started: float | None = None
+        self._end: FinalStatus | None = None
+        self._ending = threading.Lock()
+
+    @property
+    def status(self) -> Status:
+        """`created`, `running` from the claim on, or how the session ended."""
+        return self._end or ("created" if self.owned is None else "running")
+
+    @property
+    def run_name(self) -> str:
+        """The run's name; numbering can change it when the directories are claimed."""
+        return self._asked_name if self.owned is None else self.owned.record.run_name
+
+    @property
+    def session_id(self) -> str:
+        """The run's id; a resumed run's own from when the directories are claimed."""
+        return self._new_id if self.owned is None else self.owned.record.session_id
+
+    @property
+    def attempt(self) -> int:
+        """Which start of the run this is."""
+        return 1 if self.owned is None else self.owned.record.attempt
+
+    @property
+    def paths(self) -> RunPaths | None:
+        """The run's paths, once its directories are claimed."""
+        return None if self.owned is None else self.owned.paths
+
+    def claimed(self, owned: OwnedRun) -> None:
+        """Note that the run's directories are the session's own; on the thread that claims."""
+        self._started = time.monotonic()
+        self.owned = owned
+        self.done.add(Step.DIRECTORIES)
+
+    def ends_as(self, status: FinalStatus) -> FinalStatus:
+        """Note how the session ends, and return it: the first caller's word counts."""
+        with self._ending:
+            self._end = self._end or status
+            return self._end
+
+    def has_ended(self) -> float:
+        """Note that the session is over, and return how long it took, in seconds."""
+        with self._ending:
+            self.duration_s = self.elapsed()
+            return self.duration_s or 0.0
+
+    def elapsed(self) -> float | None:
+        """Return the time since the claim, in seconds, by the monotonic clock."""
+        if self.duration_s is not None or self._started is None:
+            return self.duration_s
+        return time.monotonic() - self._started
+
+    def forked(self) -> bool:
+        """Check whether this process was forked from the session's own."""
+        return os.getpid() != self.process
+
+    def check_process(self, step: str) -> None:
+        """Check that this process is the session's own.
+
+        Raises:
+            ForkedSessionError: it was forked from it.
+        """
+        if self.forked():
+            raise ForkedSessionError(
+                f"{step}: run {self.run_name} belongs to process {self.process}, which has forked "
+                "this one. Call it there, or start a session of its own, with another name, here."
+            )

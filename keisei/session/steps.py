@@ -1,0 +1,145 @@
+"""The set-up steps that touch the disk: each in one hop to a thread, or all of them in one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from keisei._io import files
+from keisei._log import logger
+from keisei.errors import ConfigSaveError, DirectorySetupError, KeiseiError, describe, quoted
+from keisei.run import claim
+from keisei.run.claim import OwnedRun
+from keisei.run.status import FINAL, Step, check_final
+from keisei.session.callbacks import config_text
+from keisei.session.ending import Ending
+from keisei.session.facts import SessionFacts
+from keisei.session.recording import Recorder
+from keisei.session.tracking import Tracking
+from keisei.training import utils
+
+
+class Steps:
+    """The set-up steps of one session; the session lets one at a time work.
+
+    Args:
+        facts: what is known of the session; the steps change it.
+        tracking: its trackers.
+        recorder: what it records with; opened by the claim.
+        ending: how it ends.
+    """
+
+    def __init__(
+        self, facts: SessionFacts[Any], tracking: Tracking, recorder: Recorder, ending: Ending
+    ) -> None:
+        self._facts, self._tracking = facts, tracking
+        self._recorder, self._ending = recorder, ending
+
+    async def claim(self) -> None:
+        """Make the run's directories and own them."""
+        facts = self._facts
+        with self._setting_up():
+            await utils.setup_directories(
+                facts.config, facts.run_name, facts.session_id, self._claimed
+            )
+
+    async def save_config(self) -> None:
+        """Serialise the config, and write its file."""
+        with self._serializing():
+            text = await config_text(self._facts)
+        with self._saving_config() as owned:
+            await files.in_thread(owned.save_config, text)
+
+    def seed(self) -> None:
+        """Seed the random generators."""
+        self._facts.seeded = utils.setup_seeding(self._facts.config)
+        self._facts.done.add(Step.SEEDING)
+
+    async def log_start(self) -> None:
+        """Append the start line to the training log."""
+        with self._logging_start() as owned:
+            await files.in_thread(owned.log_start)
+
+    @property
+    def fit_one_hop(self) -> bool:
+        """Whether nothing waits between the steps, and the claim is keisei's own."""
+        return (
+            not self._facts.done
+            and self._facts.status not in FINAL
+            and not self._tracking.wanted
+            and utils.setup_directories is claim.setup_directories
+        )
+
+    async def take_all(self) -> None:
+        """Take all steps in their order in one hop, where they fit into one."""
+        with self._setting_up():
+            await files.in_thread(self._take_all)
+
+    def _take_all(self) -> None:
+        facts = self._facts
+        self._claimed(claim.claim(facts.config, facts.run_name, facts.session_id))
+        self._tracking.begun()
+        with self._serializing():
+            facts.config_text = utils.serialize_config(facts.config)
+        with self._saving_config() as owned:
+            owned.save_config(facts.config_text)
+        self.seed()
+        with self._logging_start() as owned:
+            owned.log_start()
+
+    def _claimed(self, owned: OwnedRun) -> None:
+        """Note on the thread that the run is owned; a session that has ended by now ends it."""
+        facts = self._facts
+        facts.claimed(owned)
+        if facts.status in FINAL:
+            self._ending.record_end(check_final(facts.status))
+        else:
+            journal = facts.config.journal
+            self._recorder.open(owned.paths, facts.attempt, journal, self._tracking.wake)
+
+    @contextmanager
+    def _setting_up(self) -> Iterator[None]:
+        """Turn what stops a claim into its documented error: no thread left, a disk that hangs."""
+        try:
+            yield
+        except (OSError, RuntimeError) as exc:
+            if isinstance(exc, KeiseiError) or self._facts.owned is not None:
+                raise
+            problem = f"cannot set up the directories of run {self._facts.run_name}: {exc}"
+            raise DirectorySetupError(problem) from claim.shown(exc)
+
+    @contextmanager
+    def _serializing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as exc:  # noqa: BLE001 - the user's own serializers
+            reason = f"the config has no JSON form ({describe(exc)})"
+            raise ConfigSaveError(f"{self._config_path()}: {reason}") from None
+
+    @contextmanager
+    def _saving_config(self) -> Iterator[OwnedRun]:
+        assert self._facts.owned is not None
+        try:
+            yield self._facts.owned
+        except (OSError, RuntimeError) as exc:
+            reason = getattr(exc, "strerror", None) or exc
+            raise ConfigSaveError(
+                f"cannot write {self._config_path()}: {reason}. What stands there is whole; make "
+                "it writable, or make room, and call save_effective_config() again."
+            ) from claim.shown(exc)
+        self._facts.done.add(Step.CONFIG)
+
+    def _config_path(self) -> str:
+        assert self._facts.paths is not None
+        return quoted(self._facts.paths.config_path, 300)
+
+    @contextmanager
+    def _logging_start(self) -> Iterator[OwnedRun]:
+        assert self._facts.owned is not None
+        try:
+            yield self._facts.owned
+        except (OSError, RuntimeError) as exc:
+            text = "the start of run %s cannot be logged: %s"
+            logger.warning(text, self._facts.run_name, exc)
+        self._facts.done.add(Step.START)

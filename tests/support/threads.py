@@ -1,0 +1,20 @@
+"""The threads of keisei's own that are at work."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+_FOR_LIFE = ("-exit", "-host", "-news")  # these live as long as the program
+
+
+def still_there() -> list[str]:
+    """Name the threads of keisei's that do not end, after some seconds; blocks."""
+    give_up = time.monotonic() + 5
+    while True:
+        names = [thread.name for thread in threading.enumerate()]
+        ours = [name for name in names if name.startswith("keisei-")]
+        left = [name for name in ours if not name.endswith(_FOR_LIFE)]
+        if not left or time.monotonic() > give_up:
+            return left
+        time.sleep(0.001)
