@@ -109,6 +109,12 @@ class GuardedRun(WandbRun):
             exit_guard.let_go(self.native)
             super().finish(status)
 
+    def discard(self) -> None:
+        """End a run that has tracked nothing, as `WandbRun` does."""
+        with exit_guard.call():
+            exit_guard.let_go(self.native)
+            super().discard()
+
 
 class InProcessWandbTracker(WandbTracker):
     """Starts runs with the W&B SDK in the program itself; see `WandbTracker`."""

@@ -144,7 +144,7 @@ class WandbTracker(Tracker):
         online = partial(self.init, module, run, "online", run_id)
         try:
             sdk.ask_server(sdk.base_url(), timeout=min(5.0, self.start_timeout / 4))
-            self._pending = PendingStart(online, WandbRun.discard, f"keisei-{NAME}-start")
+            self._pending = PendingStart(online, lambda late: late.discard(), "keisei-wandb-start")
             return self._pending.result(deadline - reserve - time.monotonic())
         except TimeoutError:
             reason = "it did not answer in time"

@@ -63,15 +63,17 @@ def live_late(case: Case, place: Path) -> Late:
             "wandb.init_timeout=3",
             "wandb.offline_fallback=false",
             f"wandb.in_process={case.in_process}",
+            f"tracking.linger={3 * case.seconds}",
         )
         program.started()
-        time.sleep(case.lives_s)
-        told = program.end()
+        ends = time.monotonic() + case.lives_s
+        told = program.end() if not case.lives_s else None
+        server.wait_for(lambda: [run.complete for run in server.runs.values()] == [True], 60)
+        open_s = max(time.monotonic() - run.created_at for run in server.runs.values())
+        time.sleep(max(0.0, ends - time.monotonic()))
+        told = told or program.end()
         wait_until_nothing_is_left(place, 60)
-        runs = list(server.runs.values())
-        open_s = max(
-            ((run.ended_at or time.monotonic()) - run.created_at for run in runs), default=0
-        )
+        runs = server.runs.values()
         return Late(told, [(run.state, run.exit_code) for run in runs], open_s)
 
 
@@ -94,6 +96,7 @@ def closed(case: Case, late: Late) -> None:
     assert late.told.facts["init"] < 3 + 0.3
     assert late.told.facts["finish"] < LENIENCE
     assert "wandb did not start" in late.told.errors
+    assert late.told.exit_s < (1.0 if case.in_process else 0.3) + LENIENCE
     assert late.states == [("failed", 1)]
     assert late.open_s < case.seconds + LENIENCE
 
