@@ -229,15 +229,13 @@ def look(directory: files.OpenDirectory, gone: Collection[str] = ()) -> FoundRun
     except OSError as exc:
         return replace(run, state="unreadable", problem=reason(exc))
     record = SessionRecord.parsed(text)
-    if record is None:
-        run, owner = replace(run, state="corrupt"), salvaged_owner(text)
-    elif record.status in FINAL:
+    if record is not None and record.status in FINAL:
         return replace(run, state=record.status, record=record)
-    else:
-        owner = record.owner
-        run = replace(run, state=owner_state(owner, gone), record=record)
-    alive = owner is not None and owner_state(owner, gone) != "died"
-    return replace(run, live_owner=owner if alive else None)
+    owner = salvaged_owner(text) if record is None else record.owner
+    life = "died" if owner is None else owner_state(owner, gone)
+    state = "corrupt" if record is None else life
+    live_owner = None if life == "died" else owner
+    return replace(run, state=state, record=record, live_owner=live_owner)
 
 
 def owner_state(

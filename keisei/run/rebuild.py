@@ -1,4 +1,4 @@
-"""A run's record, rebuilt from the lines of its training log where `session.json` is lost."""
+"""Rebuild the session file from the training log, where it is lost. Nothing is read or written."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from keisei.run.session_file import Owner, SessionRecord
 from keisei.run.status import FINAL
 
 NOBODY = Owner(host="unknown", pid=0, process_start="unknown")
-"""The owner in a rebuilt record: no process is number 0 to another one, so nobody ever lives."""
+"""The owner in a rebuilt session file: process 0 is never found, so this owner never lives."""
 
 _TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:Z|[+-]\d\d:\d\d)"
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
@@ -29,14 +29,14 @@ _STATUS = rb'"status":\s*"(\w+)"'
 
 
 def rebuilt_record(log_text: str, run_name: str, paths: dict[str, str]) -> SessionRecord | None:
-    """Rebuild a run's record from what its training log says of the last attempt.
+    """Return what the session file held, as far as the training log says it.
 
     The last start line gives the id, the attempt and when it started; an end line after it how
     that attempt ended and when. Without one it is `failed`, and when it ended stays unknown. What
     the trackers knew is lost, and the owner is `NOBODY`.
 
     Args:
-        log_text: the training log, or those of its lines that keisei wrote.
+        log_text: the training log, or only the lines of it that keisei wrote.
         run_name: the run's name.
         paths: the run's paths, by name.
 
@@ -72,13 +72,13 @@ def rebuilt_record(log_text: str, run_name: str, paths: dict[str, str]) -> Sessi
 
 
 def salvaged_owner(record_text: bytes) -> Owner | None:
-    """Find who owns a run in a record that cannot be read as one.
+    """Return the owner from a damaged session file.
 
     Args:
-        record_text: what stands in `session.json`.
+        record_text: the bytes of the file.
 
     Returns:
-        The owner; ``None`` where it cannot be found, or the text says that the run has ended.
+        The owner; ``None`` where it cannot be found, or the file says that the run has ended.
     """
     found = re.search(_OWNER, record_text)
     status = re.search(_STATUS, record_text)
