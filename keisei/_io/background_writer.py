@@ -25,9 +25,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
 
-from anyio.lowlevel import current_token
-
 from keisei._io.backoff import Backoff
+from keisei._io.loop import on_loop
 from keisei._io.shared_threads import SharedThreads, join_threads, on_shared_thread
 from keisei.errors import quoted
 
@@ -257,16 +256,10 @@ class BackgroundWriter(Generic[RecordT]):
     def _may_wait(self) -> bool:
         if self._stalled or self._closing or self._file.error is not None:
             return False
-        if on_shared_thread():  # a callback that logs
-            return False
-        try:
-            current_token()
-        except RuntimeError:
-            return True
-        return False  # on an event loop
+        return not on_shared_thread() and not on_loop()  # the first: a callback that logs
 
     def ring(self) -> None:
-        """Have what is queued written: at once where somebody waits for it, else after the delay.
+        """Wake the writer: at once where somebody waits for it, else after the delay.
 
         Raises:
             WriterError: it has ended, or is another process's.

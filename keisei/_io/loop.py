@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 import anyio
+from anyio.lowlevel import current_token
 
 
 async def load_backend() -> None:
@@ -57,6 +58,15 @@ def calling_soon(func: Callable[[], object]) -> Callable[[], None]:
             soon(func)
 
     return call
+
+
+def on_loop() -> bool:
+    """Return whether a task of a loop runs here: what it calls must not wait."""
+    try:
+        current_token()
+    except RuntimeError:
+        return False
+    return True
 
 
 class ThreadEvent:

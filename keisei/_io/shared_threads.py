@@ -85,7 +85,7 @@ class SharedThreads:
         self._begun = 0.0
 
     def call(self, member: Member, delay: float) -> None:
-        """Have a member served, once, within so many seconds; from any thread or signal handler."""
+        """Serve a member once, within so many seconds; thread-safe, also in a signal handler."""
         due = monotonic() + delay
         self._calls.append((due, member, False))
         if due < self._wakes_at:

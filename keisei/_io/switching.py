@@ -1,4 +1,4 @@
-"""Lets the loop in sooner while foreign code computes, or is imported, beside it."""
+"""Thread switches: the loop gets the GIL sooner while foreign code computes beside it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _NEVER = 1_000_000_000
 
 
 def yield_gil() -> None:
-    """Let another thread have the GIL now, which it would else wait 5 ms for."""
+    """Yield the GIL to a thread that waits for it, and would else do so for 5 ms."""
     time.sleep(0)
 
 
 @contextmanager
 def quick_switches() -> Iterator[None]:
-    """Let a thread that waits for the interpreter in every 0.1 ms, and not every 5.
+    """Switch to a thread that waits for the GIL every 0.1 ms, and not every 5.
 
     The interval is the interpreter's, not a thread's: it is what it was before when the last of
     those who have asked for it is done.

@@ -19,9 +19,8 @@ from datetime import timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
-from anyio.lowlevel import current_token
-
 from keisei._io.forks import after_in_child
+from keisei._io.loop import on_loop
 from keisei._io.switching import yield_gil
 from keisei._text import one_line
 from keisei.config.schema import AppConfig
@@ -42,7 +41,7 @@ _ERASE_TIMEOUT = 1.0
 
 
 def in_terminal() -> bool:
-    """Tell whether stderr is a terminal in which something may be drawn."""
+    """Return whether stderr is a terminal in which something may be drawn."""
     dumb = ("dumb", "unknown") if sys.platform == "win32" else ("", "dumb", "unknown")
     if os.environ.get("TERM", "").lower() in dumb or os.environ.get("CI", "") not in ("", "false"):
         return False
@@ -132,7 +131,7 @@ class Progress:
             self._steps.append(latest)
 
     def text(self) -> Text:
-        """Give the line."""
+        """Return the line."""
         from rich.text import Text
 
         line = Text(one_line(self._facts.run_name), style="bold", no_wrap=True)
@@ -152,7 +151,7 @@ class Progress:
         return (last - first) / (now - begun) if now > begun else 0.0
 
     def close(self) -> None:
-        """Give the journal's file back."""
+        """Close the journal's file."""
         if self._reader is not None:
             self._reader.close()
 
@@ -176,7 +175,7 @@ class Screen:
         self._count = self._height = 0
 
     def draw(self, lines: list[Text]) -> None:
-        """Show some lines in place of those that are there.
+        """Show some lines instead of those that are there.
 
         Raises:
             OSError: the terminal is gone.
@@ -200,7 +199,7 @@ class Screen:
         self._write(text)
 
     def clear(self) -> None:
-        """Give the lines back to the terminal.
+        """Erase the lines, and leave their rows to the terminal.
 
         Raises:
             OSError: the terminal is gone.
@@ -250,7 +249,7 @@ class Display:
                 self._leaving.append(progress)
         if self._thread is not None:
             self._wake.set()
-            if progress.shown and not _on_loop():
+            if progress.shown and not on_loop():
                 progress.gone.wait(_ERASE_TIMEOUT)
 
     def end(self) -> None:
@@ -297,7 +296,7 @@ class Display:
 
 
 def lines_of(sessions: list[Progress]) -> list[Text]:
-    """Look at the first sessions that log, and give a line for each; the others are counted.
+    """Look at the first sessions that log, and return a line for each; the others are counted.
 
     Args:
         sessions: what is to be shown.
@@ -317,16 +316,8 @@ def lines_of(sessions: list[Progress]) -> list[Text]:
     return lines
 
 
-def _on_loop() -> bool:
-    try:
-        current_token()
-    except RuntimeError:
-        return False
-    return True
-
-
 def _in_foreground() -> bool:
-    """Tell whether the terminal is this process's to draw in, as far as the system knows it."""
+    """Return whether the terminal is this process's to draw in, as far as the system knows it."""
     if sys.platform == "win32":
         return True
     try:

@@ -34,7 +34,6 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from keisei._io.switching import yield_gil
 from keisei.errors import quoted
 
 VERSION = 2  # journals of version 1 have no block `N`, and are read all the same
@@ -82,21 +81,26 @@ def attempt_of(name: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def pack_block(marker: bytes, seq: int, count: int, payload: Iterable[bytes]) -> list[bytes]:
+def pack_block(
+    marker: bytes, seq: int, count: int, payload: Iterable[bytes], size: int
+) -> list[bytes]:
     """Return a block, in pieces of which the first is its head.
 
     Args:
         marker: the kind.
         seq: the sequence number of its first record.
         count: how many records it holds.
-        payload: the records, or JSON, in pieces.
+        payload: the records, or JSON, in pieces; other threads get the GIL between large ones.
+        size: how many bytes that is.
     """
-    pieces = list(payload)
-    body = _BODY.pack(sum(map(len, pieces)), count, seq)
+    body = _BODY.pack(size, count, seq)
     crc = zlib.crc32(body)
-    for piece in pieces:
+    pieces = [b""]
+    for piece in payload:
         crc = zlib.crc32(piece, crc)
-    return [_HEAD.pack(marker, crc) + body, *pieces]
+        pieces.append(piece)
+    pieces[0] = _HEAD.pack(marker, crc) + body
+    return pieces
 
 
 def block_size(data: bytes, pos: int) -> int | None:
@@ -121,15 +125,16 @@ def read_block(data: bytes, pos: int, size: int) -> tuple[bytes, int, int, bytes
 def pack_json(marker: bytes, data: object) -> bytes:
     """Return a block of JSON that numbers no record."""
     text = json.dumps(data, separators=(",", ":")).encode()
-    return b"".join(pack_block(marker, 0, 0, [text]))
+    return b"".join(pack_block(marker, 0, 0, [text], len(text)))
 
 
 def pack_shape(number: int, keys: tuple[str, ...]) -> bytes:
     """Return the block of a shape."""
     text = json.dumps({"id": number, "keys": keys}, separators=(",", ":")).encode()
-    if len(text) < _LONG_NAMES:
-        return b"".join(pack_block(SHAPE, 0, 0, [text]))
-    return b"".join(pack_block(PACKED_SHAPE, 0, 0, [zlib.compress(text, 1)]))
+    marker, payload = SHAPE, text
+    if len(text) >= _LONG_NAMES:
+        marker, payload = PACKED_SHAPE, zlib.compress(text, 1)
+    return b"".join(pack_block(marker, 0, 0, [payload], len(payload)))
 
 
 def shape_id(number: int) -> bytes:
@@ -185,19 +190,21 @@ def pack_records(seq: int, records: Sequence[Record]) -> Iterator[bytes]:
         size = sum(map(len, some))
         if len(whole) == len(some) and size < LARGEST // 2:
             pieces = [b"".join(whole)] if size < LARGE else whole
-            yield from pack_block(RECORDS, seq + start, len(some), pieces)
+            yield from pack_block(RECORDS, seq + start, len(some), pieces, size)
         else:
             for number, one in enumerate(some, seq + start):
-                parts = _encoded(one) if isinstance(one, str) else [one]
-                yield from pack_block(RECORDS, number, 1, parts)
+                if isinstance(one, str):
+                    size = _EVENT.size + len(one)
+                    yield from pack_block(RECORDS, number, 1, _encoded(one), size)
+                else:
+                    yield from pack_block(RECORDS, number, 1, [one], len(one))
 
 
 def _encoded(text: str) -> Iterator[bytes]:
-    """Yield the record of a large event, and let other threads have the GIL meanwhile."""
+    """Yield the record of a large event."""
     yield _EVENT.pack(0, len(text))
     for start in range(0, len(text), LARGE):
         yield text[start : start + LARGE].encode()
-        yield_gil()
 
 
 def flatten(metrics: Mapping[str, object]) -> dict[str, float | int | bool]:

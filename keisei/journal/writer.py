@@ -40,9 +40,9 @@ _NO_SHAPE: _Shape = (0, (), (b"?", b"?"))
 class Journal:
     """A run's own record of its metrics and events, in one file per attempt.
 
-    Nothing touches the disk before the first row, and then only the journal's own thread does. A
-    write that fails is tried again, later and later, in order and without the callers' noticing;
-    `error` and `flush` tell of it. A child that was forked from this process cannot write.
+    Nothing touches the disk before the first row, and then only a writer's thread does. A write
+    that fails is tried again with a growing backoff, in order and without the callers' noticing;
+    `error` and `flush` show it. A child that was forked from this process cannot write.
 
     Args:
         directory: the run's directory.
@@ -50,7 +50,7 @@ class Journal:
         durability: what a row survives. ``buffered``: it is handed to the system within
             ``max_delay``, or when `flush` returns, and from then on survives the end of the
             process by any signal, but not the loss of power. ``line``: the same, at once: rows
-            are written as soon as the thread gets to run. ``fsync``: rows are gathered for
+            are written as soon as a thread gets to run. ``fsync``: rows are gathered for
             ``max_delay`` and forced to the disk together; from then on, or when `flush` returns,
             they survive the loss of power too.
         max_delay: the longest that rows are gathered, in seconds.
@@ -60,7 +60,7 @@ class Journal:
             dropped; ``drop_oldest`` drops the oldest row; ``latest`` drops all queued rows. Rows
             that are dropped are counted, and leave a gap in the sequence numbers.
         on_written: called, with nothing, each time that rows have been written, before a `flush`
-            of them returns. It is called on the journal's thread, must be quick, and must not
+            of them returns. It is called on a writer's thread, must be quick, and must not
             flush.
 
     Raises:
@@ -175,11 +175,11 @@ class Journal:
             raise self._error(exc) from exc.__cause__
 
     def on_durable(self, callback: OnDurable) -> None:
-        """Have a function called, once, when all that was logged before is durable.
+        """Call a function, once, when all that was logged before is durable.
 
         Args:
             callback: gets ``None``, or why it is not durable yet: the rows are kept and tried
-                again. It is called on the journal's thread, must be quick, and must not flush.
+                again. It is called on a writer's thread, must be quick, and must not flush.
 
         Raises:
             JournalError: the journal is closed, or this is a forked child.
@@ -220,7 +220,7 @@ class Journal:
         """Write what is queued, and end. Blocks; calling it again, or in a fork, is no error.
 
         Args:
-            timeout: the longest wait, in seconds; the thread goes on after it.
+            timeout: the longest wait, in seconds; the writing goes on after it.
 
         Raises:
             JournalError: rows could not be written, and are lost.

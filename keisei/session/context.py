@@ -40,7 +40,7 @@ def _open() -> Entered | None:
 
 
 def current() -> object | None:
-    """Give what stands for the current session; ``None`` where there is none."""
+    """Return what stands for the current session; ``None`` where there is none."""
     entered = _open()
     return None if entered is None else entered.owner
 

@@ -1,8 +1,8 @@
 """A session's part of the user's own logging: lines for `training.log` and `evaluation.log`.
 
-A call queues, and one thread of the session's (a `Lane`, as the journal has one) does the rest:
-it hides secrets, escapes, and appends all that came within `DELAY` at once, forced to the disk. A
-disk that refuses delays the lines, which are kept and tried again, as many as the queue holds.
+A call queues, and a background writer does the rest, as the journal's does: it hides secrets,
+escapes, and appends all that came within `DELAY` at once, forced to the disk. A disk that refuses
+delays the lines, which are kept and tried again, as many as the queue holds.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ from datetime import datetime
 from traceback import TracebackException
 
 import anyio
-from anyio.lowlevel import current_token
 
 from keisei._io.background_writer import BackgroundWriter, OnDurable, WriterError
 from keisei._io.files import OpenDirectory, append_whole
 from keisei._io.forks import after_in_child
-from keisei._io.loop import calling_soon
+from keisei._io.loop import calling_soon, on_loop
 from keisei._io.shared_threads import on_shared_thread
 from keisei._io.switching import yield_gil
 from keisei._log import logger
@@ -50,7 +49,7 @@ Tail = list[TracebackException | str]
 
 
 class LogFiles:
-    """The two logs, as the session's thread writes them.
+    """The two log files of a session, as their background writer has them.
 
     Args:
         directory: the run's directory.
@@ -150,7 +149,7 @@ def _time(moment: float) -> str:
 
 
 def _line(moment: float, text: str, tail: Tail, known: Iterable[str]) -> bytes:
-    """Give a line, and its continuation lines, which are indented."""
+    """Return a line, and its continuation lines, which are indented."""
     if text.startswith("session "):
         text = f"| {text}"  # keisei's own lines begin so, and are believed
     lines = [one_line(f"[{_time(moment)}] {_clean(text, known)}")]
@@ -233,7 +232,7 @@ class LogHandler(logging.Handler):
 
 
 def _tail(record: logging.LogRecord) -> Tail:
-    """Give a traceback as it is now; the source's lines are read later, by the thread."""
+    """Return a traceback as it is now; the source's lines are read later, by the writer."""
     tail: Tail = []
     try:
         if record.exc_text:  # another handler has formatted it
@@ -275,10 +274,10 @@ class Logs:
         self._files: LogFiles | None = None
         self._writer: BackgroundWriter[Item] | None = None
         self._handler: weakref.ref[LogHandler] | None = None
-        self._told = False
+        self._warned = False
 
     def set_up(self, directory: str, run_name: str) -> None:
-        """Let lines come, from now on.
+        """Take lines from now on.
 
         Args:
             directory: the run's directory.
@@ -293,7 +292,7 @@ class Logs:
         return self.ready and os.getpid() == self._process
 
     def start(self) -> None:
-        """Have a thread that writes, here and not at the first line: a signal handler may log."""
+        """Start the writer, here and not at the first line: a signal handler may log."""
         with self._making:
             if self._writer is None:
                 self._files = LogFiles(self._directory, self._run_name)
@@ -303,7 +302,7 @@ class Logs:
                 self._writer.ring()
 
     def handler(self) -> LogHandler:
-        """Give the session's handler, the same one as long as somebody has it."""
+        """Return the session's handler, the same one as long as somebody has it."""
         self.start()
         with self._making:
             handler = None if self._handler is None else self._handler()
@@ -349,10 +348,7 @@ class Logs:
         Args:
             timeout: the longest wait, in seconds.
         """
-        with suppress(RuntimeError):
-            current_token()
-            return  # on an event loop
-        if not on_shared_thread():
+        if not on_loop() and not on_shared_thread():
             answered = threading.Event()
             if self._request(lambda _: answered.set()):
                 answered.wait(timeout)
@@ -379,12 +375,12 @@ class Logs:
         try:
             self._writer.end(timeout)
         except (WriterError, TimeoutError) as exc:
-            if not self._told:
-                self._told = True
+            if not self._warned:
+                self._warned = True
                 logger.error("the lines of run %s are not all written: %s", self._run_name, exc)
 
     def counters(self) -> dict[str, int] | None:
-        """Give what has become of the lines and records; ``None`` where there were none."""
+        """Return what has become of the lines; ``None`` where there were none."""
         if self._writer is None or self._files is None or os.getpid() != self._process:
             return None
         counted, lost = self._writer.counters, self._files.dropped

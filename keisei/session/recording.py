@@ -60,7 +60,7 @@ class Recorder:
             paths: the run's paths.
             attempt: which attempt the journal is of.
             config: how the journal is written.
-            on_written: called on the journal's thread each time that rows have been written.
+            on_written: called on a writer's thread each time that rows have been written.
         """
         self._make = partial(
             Journal,
@@ -87,14 +87,14 @@ class Recorder:
             context.leave(self._entered)
 
     def first(self) -> Journal | None:
-        """Give the journal, made now if it has to be; ``None`` where nothing may be logged."""
+        """Return the journal, made now if it has to be; ``None`` where nothing may be logged."""
         with self._making:
             if self.journal is None and self.ready and self._make is not None:
                 self.journal = self._make()
             return self.journal
 
     def logged(self) -> int:
-        """Tell how many rows and events this attempt has logged."""
+        """Return how many rows and events this attempt has logged."""
         return 0 if self.journal is None else self.journal.counters.logged
 
     @property
@@ -161,7 +161,7 @@ class SessionRecording(SessionView[ConfigT]):
             raise self._no_journal("log_event()") from exc
 
     def log_handler(self) -> logging.Handler:
-        """Give a handler for any logger: it appends lines to `training.log`, and never waits.
+        """Return a handler for any logger: it appends lines to `training.log`, and never waits.
 
         It takes the records that are emitted where this session is the current one (in the block
         of the session, the tasks and `anyio.to_thread` calls that it starts, and `as_current`);
@@ -214,7 +214,7 @@ class SessionRecording(SessionView[ConfigT]):
         self._recorder.logs.put((EVALUATION_LOG, time.time(), step, data))
 
     def get_session_summary(self) -> dict[str, Any]:
-        """Give what is known of the session as plain data; what is not set up yet is ``None``."""
+        """Return what is known of the session as plain data; what is not set up yet is ``None``."""
         journal = self._recorder.journal
         counts = None if journal is None else journal.counters._asdict()
         lines = self._recorder.logs.counters()

@@ -25,7 +25,7 @@ SHOWN = "keisei-progress"
 
 
 def seen(text: str) -> str:
-    """Give a terminal's text without its escape sequences."""
+    """Return a terminal's text without its escape sequences."""
     return re.sub(r"\x1b(\[[0-9;]*[A-Za-z]|[78D])", " ", text)
 
 
@@ -39,7 +39,7 @@ class Terminal(io.StringIO):
         return super().write(text)
 
     def isatty(self) -> bool:
-        """Say so."""
+        """Answer that it is one."""
         return True
 
 
@@ -68,13 +68,13 @@ def console(width: int = 100, height: int = 10) -> Console:
 
 
 def written(screen: Console) -> str:
-    """Give what was written to a console on a text."""
+    """Return what was written to a console on a text."""
     assert isinstance(screen.file, io.StringIO)
     return screen.file.getvalue()
 
 
 def plain(lines: list[Text]) -> list[str]:
-    """Give lines without their colours."""
+    """Return lines without their colours."""
     return [line.plain for line in lines]
 
 

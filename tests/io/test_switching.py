@@ -10,7 +10,7 @@ from keisei._io.switching import quick_switches, quiet_imports
 
 
 def settings() -> tuple[float, bool, tuple[int, int, int], int]:
-    """Give the interpreter's settings that are changed for a while."""
+    """Return the interpreter's settings that are changed for a while."""
     return sys.getswitchinterval(), gc.isenabled(), gc.get_threshold(), gc.get_freeze_count()
 
 

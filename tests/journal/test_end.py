@@ -18,9 +18,9 @@ from tests.support.journal import Disk, series
 @pytest.fixture
 def run(tmp_path: Path) -> str:
     """A run's directory."""
-    place = tmp_path / "run"
-    place.mkdir()
-    return str(place)
+    directory = tmp_path / "run"
+    directory.mkdir()
+    return str(directory)
 
 
 @pytest.fixture
@@ -63,9 +63,9 @@ def test_after_the_end_nothing_is_taken(run: str) -> None:
 def test_no_row_is_lost_between_a_call_and_the_end(run: str) -> None:
     """Of calls that race with `close`, each row is in the file or its call has raised."""
     for turn in range(40):
-        place = os.path.join(run, str(turn))
-        os.mkdir(place)
-        journal = Journal(place, 1, max_delay=0.0)
+        directory = os.path.join(run, str(turn))
+        os.mkdir(directory)
+        journal = Journal(directory, 1, max_delay=0.0)
         taken = [0, 0]
         begun = threading.Barrier(3)
 
@@ -89,7 +89,7 @@ def test_no_row_is_lost_between_a_call_and_the_end(run: str) -> None:
         for thread in threads:
             thread.join()
         for number in range(2):
-            found = series(place, f"x{number}")
+            found = series(directory, f"x{number}")
             assert found[: taken[number]] == list(range(taken[number]))
             assert len(found) <= taken[number] + 1
 

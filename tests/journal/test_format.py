@@ -116,7 +116,7 @@ def test_packed_names_that_make_no_sense_are_damage(
     """Whatever a foreign file holds under a right checksum costs neither memory nor the rest."""
     monkeypatch.setattr(format, "LARGEST", 1 << 20)
     (tmp_path / "metrics.1.journal").write_bytes(
-        b"".join(format.pack_block(PACKED_SHAPE, 0, 0, [payload])) + VERSION_1
+        b"".join(format.pack_block(PACKED_SHAPE, 0, 0, [payload], len(payload))) + VERSION_1
     )
     reader = read_run(tmp_path)
     assert len(list(reader.rows())) == 3

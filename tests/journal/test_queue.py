@@ -1,4 +1,4 @@
-"""The journal's queue and thread: durability, full queues, faults, signals."""
+"""The journal's queue and writer: durability, full queues, faults, signals."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from tests.support.journal import Disk, hold, series
 @pytest.fixture
 def run(tmp_path: Path) -> str:
     """A run's directory."""
-    place = tmp_path / "run"
-    place.mkdir()
-    return str(place)
+    directory = tmp_path / "run"
+    directory.mkdir()
+    return str(directory)
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_rows_are_written_without_a_flush(
 
 
 async def test_a_loop_awaits_durability_without_polling(run: str) -> None:
-    """`on_durable` calls back from the journal's thread; logging does not block the loop."""
+    """`on_durable` calls back from a writer's thread; logging does not block the loop."""
     journal = Journal(run, 1, durability="fsync")
     token, durable = current_token(), anyio.Event()
     errors: list[JournalError | None] = []
@@ -132,7 +132,7 @@ def test_each_write_of_rows_is_told(run: str, disk: Disk, caplog: pytest.LogCapt
 
 
 def test_a_callback_may_log_though_the_queue_is_full(run: str, disk: Disk) -> None:
-    """The journal's thread does not wait for itself: there the oldest row is dropped."""
+    """A writer's thread does not wait for itself: there the oldest row is dropped."""
     journal = Journal(run, 1, capacity=2)
     hold(journal, disk)
     logged = threading.Event()
@@ -362,9 +362,9 @@ def test_a_disk_that_hangs_under_one_journal_stops_no_other(
     disk.only(run)
     others = []
     for number in range(20):
-        place = tmp_path / str(number)
-        place.mkdir()
-        others.append(Journal(str(place), 1))
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        others.append(Journal(str(directory), 1))
     for number, journal in enumerate(others):
         journal.log_metrics({"x": number})
     for number, journal in enumerate(others):

@@ -31,7 +31,7 @@ def write(run: Path, attempt: int, steps: list[int | None], flush_every: int = 7
 
 
 def steps_of(rows: list[Row]) -> list[tuple[int, int | None]]:
-    """Give attempt and step of rows."""
+    """Return attempt and step of rows."""
     return [(row.attempt, row.step) for row in rows]
 
 
@@ -132,7 +132,7 @@ def test_a_file_torn_at_any_byte_keeps_all_before(tmp_path: Path) -> None:
 
 
 def test_the_end_is_read_without_what_is_before(tmp_path: Path) -> None:
-    """From any place on: the rows of the whole blocks after it, with their names, and no damage."""
+    """From any offset on: the rows of the whole blocks after it, with their names, undamaged."""
     path = write(tmp_path, 1, list(range(40)), flush_every=3)
     data = path.read_bytes()
     scanner = decoding.Scanner(lambda offset, size: data[offset : offset + size])
@@ -158,9 +158,9 @@ def test_a_flipped_bit_costs_one_block(tmp_path: Path) -> None:
     data = path.read_bytes()
     chance = random.Random(7)
     whole = 0
-    for place in range(len(data)):
+    for offset in range(len(data)):
         flipped = bytearray(data)
-        flipped[place] ^= 1 << chance.randrange(8)
+        flipped[offset] ^= 1 << chance.randrange(8)
         path.write_bytes(flipped)
         reader = read_run(tmp_path)
         rows = list(reader.rows())

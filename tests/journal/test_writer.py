@@ -25,9 +25,9 @@ from tests.support.journal import series
 @pytest.fixture
 def run(tmp_path: Path) -> str:
     """A run's directory."""
-    place = tmp_path / "run"
-    place.mkdir()
-    return str(place)
+    directory = tmp_path / "run"
+    directory.mkdir()
+    return str(directory)
 
 
 numbers = st.one_of(
@@ -51,7 +51,7 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Say whether two numbers are of the same type and value, NaN being itself."""
+    """Return whether two numbers are of the same type and value, NaN being itself."""
     if type(a) is not type(b):
         return False
     if isinstance(a, float) and math.isnan(a):
@@ -118,7 +118,7 @@ class FakeTensor:
     ndim = 0
 
     def item(self) -> float:
-        """Give the number."""
+        """Return the number."""
         return 0.25
 
 
@@ -210,7 +210,7 @@ def test_a_second_journal_of_an_attempt_touches_nothing(run: str) -> None:
 
 
 def test_a_planted_link_is_not_followed(run: str, tmp_path: Path) -> None:
-    """A symlink in the journal's place is an error, and its target is left alone."""
+    """A symlink under the journal's name is an error, and its target is left alone."""
     target = tmp_path / "target"
     target.write_text("mine")
     os.symlink(target, os.path.join(run, "metrics.1.journal"))

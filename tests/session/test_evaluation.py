@@ -24,13 +24,13 @@ def no_constant(text: str) -> None:
 
 
 def records_of(session: Any) -> list[dict[str, Any]]:
-    """Give the lines of a session's evaluation log."""
+    """Return the lines of a session's evaluation log."""
     text = Path(session.eval_log_file_path).read_text(encoding="utf-8")
     return [json.loads(line, parse_constant=no_constant) for line in text.split("\n")[:-1]]
 
 
 def rows_of(session: Any) -> list[tuple[int | None, dict[str, Any]]]:
-    """Give the steps and the values of a session's journal."""
+    """Return the steps and the values of a session's journal."""
     return [(row.step, row.values) for row in read_run(session.run_artifact_dir).rows()]
 
 
@@ -41,6 +41,7 @@ async def test_a_record_is_a_line_and_a_row(make_config: MakeConfig) -> None:
         "score": 0.5,
         "games": 100,
         "solved": True,
+        "frames": 10**400,
         "loss": math.nan,
         "best": math.inf,
         "worst": -math.inf,
@@ -67,6 +68,7 @@ async def test_a_record_is_a_line_and_a_row(make_config: MakeConfig) -> None:
         "evaluation/score": 0.5,
         "evaluation/games": 100,
         "evaluation/solved": True,
+        "evaluation/frames": 10**400,
         "evaluation/best": math.inf,
         "evaluation/worst": -math.inf,
         "evaluation/by/black/wins": 3,
@@ -88,14 +90,14 @@ def test_numbers_of_numpy_are_numbers(make_config: MakeConfig) -> None:
 
 
 def circle() -> dict[str, Any]:
-    """Give a record that contains itself."""
+    """Return a record that contains itself."""
     data: dict[str, Any] = {"a": 1}
     data["again"] = data
     return data
 
 
 def laughs() -> list[Any]:
-    """Give a list that is small in memory, and endless as text."""
+    """Return a list that is small in memory, and endless as text."""
     data: list[Any] = ["ha"]
     for _ in range(30):
         data = [data] * 10

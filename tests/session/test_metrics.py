@@ -32,11 +32,11 @@ class Read:
     told: list[Event]
 
     def rows(self) -> list[Row]:
-        """Give the rows that no later attempt supersedes."""
+        """Return the rows that no later attempt supersedes."""
         return [row for row in self.taken if not row.superseded]
 
     def columns(self, key: str) -> tuple[list[Any], list[Any]]:
-        """Give the steps and values of a metric."""
+        """Return the steps and values of a metric."""
         rows = [row for row in self.rows() if key in row.values]
         return [row.step for row in rows], [row.values[key] for row in rows]
 
@@ -100,7 +100,7 @@ def test_it_needs_directories_and_comes_before_the_end(make_config: MakeConfig, 
 
 
 async def test_the_end_writes_what_was_logged(make_config: MakeConfig) -> None:
-    """Without a flush, also where the body fails; the journal's thread is gone then."""
+    """Without a flush, also where the body fails; the writer's threads are gone then."""
     session = AsyncSessionManager(make_config(journal={"max_delay": 3600}))
     with pytest.raises(ValueError, match="boom"):
         async with session:

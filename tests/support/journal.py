@@ -45,7 +45,7 @@ class Disk:
         monkeypatch.setattr(f"keisei.journal.file.os.{name}", call)
 
     def hang(self) -> None:
-        """Let the next call wait for `free`."""
+        """Hang in the next call, until `free` is set."""
         self.reached.clear()
         self.free.clear()
 
@@ -55,12 +55,12 @@ class Disk:
 
 
 def hold(journal: Journal, disk: Disk) -> None:
-    """Log one row, and have the journal's thread hang in writing it."""
+    """Log one row, and hang its writer in writing it."""
     disk.hang()
     journal.log_metrics({"first": 1.0})
     assert disk.reached.wait(10)
 
 
 def series(run: str, key: str = "x") -> list[Any]:
-    """Give the values of one metric."""
+    """Return the values of one metric."""
     return list(read_run(run).columns(key)[1])
