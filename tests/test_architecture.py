@@ -39,8 +39,6 @@ ONE_HOME = {
 }
 # Files that decide and do nothing else: no loop, no disk, no clock, no thread, no other process.
 PURE = [
-    "journal.decoding",
-    "journal.format",
     "journal.records",
     "run.layout",
     "run.log_lines",
