@@ -14,14 +14,14 @@ from typing import Any, TypeVar, get_args, overload
 from pydantic import BaseModel, ValidationError
 from pydantic_core import core_schema
 
-from keisei.config.schema import AppConfig
+from keisei.config.schema import OWN_ERROR, AppConfig
 from keisei.config.text import weigh
 from keisei.errors import ConfigError, quoted
 
 ConfigT = TypeVar("ConfigT", bound=AppConfig)
 
-# Kinds of errors whose message is pydantic's own, and does not show what it was given.
-_VALUELESS = frozenset(get_args(core_schema.ErrorType)) - {
+# Kinds of errors whose message is pydantic's or keisei's own, and does not show the value.
+_VALUELESS = {OWN_ERROR, *get_args(core_schema.ErrorType)} - {
     "assertion_error", "get_attribute_error", "iteration_error", "mapping_type",
     "union_tag_invalid", "value_error",
 }  # fmt: skip
@@ -86,7 +86,8 @@ def load_config(
     except ValueError as exc:
         problems = [f"  {exc}"]
     # Raised outside the except block: a chained ValidationError holds the values it was given.
-    raise ConfigError(f"{source} does not fit {model.__name__}:\n" + "\n".join(problems))
+    verb = "do" if path is None else "does"
+    raise ConfigError(f"{source} {verb} not fit {model.__name__}:\n" + "\n".join(problems))
 
 
 def _read(path: str, source: str) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from keisei.redaction import Shown
 
@@ -26,6 +27,8 @@ LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 IfExists = Literal["resume", "refuse", "number"]
 
 WandbMode = Literal["online", "offline", "disabled"]
+
+OWN_ERROR = "keisei_refused"  # the type of errors whose message is keisei's, and holds no value
 
 
 def _lowered(value: Any) -> Any:
@@ -41,7 +44,11 @@ def _by_name(value: Any) -> Any:
     if isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value):
         value = dict.fromkeys(value)
     if isinstance(value, dict):
-        return {name: {} if options is None else options for name, options in value.items()}
+        value = {name: {} if options is None else options for name, options in value.items()}
+        if value.get("wandb"):
+            raise PydanticCustomError(
+                OWN_ERROR, "the options of wandb belong to the section `wandb`"
+            )
     return value
 
 
@@ -172,13 +179,6 @@ class TrackingConfig(Section):
     trackers: Annotated[dict[str, dict[str, Any]], BeforeValidator(_by_name)] = {}
     """The trackers by name, each with its options; a list of names will do where none has any.
     `wandb` here is the same as `logging.wandb_enabled`; its options are in the section `wandb`."""
-
-    @field_validator("trackers")
-    @classmethod
-    def _wandb_has_a_section(cls, trackers: dict[str, Any]) -> dict[str, Any]:
-        if trackers.get("wandb"):
-            raise ValueError("the options of wandb belong to the section `wandb`")
-        return trackers
 
 
 class SignalsConfig(Section):

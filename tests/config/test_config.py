@@ -11,6 +11,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from keisei import AppConfig, ConfigError, Section
+from keisei.config.schema import wants_wandb
 from keisei.utils.utils import load_config
 
 ORIGIN_YAML = """
@@ -303,6 +304,18 @@ def test_a_config_is_mutable_and_checked() -> None:
     with pytest.raises(ValidationError):
         config.env.seed = -1
     assert AppConfig().env.seed is None
+
+
+def test_options_of_wandb_have_a_section_of_their_own() -> None:
+    """W&B may be named among the trackers; options there are refused, with the section's name."""
+    assert wants_wandb(load_config(overrides={"tracking.trackers": ["wandb"]}))
+    with pytest.raises(ConfigError) as refused:
+        load_config(overrides={"tracking.trackers": {"wandb": {"project": SECRET}}})
+    assert "overrides do not fit AppConfig" in str(refused.value)
+    assert "tracking.trackers: the options of wandb belong to the section `wandb`" in str(
+        refused.value
+    )
+    assert SECRET not in str(refused.value)
 
 
 def test_the_schema_is_json() -> None:
