@@ -25,8 +25,10 @@ def serialize_config(config: AppConfig, environ: Mapping[str, str] | None = None
         environ: where known secret values are found; ``None`` takes the process's environment.
 
     Raises:
-        ValueError: JSON cannot express it (it holds a cycle, a lone surrogate, an object).
+        ValueError: it is too large (see `weigh`), or JSON cannot express it: it holds a cycle, a
+            lone surrogate or an object.
     """
+    weigh(config)
     known = secret_values(os.environ if environ is None else environ)
     data = redact(config.model_dump(mode="json"), known)
     return pydantic_core.to_json(data, indent=2, inf_nan_mode="strings").decode() + "\n"
