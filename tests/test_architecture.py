@@ -40,6 +40,7 @@ ONE_HOME = {
 # Files that decide and do nothing else: no loop, no disk, no clock, no thread, no other process.
 PURE = [
     "journal.records",
+    "journal.superseding",
     "run.layout",
     "run.log_lines",
     "run.rebuild",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 
@@ -125,6 +126,21 @@ class AttemptReader:
                     yield batch
                 else:
                     self._unnamed += len(batch.rows)
+
+    def events_named(self, name: str) -> Iterator[tuple[int, float, object]]:
+        """Yield number, time and data of the events of one name; only their blocks are decoded."""
+        mark = json.dumps(name).encode()
+        for block in self._scanner.blocks():
+            if block.marker != RECORDS or mark not in block.payload:
+                continue
+            try:
+                batches = unpack_records(block)
+            except ValueError:
+                continue
+            for batch in batches:
+                for seq, event in enumerate(batch.events, batch.seq):
+                    if event[1] == name:
+                        yield seq, event[0], event[2]
 
     def rows(self) -> Iterator[tuple[int, tuple[str, ...], RawRow]]:
         """Yield number, keys and raw row of the rows that can be read, each once."""

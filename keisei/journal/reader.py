@@ -12,6 +12,15 @@ from keisei.journal.attempt import AttemptReader, repair
 from keisei.journal.decoding import RawRow
 from keisei.journal.format import attempt_of
 from keisei.journal.records import Damage, Event, Position, Row, Value
+from keisei.journal.superseding import (
+    RESUME,
+    Cuts,
+    Predecessors,
+    StepPosition,
+    Steps,
+    position_in,
+    step_in,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,9 +55,8 @@ def read_run(directory: str | os.PathLike[str]) -> RunJournal:
 class RunJournal:
     """The journals of a run, one per attempt, read as one.
 
-    A later attempt goes on from some step; what earlier ones had logged from that step on is
-    superseded: the rows that are not are those of a run that was never interrupted. A row without
-    a step goes with the last step before it. Events are history, and never superseded.
+    What a resumed run has logged anew is superseded (see `keisei.journal.superseding`): what is
+    not is what a run that was never interrupted has. Events are history, and never superseded.
 
     Args:
         directory: the run's directory.
@@ -162,24 +170,92 @@ class RunJournal:
         return pd.concat([left, right], axis=1)
 
     def merged(self) -> Iterator[tuple[int, bool, int, tuple[str, ...], RawRow]]:
-        """Yield attempt, whether superseded, number, keys and raw row, in order."""
+        """Yield attempt, whether superseded, number, keys and raw row, in order.
+
+        A row of which only some values are superseded comes in two parts, one after the other.
+        """
         attempts = self.attempts()
-        cuts: dict[int, float] = {}
-        cut = float("inf")
-        for attempt in reversed(attempts):
-            cuts[attempt] = cut
-            with AttemptReader(self.directory, attempt) as reader:
-                cut = min(cut, reader.first_step())
+        cuts = self._cuts(attempts)
+        predecessors = self._predecessors(attempts, cuts)
         for attempt in attempts:
-            cut, superseded = cuts[attempt], False
+            stretches = cuts.of(attempt)
+            with AttemptReader(self.directory, attempt) as reader:
+                for batch in reader.batches(events=False):
+                    keys = reader.keys(batch)
+                    later = predecessors.of(attempt, keys) if predecessors else None
+                    for seq, raw in enumerate(batch.rows, batch.seq):
+                        if stretches and any(a <= seq < b for a, b in stretches):
+                            yield attempt, True, seq, keys, raw
+                        elif later is None or raw[-1] is None:
+                            yield attempt, False, seq, keys, raw
+                        else:
+                            yield from _parts(attempt, seq, keys, raw, later)
+
+    def _cuts(self, attempts: list[int]) -> Cuts:
+        """Return the stretches that the run's resumes have left behind."""
+        cuts = Cuts()
+        for at, said in self._resumes(attempts):
+            after, step = position_in(said), step_in(said)
+            if after is None and step is not None:
+                after = self._position_of(step, at, cuts)
+            if after is not None and after < at:
+                cuts.add(after, at)
+        return cuts
+
+    def _resumes(self, attempts: list[int]) -> Iterator[tuple[Position, dict[str, object]]]:
+        for attempt in attempts:
+            with AttemptReader(self.directory, attempt) as reader:
+                for seq, _, said in reader.events_named(RESUME):
+                    if isinstance(said, dict):
+                        yield Position(attempt, seq), said
+
+    def _position_of(self, step: int, before: Position, cuts: Cuts) -> Position | None:
+        """Return the position that a restored step stands for; see `superseding`."""
+        found = StepPosition(step)
+        for attempt in self.attempts():
+            if attempt > before.attempt:
+                break
+            stretches = cuts.of(attempt)
+            with AttemptReader(self.directory, attempt) as reader:
+                for seq, keys, raw in reader.rows():
+                    if attempt == before.attempt and seq >= before.seq:
+                        break
+                    if not any(a <= seq < b for a, b in stretches):
+                        found.add(Position(attempt, seq), keys, raw[-1])  # type: ignore[arg-type]
+        return found.found()
+
+    def _predecessors(self, attempts: list[int], cuts: Cuts) -> Predecessors | None:
+        """Note at which steps later attempts have logged what; ``None`` where there are none."""
+        if len(attempts) < 2:
+            return None
+        noted = Predecessors()
+        for attempt in attempts[1:]:
+            stretches = cuts.of(attempt)
             with AttemptReader(self.directory, attempt) as reader:
                 for batch in reader.batches(events=False):
                     keys = reader.keys(batch)
                     for seq, raw in enumerate(batch.rows, batch.seq):
-                        step = raw[-1]
-                        if step is not None:
-                            superseded = step >= cut
-                        yield attempt, superseded, seq, keys, raw
+                        if raw[-1] is not None and not any(a <= seq < b for a, b in stretches):
+                            noted.add(attempt, keys, raw[-1])  # type: ignore[arg-type]
+        noted.seal(attempts)
+        return noted
+
+
+def _parts(
+    attempt: int, seq: int, keys: tuple[str, ...], raw: RawRow, later: list[list[Steps]]
+) -> Iterator[tuple[int, bool, int, tuple[str, ...], RawRow]]:
+    """Yield what of a row still holds, and what of it a later attempt has logged anew."""
+    step: int = raw[-1]  # type: ignore[assignment]
+    hidden = [any(step in steps for steps in each) for each in later]
+    if not any(hidden):
+        yield attempt, False, seq, keys, raw
+    elif all(hidden):
+        yield attempt, True, seq, keys, raw
+    else:
+        for superseded in (False, True):
+            chosen = [i for i, one in enumerate(hidden) if one is superseded]
+            part = (raw[0], *(raw[i + 1] for i in chosen), step)
+            yield attempt, superseded, seq, tuple(keys[i] for i in chosen), part
 
 
 def _row(attempt: int, seq: int, keys: tuple[str, ...], raw: RawRow, superseded: bool) -> Row:

@@ -25,7 +25,7 @@ class Row(NamedTuple):
         step: its training step, if it has one.
         attempt: the attempt that logged it.
         values: its numbers by name.
-        superseded: whether a later attempt began at or before its step.
+        superseded: whether a resumed run has left it behind, or logged it again.
     """
 
     seq: int

@@ -19,6 +19,7 @@ from keisei.config.schema import JournalConfig
 from keisei.console import progress
 from keisei.errors import JournalError, NotReadyError, SessionEndedError
 from keisei.journal.format import exact_step
+from keisei.journal.superseding import RESUME
 from keisei.journal.writer import Journal
 from keisei.run.layout import EVALUATION_LOG, RunPaths
 from keisei.run.status import FINAL
@@ -159,6 +160,24 @@ class SessionRecording(SessionView[ConfigT]):
             journal.log_event(name, data)
         except JournalError as exc:
             raise self._no_journal("log_event()") from exc
+
+    def resume_at(self, step: int) -> None:
+        """Note that the program has restored a checkpoint of its own, taken at this step.
+
+        What earlier attempts, or this one, have logged after it is superseded for every reader:
+        the run shows what one that was never interrupted would have. Call it before the first row
+        that follows.
+
+        Args:
+            step: the training step of the checkpoint.
+
+        Raises:
+            TypeError: the step is no integer.
+            NotReadyError: the directories are not set up.
+            SessionEndedError: the session has ended.
+            ForkedSessionError: this process was forked from the session's own.
+        """
+        self.log_event(RESUME, {"step": exact_step(step)})
 
     def log_handler(self) -> logging.Handler:
         """Return a handler for any logger: it appends lines to `training.log`, and never waits.

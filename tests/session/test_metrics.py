@@ -249,3 +249,25 @@ async def test_a_burst_on_the_loop_drops_nothing(make_config: MakeConfig) -> Non
         await session.flush()
         counts = session.get_session_summary()["journal"]
     assert (counts["dropped"], counts["written"]) == (0, 300_000)
+
+
+async def test_a_restored_checkpoint_is_said_by_the_program(make_config: MakeConfig) -> None:
+    """What was logged after its step is superseded, on other axes, too; a text is no step."""
+    for first, last in ((0, 10), (5, 12)):
+        async with AsyncSessionManager(make_config(), run_name="r") as session:
+            if first:
+                session.resume_at(first - 1)
+                with pytest.raises(TypeError):
+                    session.resume_at("4")  # type: ignore[arg-type]
+            for step in range(first, last):
+                session.log_metrics({"loss": float(step)}, step=step)
+                if step % 3 == 0:
+                    session.log_metrics({"epoch/loss": 1.0}, step=step // 3)
+
+    def read() -> list[list[int | None]]:
+        run = read_run(session.run_artifact_dir)
+        return [run.columns(key)[0] for key in ("loss", "epoch/loss")]
+
+    assert await anyio.to_thread.run_sync(read) == [list(range(12)), [0, 1, 2, 3]]
+    with pytest.raises(SessionEndedError):
+        session.resume_at(3)

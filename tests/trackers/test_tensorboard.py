@@ -28,6 +28,7 @@ from keisei import AsyncSessionManager
 from keisei._io import files
 from keisei.errors import MissingExtraError, TrackerError
 from keisei.journal.reader import Event, Row
+from keisei.journal.superseding import RESUME
 from keisei.testing import check_tracker
 from keisei.trackers.base import Position, Record, RunInfo, TrackerRun
 from keisei.trackers.tensorboard import event_file
@@ -150,11 +151,13 @@ def test_tensorboard_shows_the_series_of_an_uninterrupted_run(
     """Both of its servers, and its reader: a resumed run has each step once, in the later value."""
     run = tmp_path / "logs" / "my-run"
     run.parent.mkdir()
-    first, second = rows(1, [*range(10), None]), rows(2, range(6, 14))
+    resume = Event(0, 1.8e9, 2, RESUME, {"step": 5})
+    first, logged = rows(1, [*range(10), None]), rows(2, range(6, 14))
+    second = [resume, *(row._replace(seq=row.seq + 1) for row in logged)]
     began = started(run)
     began.send(first)  # and is killed
     resumed = started(run, 2)
-    checkpoint = Event(8, 1.8e9, 2, "checkpoint", {"path": "8.pt", "p": math.nan})
+    checkpoint = Event(9, 1.8e9, 2, "checkpoint", {"path": "8.pt", "p": math.nan})
     send_rest(resumed, [*first, *second, checkpoint])
     resumed.finish("completed")
     wanted = [*series_of(first)[:6], *series_of(second)]
@@ -175,6 +178,19 @@ def test_tensorboard_shows_the_series_of_an_uninterrupted_run(
 
 def _clone() -> str:
     return str(Path(keisei.__file__).parent.parent)
+
+
+def test_another_axis_hides_nothing(tmp_path: Path) -> None:
+    """Where no resume is said, a later attempt's low step leaves the earlier rows alone."""
+    run = tmp_path / "r"
+    began = started(run)
+    began.send(rows(1, range(10)))
+    resumed = started(run, 2)
+    resumed.send([Row(0, 1.8e9, 3, 2, {"epoch/loss": 0.5})])
+    resumed.finish("completed")
+    found = scalars(run / "tensorboard", purge=True)
+    assert [step for step, _ in found["loss"]] == list(range(10))
+    assert found["epoch/loss"] == [(3, 0.5)]
 
 
 def test_a_step_is_where_the_rows_before_it_stand(tmp_path: Path) -> None:

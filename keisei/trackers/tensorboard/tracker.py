@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from keisei._io import files
 from keisei.journal.reader import Event, Row
+from keisei.journal.superseding import RESUME, step_in
 from keisei.redaction import clean
 from keisei.run.status import FinalStatus
 from keisei.trackers.base import Position, Record, RunInfo, Tracker, TrackerRun
@@ -109,6 +110,8 @@ class TensorBoardRun(TrackerRun):
         progress = self._progress
         for record in records:
             if isinstance(record, Event):
+                if record.name == RESUME:
+                    _add_resume(batch, record)
                 data = json.dumps(record.data, indent=1, ensure_ascii=False)
                 name, text = f"events/{clean(record.name)}", _code(clean(data))
                 batch.add_text(record.time, progress.shown_step, name, text)
@@ -152,10 +155,8 @@ class TensorBoardRun(TrackerRun):
             step = max(-_LARGEST_STEP, min(row.step, _LARGEST_STEP))
             restarted = 0 < progress.begun < row.attempt
             progress = progress._replace(step=step, begun=row.attempt)
-            if restarted:
-                batch.add(row.time, step, session_log={"status": "START"})
-                if row.attempt == self._info.attempt:
-                    self._add_config(batch, row.time, step)
+            if restarted and row.attempt == self._info.attempt:
+                self._add_config(batch, row.time, step)
         if row.values:
             batch.add_values(row.time, progress.step, row.values)
         return progress
@@ -168,6 +169,14 @@ class TensorBoardRun(TrackerRun):
         batch.add(time.time(), progress.shown_step, session_log=mark)
         self._file.append(batch.data())
         self._progress = progress
+
+
+def _add_resume(batch: Batch, event: Event) -> None:
+    """Have TensorBoard drop what stands behind the step at which the run was resumed."""
+    step = step_in(event.data) if isinstance(event.data, dict) else None
+    if step is not None:
+        behind = max(-_LARGEST_STEP, min(step + 1, _LARGEST_STEP))
+        batch.add(event.time, behind, session_log={"status": "START"})
 
 
 class _Progress(NamedTuple):
