@@ -208,7 +208,7 @@ class OpenDirectory:
             return os.listdir(self.path if self._fd is None else self._fd)
 
     def holds(self, name: str) -> bool:
-        """Tell whether anything stands under the name, a broken symlink included."""
+        """Return whether anything stands under the name, a broken symlink included."""
         try:
             self.stat(name)
         except FileNotFoundError:

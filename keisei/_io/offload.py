@@ -198,7 +198,7 @@ class Call(Generic[T]):
             self.ended.set()
 
     def give_up(self) -> bool:
-        """Let the function not begin; return whether it has begun before."""
+        """Prevent the function from beginning; return whether it has begun before."""
         with self._lock:
             self._given_up = True
             return self._begun
@@ -248,7 +248,7 @@ class _Pool:
         self._threads = 0
 
     def put(self, work: Work[Any]) -> None:
-        """Have a piece of work done."""
+        """Queue a piece of work for the threads of the pool."""
         with self._lock:
             self._waiting.append(work)
         self._grow()
@@ -296,7 +296,7 @@ _pool = _Pool()
 
 
 def _begin_anew() -> None:
-    """Have a forked child begin with no work: what is under way is its parent's."""
+    """Make a forked child begin with no work: what is under way is its parent's."""
     global _pool
     _pool = _Pool()
 

@@ -1,4 +1,4 @@
-"""Tell one process from another: by id, by when it started, and by host."""
+"""The identity of a process: its id, when it started, and its host."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import sys
 
 @functools.lru_cache(maxsize=1)
 def host_name() -> str:
-    """Give this host's name."""
+    """Return this host's name."""
     return socket.gethostname()
 
 
 def process_start(pid: int) -> str | None:
-    """Give a token of when a process started, or ``None`` where no such process runs.
+    """Return a token of when a process started, or ``None`` where no such process runs.
 
     On Linux the boot id and the clock ticks since boot (proc(5), field 22 of stat), which no
     clock jump moves; on macOS what `ps` says; on Windows the creation time in 100 ns units.
@@ -71,5 +71,5 @@ def _windows_start(pid: int) -> str | None:
 
 
 def lives(host: str, pid: int, start: str) -> bool:
-    """Tell whether a process lives: on this host by asking, on another one assumed."""
+    """Return whether a process lives: on this host by asking, on another one it is assumed."""
     return host != host_name() or process_start(pid) == start

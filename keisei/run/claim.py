@@ -223,7 +223,7 @@ def claim(config: AppConfig, run_name: str, session_id: str) -> OwnedRun:
 
 
 def shown(exc: Exception) -> Exception:
-    """Give an error as it may stand in a traceback: a path can hold a secret."""
+    """Return an error as it may stand in a traceback: a path can hold a secret."""
     if isinstance(exc, OSError) and exc.filename is not None:
         return OSError(exc.errno, exc.strerror, clean(exc.filename))
     return exc
@@ -295,7 +295,7 @@ def _take(
 
 
 def _lives(record: SessionRecord) -> bool:
-    """Tell whether the owner of a run's last attempt lives, and the attempt with it."""
+    """Return whether the owner of a run's last attempt lives, and the attempt with it."""
     owner = record.owner
     if owner == _owner(os.getpid()):
         return (record.session_id, record.attempt) in _here
@@ -374,5 +374,5 @@ def _owner(pid: int) -> Owner:
 
 
 def now() -> str:
-    """Give the wall clock's time, ISO 8601 with offset."""
+    """Return the wall clock's time, ISO 8601 with offset."""
     return datetime.now().astimezone().isoformat(timespec="milliseconds")

@@ -60,7 +60,7 @@ class SessionRecord(BaseModel):
     trackers: dict[str, TrackerRecord] = {}
 
     def text(self) -> bytes:
-        """Give the record as it stands in its file."""
+        """Return the record as the text of its file."""
         return self.model_dump_json(indent=2).encode() + b"\n"
 
     @staticmethod
@@ -107,7 +107,7 @@ def may_take(
 
 
 def in_use(run_name: str, owner: Owner, path: str) -> SessionInUseError:
-    """Say that a run has a live owner, and every way out.
+    """Return the error that a run has a live owner, with every way out.
 
     Args:
         run_name: the run's name.

@@ -94,7 +94,7 @@ class SessionManager(SessionRecording[ConfigT]):
         self._session._start_signals(preemption, grace, self._interrupt)
 
     def _interrupt(self, frame: FrameType | None) -> BaseException | None:
-        """Tell the body of a signal by an error; the set-up and the end are left whole."""
+        """Interrupt the body by an error after a signal; the set-up and the end are left whole."""
         if self._entering:
             self._interruption.cancel_body()
             return None

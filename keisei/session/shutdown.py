@@ -106,21 +106,21 @@ class Interruption:
             self._cancel()
 
     def ends_as(self, exc: BaseException | None) -> FinalStatus:
-        """Tell how the session ends from what leaves its body, and from the signal if one came."""
+        """Return how the session ends: by what leaves its body, and the signal if one came."""
         by_body, by_signal = status_after(exc), self.status
         if by_signal is None or (by_body == "failed" and not self._is_its_exit(exc)):
             return by_body
         return by_signal
 
     def _is_its_exit(self, exc: BaseException | None) -> bool:
-        """Tell whether the signal raised it, perhaps through another session around this one's."""
+        """Return whether the signal raised it, perhaps through another session around this one's."""
         error = self.error()
         return (
             isinstance(exc, SystemExit) and isinstance(error, SystemExit) and exc.code == error.code
         )
 
     def error(self) -> BaseException | None:
-        """Give what leaves the session when a signal has ended it; ``None`` where none has.
+        """Return what leaves the session when a signal has ended it; ``None`` where none has.
 
         `KeyboardInterrupt` for SIGINT, else `SystemExit` with 128 and the signal's number.
         """
@@ -160,7 +160,7 @@ class Interruption:
 
 
 def _task_cancel() -> Callable[[], object] | None:
-    """Give a way to cancel the task that runs now, where the loop knows one without a scope."""
+    """Return what cancels the task that runs now, where the loop knows one without a scope."""
     try:
         task: asyncio.Task[Any] | None = asyncio.current_task()
     except RuntimeError:

@@ -172,7 +172,7 @@ class TensorBoardRun(TrackerRun):
 
 
 def _add_resume(batch: Batch, event: Event) -> None:
-    """Have TensorBoard drop what stands behind the step at which the run was resumed."""
+    """Make TensorBoard drop what stands behind the step at which the run was resumed."""
     step = step_in(event.data) if isinstance(event.data, dict) else None
     if step is not None:
         behind = max(-_LARGEST_STEP, min(step + 1, _LARGEST_STEP))
