@@ -113,7 +113,7 @@ class Interruption:
         return by_signal
 
     def _is_its_exit(self, exc: BaseException | None) -> bool:
-        """Return whether the signal raised it, perhaps through another session around this one's."""
+        """Return whether the signal raised it, perhaps through a session around this one."""
         error = self.error()
         return (
             isinstance(exc, SystemExit) and isinstance(error, SystemExit) and exc.code == error.code
