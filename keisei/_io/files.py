@@ -43,7 +43,16 @@ FILE_TIMEOUT = 60.0
 
 
 async def in_thread(func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a blocking function of file operations in one hop: to its end, or not at all.
+    """Run a blocking function of file operations in one hop, when it is the caller's turn.
+
+    See `hop`, which takes no turn.
+    """
+    async with turn():
+        return await hop(func, *args, **kwargs)
+
+
+async def hop(func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a blocking function of file operations on a thread: to its end, or not at all.
 
     On asyncio and uvloop the hop is aiofiles', on trio (which aiofiles cannot serve) anyio's. A
     cancelled caller waits until a function that has begun is done; what that has done, the
@@ -56,26 +65,29 @@ async def in_thread(func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) 
         TimeoutError: the file system has hung for 60 seconds; the function may still go on.
     """
     call = Call(partial(func, *args, **kwargs))
-    async with _turn():
-        try:
-            with anyio.fail_after(FILE_TIMEOUT):
-                if isinstance(current_token().native_token, asyncio.AbstractEventLoop):
-                    result = await aiofiles.os.wrap(call.run)()
-                else:
-                    result = await anyio.to_thread.run_sync(call.run, abandon_on_cancel=True)
-            await checkpoint_if_cancelled()  # one that came as the function ended
-            return result
-        except anyio.get_cancelled_exc_class():
-            if call.give_up():
-                with suppress(TimeoutError):
-                    await patiently(call.ended.wait, FILE_TIMEOUT)
-            raise
-        finally:
-            call.give_up()
+    try:
+        with anyio.fail_after(FILE_TIMEOUT):
+            if isinstance(current_token().native_token, asyncio.AbstractEventLoop):
+                result = await aiofiles.os.wrap(call.run)()
+            else:
+                result = await anyio.to_thread.run_sync(call.run, abandon_on_cancel=True)
+        await checkpoint_if_cancelled()  # one that came as the function ended
+        return result
+    except anyio.get_cancelled_exc_class():
+        if call.give_up():
+            with suppress(TimeoutError):
+                await patiently(call.ended.wait, FILE_TIMEOUT)
+        raise
+    finally:
+        call.give_up()
 
 
-def _turn() -> anyio.Semaphore:
-    """Return the loop's gate for file work."""
+def turn() -> anyio.Semaphore:
+    """Return the loop's gate for file work, so that a crowd does not compete with the loop.
+
+    Taken before anything is prepared, it also keeps a thousand sessions that come at the same
+    moment from holding the loop with their preparations.
+    """
     try:
         return _turns.get()
     except LookupError:

@@ -11,6 +11,7 @@ from typing import Any, Self
 import anyio
 from anyio.lowlevel import checkpoint
 
+from keisei._io import files
 from keisei._io.loop import load_backend
 from keisei._log import logger
 from keisei.run.log_lines import info_lines
@@ -80,7 +81,7 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
         try:
             await checkpoint()  # a thousand that are made at once give the loop back first
             if self._steps.fit_one_hop and self._has_own_steps():
-                async with self._one_step:
+                async with files.turn(), self._one_step:
                     await self._steps.take_all()
             else:
                 await self._take_the_steps()

@@ -121,7 +121,7 @@ class Ending:
                     await patiently(self._one_step.is_over, files.FILE_TIMEOUT)
         finally:
             try:
-                await self._recorded(Work(partial(self.record_end, status)))
+                await self._recorded(status)
             finally:
                 # The clock starts here: a slow disk is no reason to leave a tracker that is well.
                 if timeout := self._tracking.longest_finish:
@@ -129,12 +129,23 @@ class Ending:
                     with suppress(TimeoutError):
                         await patiently(finish, timeout + files.FILE_TIMEOUT)
 
-    async def _recorded(self, recording: Work[None]) -> None:
+    async def _recorded(self, status: FinalStatus) -> None:
+        turn = files.turn()
+        has_turn = False
         try:
-            await patiently(recording.result, files.FILE_TIMEOUT)
-        except TimeoutError:
-            recording.leave()
-            logger.error("the end of run %s was not recorded in time", self._facts.run_name)
+            await turn.acquire()
+            has_turn = True
+        finally:  # cancelled in the crowd: the end does not wait for its turn
+            recording = Work(partial(self.record_end, status))
+            try:
+                await patiently(recording.result, files.FILE_TIMEOUT)
+            except TimeoutError:
+                recording.leave()
+                text = "the end of run %s was not recorded in time"
+                logger.error(text, self._facts.run_name)
+            finally:
+                if has_turn:
+                    turn.release()
 
     def record_end(self, status: FinalStatus, timeout: float = JOURNAL_TIMEOUT) -> None:
         """Record the end: the journal and the logs, the session file, the end line. It blocks.

@@ -72,9 +72,12 @@ class Steps:
         )
 
     async def take_all(self) -> None:
-        """Take all steps in their order in one hop, where they fit into one."""
+        """Take all steps in their order in one hop, where they fit into one.
+
+        The caller holds a turn (`files.turn`).
+        """
         with self._setting_up():
-            await files.in_thread(self._take_all)
+            await files.hop(self._take_all)
 
     def _take_all(self) -> None:
         facts = self._facts

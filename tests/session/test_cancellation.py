@@ -124,22 +124,26 @@ async def end_as_failed(case: Case) -> None:
 
 async def crowd(case: Case) -> None:
     """Be one of many: wait for a turn at the files each time, and for a thread to end on."""
-    gate = files._turn()
+    gate = files.turn()
     ends: deque[threading.Event] = deque()
 
     def take_a_thread() -> None:
         ends.append(threading.Event())
         case.hops.unwatched(ends[-1].wait)
 
-    async def many() -> None:
+    async def turns() -> None:
         while not case.over:  # one leaves, lets in who has waited longest, and comes again
             gate.release()
             await gate.acquire()
-            ends.popleft().set()
-            take_a_thread()
             await anyio.sleep(0)
         for _ in range(files.THREADS):
             gate.release()
+
+    async def threads() -> None:
+        while not case.over:
+            ends.popleft().set()
+            take_a_thread()
+            await anyio.sleep(0)
         for end in ends:
             end.set()
 
@@ -147,7 +151,8 @@ async def crowd(case: Case) -> None:
         gate.acquire_nowait()
     for _ in range(offload.THREADS):
         take_a_thread()
-    case.group.start_soon(many)
+    case.group.start_soon(turns)
+    case.group.start_soon(threads)
 
 
 async def step_by_step(case: Case) -> None:

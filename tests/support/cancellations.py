@@ -43,19 +43,19 @@ class Hops:
         self.at_work: list[str] = []
         self.too_late: list[str] = []
         self._at_an_end: list[Callable[[], object]] = []
-        self._in_thread = files.in_thread
+        self._hop = files.hop
         self._make_work = make_work = offload.Work.__init__
 
         def make_watched(work: offload.Work[Any], func: Callable[[], Any]) -> None:
             make_work(work, _Watched(self, func))
 
-        monkeypatch.setattr(files, "in_thread", self._watched)
+        monkeypatch.setattr(files, "hop", self._watched)
         monkeypatch.setattr(offload.Work, "__init__", make_watched)
 
     async def _watched(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         call = _Watched(self, func)
         try:
-            return await self._in_thread(call, *args, **kwargs)
+            return await self._hop(call, *args, **kwargs)
         finally:
             call.give_up()
 
