@@ -186,18 +186,19 @@ def pack_records(seq: int, records: Sequence[Record]) -> Iterator[bytes]:
     """
     for start in range(0, len(records), RECORDS_PER_BLOCK):
         some = records[start : start + RECORDS_PER_BLOCK]
-        whole = [one for one in some if isinstance(one, bytes)]
-        size = sum(map(len, some))
-        if len(whole) == len(some) and size < LARGEST // 2:
-            pieces = [b"".join(whole)] if size < LARGE else whole
-            yield from pack_block(RECORDS, seq + start, len(some), pieces, size)
-        else:
-            for number, one in enumerate(some, seq + start):
-                if isinstance(one, str):
-                    size = _EVENT.size + len(one)
-                    yield from pack_block(RECORDS, number, 1, _encoded(one), size)
-                else:
-                    yield from pack_block(RECORDS, number, 1, [one], len(one))
+        try:
+            payload = b"".join(some)  # type: ignore[arg-type]
+        except TypeError:  # a large event is among them
+            payload = b""
+        if 0 < len(payload) <= LARGEST:
+            yield from pack_block(RECORDS, seq + start, len(some), [payload], len(payload))
+            continue
+        for number, one in enumerate(some, seq + start):
+            if isinstance(one, str):
+                size = _EVENT.size + len(one)
+                yield from pack_block(RECORDS, number, 1, _encoded(one), size)
+            else:
+                yield from pack_block(RECORDS, number, 1, [one], len(one))
 
 
 def _encoded(text: str) -> Iterator[bytes]:

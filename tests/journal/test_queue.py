@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -375,3 +377,15 @@ def test_a_disk_that_hangs_under_one_journal_stops_no_other(
     disk.free.set()
     hung.close(10)
     assert series(run, "first") == [1.0]
+
+
+def test_a_row_that_comes_during_a_write_is_written_after_it(run: str, disk: Disk) -> None:
+    """Nobody flushes and no other row comes: the writer looks once more before it rests."""
+    journal = Journal(run, 1, max_delay=0.0)
+    hold(journal, disk)
+    journal.log_metrics({"x": 1.0})
+    disk.free.set()
+    give_up = time.monotonic() + 10
+    rows = read_run(run).follow(poll=0.001, stop=lambda: time.monotonic() > give_up)
+    assert [row.values for row in islice(rows, 2)] == [{"first": 1.0}, {"x": 1.0}]
+    journal.close(10)

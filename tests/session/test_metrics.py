@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -271,3 +273,29 @@ async def test_a_restored_checkpoint_is_said_by_the_program(make_config: MakeCon
     assert await anyio.to_thread.run_sync(read) == [list(range(12)), [0, 1, 2, 3]]
     with pytest.raises(SessionEndedError):
         session.resume_at(3)
+
+
+async def test_many_sessions_share_few_threads(make_config: MakeConfig) -> None:
+    """Forty journals and log files have a clock and a few workers, which end with them."""
+    many = 20
+    user = logging.getLogger("tests.many")
+    async with AsyncExitStack() as stack:
+        sessions = [
+            await stack.enter_async_context(AsyncSessionManager(make_config())) for _ in range(many)
+        ]
+        for number, session in enumerate(sessions):
+            user.addHandler(session.log_handler())
+            for step in range(100):
+                session.log_metrics({"a": float(number)}, step)
+            with session.as_current():
+                user.warning("one line")
+        for session in sessions:
+            await session.flush()
+        user.handlers.clear()
+        names = [thread.name for thread in threading.enumerate()]
+        assert len([name for name in names if name.startswith("keisei-writer")]) <= 5
+        for number, session in enumerate(sessions):
+            assert (await read(session)).columns("a")[1] == [float(number)] * 100
+            log = await anyio.Path(session.log_file_path).read_text(encoding="utf-8")
+            assert log.count("one line") == 1
+    assert not [t for t in threading.enumerate() if t.name.startswith("keisei-writer")]
