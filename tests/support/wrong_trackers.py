@@ -10,8 +10,29 @@ from keisei.run.status import FinalStatus
 from keisei.trackers.base import Position, Record, Row, RunInfo
 from tests.support.line_tracker import LineRun, LineTracker
 
+_opened: list[LineRun] = []
 
-class OneCurrentRun(LineTracker):
+
+def close_all() -> None:
+    """Close the files of the runs that a failed check has not brought to their end."""
+    while _opened:
+        _opened.pop().file.close()
+
+
+class WrongTracker(LineTracker):
+    """Keeps its runs, to be closed."""
+
+    def start(self, run: RunInfo) -> LineRun:
+        """Start a run."""
+        _opened.append(started := self.make(run))
+        return started
+
+    def make(self, run: RunInfo) -> LineRun:
+        """Make a run."""
+        return LineRun(run)
+
+
+class OneCurrentRun(WrongTracker):
     """Sends to the run that was started last, as SDKs with a 'current run' do."""
 
     current: LineRun
@@ -23,11 +44,11 @@ class OneCurrentRun(LineTracker):
         return started
 
 
-class Buffering(LineTracker):
+class Buffering(WrongTracker):
     """Writes when the run ends."""
 
-    def start(self, run: RunInfo) -> LineRun:
-        """Start a run with a buffer."""
+    def make(self, run: RunInfo) -> LineRun:
+        """Make a run with a buffer."""
         return _BufferedRun(run)
 
 
@@ -46,11 +67,11 @@ class _BufferedRun(LineRun):
         super().finish(status)
 
 
-class OnlyFinite(LineTracker):
+class OnlyFinite(WrongTracker):
     """Raises where a value is not finite."""
 
-    def start(self, run: RunInfo) -> LineRun:
-        """Start a run that looks at its values."""
+    def make(self, run: RunInfo) -> LineRun:
+        """Make a run that looks at its values."""
         return _FiniteRun(run)
 
 
@@ -62,7 +83,7 @@ class _FiniteRun(LineRun):
         super().send(records)
 
 
-class StartsAnew(LineTracker):
+class StartsAnew(WrongTracker):
     """Begins an empty file in each attempt."""
 
     def start(self, run: RunInfo) -> LineRun:
@@ -73,7 +94,7 @@ class StartsAnew(LineTracker):
         return super().start(run)
 
 
-class WithoutId(LineTracker):
+class WithoutId(WrongTracker):
     """Has a number for an id."""
 
     def start(self, run: RunInfo) -> LineRun:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from keisei.testing import check_tracker
-from tests.support.line_tracker import LineTracker, series_of
+from tests.support.line_tracker import series_of
 from tests.support.wrong_trackers import (
     Buffering,
     OneCurrentRun,
     OnlyFinite,
     StartsAnew,
     WithoutId,
+    WrongTracker,
+    close_all,
 )
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # runs that are not brought to their end
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    yield
+    close_all()
+
+
 @pytest.mark.parametrize(
     ("wrong", "found", "advice"),
     [
@@ -26,7 +35,7 @@ from tests.support.wrong_trackers import (
         (WithoutId, "has no run_id: a text", ""),
     ],
 )
-def test_each_fault_is_found(wrong: type[LineTracker], found: str, advice: str) -> None:
+def test_each_fault_is_found(wrong: type[WrongTracker], found: str, advice: str) -> None:
     """The message names the check, the first difference or the error, and the way out."""
     with pytest.raises(AssertionError) as caught:
         check_tracker(wrong, series_of)
