@@ -45,7 +45,8 @@ def _by_name(value: Any) -> Any:
         value = dict.fromkeys(value)
     if isinstance(value, dict):
         value = {name: {} if options is None else options for name, options in value.items()}
-        if value.get("wandb"):
+        kinds = [each.get("tracker") for each in value.values() if isinstance(each, dict)]
+        if value.get("wandb") or "wandb" in kinds:
             raise PydanticCustomError(
                 OWN_ERROR, "the options of wandb belong to the section `wandb`"
             )
@@ -178,6 +179,7 @@ class TrackingConfig(Section):
     timed out, to send the backlog in the journal, in seconds."""
     trackers: Annotated[dict[str, dict[str, Any]], BeforeValidator(_by_name)] = {}
     """The trackers by name, each with its options; a list of names will do where none has any.
+    The option `tracker` says which one it is, where the name is one of your own: two of a kind.
     `wandb` here is the same as `logging.wandb_enabled`; its options are in the section `wandb`."""
 
 

@@ -190,7 +190,8 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
         Args:
             backend: the name of an installed tracker (an entry point of the group
                 ``keisei.trackers``), or a tracker.
-            options: what the named tracker is made with.
+            options: what the named tracker is made with. With ``tracker``, which is then the
+                entry point, the name is one of your own: so two of a kind can track the run.
 
         Returns:
             Whether the tracker tracks this run by now.

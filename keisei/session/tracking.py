@@ -15,6 +15,7 @@ from keisei.session.callbacks import config_text
 from keisei.session.facts import SessionFacts
 from keisei.trackers.base import RunInfo, Tracker
 from keisei.trackers.group import WorkerGroup
+from keisei.trackers.loading import KIND
 from keisei.trackers.state import WorkerHandle
 from keisei.trackers.wandb.mode import NAME as WANDB
 from keisei.trackers.wandb.setup import is_wanted, open_wandb
@@ -33,6 +34,7 @@ class Tracking:
     def __init__(self, facts: SessionFacts[Any], logged: Callable[[], int]) -> None:
         self._facts = facts
         self._last_record: Work[None] | None = None
+        self._made_of: dict[str, object] = {}
         tracking = facts.config.tracking
         self._group = WorkerGroup(tracking.linger, tracking.finish_timeout, logged)
 
@@ -58,8 +60,21 @@ class Tracking:
         """Start one more tracker, and wait for it; return whether it tracks the run."""
         name = backend if isinstance(backend, str) else backend.name
         known = self._group.workers.get(name)
+        made_of = options if isinstance(backend, str) else backend
         if known is not None and known.state.done and not known.live:
             known = None  # it has failed for good: with other options it may not
+        if (known is not None and self._made_of.get(name, made_of) != made_of) or (
+            name != WANDB and options.get(KIND) == WANDB
+        ):
+            text = (
+                "%s tracks run %s already, with other options: this one is not started. Give it a "
+                "name of its own and say which tracker it is, as in "
+                'setup_remote_logging("boards", tracker="tensorboard", ...); W&B tracks a run once.'
+            )
+            logger.warning(
+                text, WANDB if options.get(KIND) == WANDB else name, self._facts.run_name
+            )
+            return False
         worker = known or await self._open(name, backend, options)
         if not worker.live:
             await self._group.started(worker)
@@ -161,6 +176,7 @@ class Tracking:
         self, name: str, backend: str | Tracker, options: dict[str, object]
     ) -> WorkerHandle:
         info = await self._info()
+        self._made_of[name] = options if isinstance(backend, str) else backend
         if not isinstance(backend, str):
             return self._group.open_here(name, info, lambda: backend)
         if name == WANDB:

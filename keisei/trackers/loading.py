@@ -8,25 +8,32 @@ from typing import cast
 from keisei.errors import KeiseiError, TrackerError, describe, quoted
 from keisei.trackers.base import Tracker, TrackerFactory
 
+KIND = "tracker"  # the option by which two trackers of a kind have names of their own
+
 
 def make_tracker(name: str, options: Mapping[str, object]) -> Tracker:
     """Make the tracker that an entry point names, in this process; blocks, for it imports it.
 
     Args:
-        name: the entry point's name, such as ``"wandb"``.
-        options: what its factory is called with.
+        name: the entry point's name, such as ``"wandb"``, or a name of the user's own.
+        options: what its factory is called with; `tracker`, if it is there, is the entry point.
 
     Raises:
         TrackerError: no installed package offers it, or it cannot be made with these options.
         MissingExtraError: it needs a package that is not installed.
     """
-    factory = find_factory(name)
+    factory = find_factory(kind_of(name, options))
     try:
-        return factory(**options)
+        return factory(**{key: value for key, value in options.items() if key != KIND})
     except KeiseiError:
         raise
     except Exception as exc:
         raise TrackerError(f"{name} cannot be made: {describe(exc)}") from exc
+
+
+def kind_of(name: str, options: Mapping[str, object]) -> str:
+    """Return the entry point of a tracker: its name, unless its options say another."""
+    return str(options.get(KIND, name))
 
 
 def find_factory(name: str) -> TrackerFactory:

@@ -17,7 +17,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from keisei import AsyncSessionManager, SessionManager
+from keisei import AsyncSessionManager, ConfigError, SessionManager
 from keisei._io import process
 from keisei._io.files import OpenDirectory
 from keisei.journal.reader import read_run
@@ -551,3 +551,26 @@ def test_a_forked_child_does_not_keep_the_process(make_config: MakeConfig) -> No
         assert "returned {}" in in_child(lambda: client._hosts)
         session.log_metrics({"loss": 1.0})
     assert held(session.run_artifact_dir) == [(1, 0)]
+
+
+def test_two_of_a_kind_have_names_of_their_own(
+    make_config: MakeConfig, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """By the config and by a call; one that tracks the run already is not started twice unsaid."""
+    boards = {name: {"tracker": "tensorboard", "log_dir": str(tmp_path / name)} for name in "ab"}
+    with SessionManager(make_config(tracking={"trackers": boards}), run_name="r") as session:
+        assert session.setup_remote_logging("a", **boards["a"]) is True  # the same one
+        assert session.setup_remote_logging("a", tracker="lines") is False
+        assert session.setup_remote_logging("second", tracker="lines") is True
+        assert session.setup_remote_logging("mine", tracker="wandb") is False
+        session.log_metrics({"loss": 1.0}, step=1)
+    assert held(session.run_artifact_dir) == [(1, 0)]
+    for name in "ab":
+        assert len(list((tmp_path / name / "r").glob("events*"))) == 1
+    states = {n: t["state"] for n, t in record_of(session)["trackers"].items()}
+    assert states == {"a": "finished", "b": "finished", "second": "finished"}
+    said = warnings_in(caplog)
+    assert len(said) == 2
+    assert all("Give it a name of its own" in text for text in said)
+    with pytest.raises(ConfigError, match="the options of wandb belong to the section"):
+        make_config(tracking={"trackers": {"mine": {"tracker": "wandb"}}})

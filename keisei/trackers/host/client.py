@@ -31,6 +31,7 @@ from keisei.run.status import FinalStatus
 from keisei.trackers.base import RunInfo
 from keisei.trackers.host.messages import End, News, Open, pack, unpack
 from keisei.trackers.host.spawn import spawn
+from keisei.trackers.loading import kind_of
 from keisei.trackers.state import WorkerHandle, WorkerState
 from keisei.trackers.worker import FIRST_PAUSE, LONGEST_PAUSE
 
@@ -265,12 +266,12 @@ class Host:
 
 
 def _host_for(worker: HostedWorker) -> Host | None:
-    kind = (worker.name, frozenset(os.environ.items()))
+    kind = (kind_of(worker.name, worker.open.options), frozenset(os.environ.items()))
     with _lock:
         host = _hosts.get(kind)
         if host is None:
             for other in _hosts.values():
-                if other.name == worker.name:
+                if other.name == kind[0]:
                     other.retire()
             host = Host(kind)
             try:
