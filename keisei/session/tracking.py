@@ -113,7 +113,7 @@ class Tracking:
         self._group.wake()
 
     def stop_waiting(self) -> None:
-        """Let nobody wait any longer for a tracker that is still starting."""
+        """Release whoever waits for a tracker that is still starting."""
         self._group.stop_waiting()
 
     def records(self) -> dict[str, TrackerRecord]:

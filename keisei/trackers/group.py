@@ -154,7 +154,7 @@ class WorkerGroup:
             worker.wake()
 
     def stop_waiting(self) -> None:
-        """Let nobody wait any longer for a tracker that is still starting."""
+        """Release whoever waits for a tracker that is still starting."""
         for worker in self.workers.values():
             worker.attempted.set()
             worker.made.set()

@@ -76,7 +76,7 @@ class WorkerHandle:
         """Note that the journal has grown; never waits."""
 
     def end(self, status: FinalStatus, within: float) -> None:
-        """Have the worker send what is left and end the tracker's run; never waits.
+        """Ask the worker to send the backlog and to end the tracker's run; never waits.
 
         Args:
             status: how the run ended.

@@ -122,7 +122,7 @@ class Worker(WorkerHandle):
             self.wake()
 
     def end(self, status: FinalStatus, within: float) -> None:
-        """Have the thread send what is left, and end the tracker's run; never waits.
+        """Ask the thread to send the backlog and to end the tracker's run; never waits.
 
         Args:
             status: how the run ended.

@@ -78,7 +78,7 @@ class HostedWorker(WorkerHandle):
         self._host = _host_for(self)
 
     def end(self, status: FinalStatus, within: float) -> None:
-        """Tell the host process that the run has ended; never waits."""
+        """Request the end of the run from the host process; never waits."""
         self.ended = End(self.open.key, status, within)
         self.wait_until = time.monotonic() + within + self.open.linger
         self.attempted.set()
@@ -125,11 +125,11 @@ class Host:
             self._mailbox.put(News(idle=True))
 
     def request(self, end: End) -> None:
-        """Tell that a worker's run has ended."""
+        """Request the end of a worker's run."""
         self._mailbox.put(end)
 
     def leave(self) -> None:
-        """Let go of what a forked child has inherited; the process is its parent's."""
+        """Close what a forked child has inherited; the process is its parent's."""
         process, self._process = self._process, None
         if process is not None:
             for pipe in (process.stdin, process.stdout):
