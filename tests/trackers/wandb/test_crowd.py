@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.wandb_file import find_run_files, read_run_file
+from tests.support.wandb_program import wait_until_nothing_is_left
 from tests.support.wandb_server import FakeWandb
 
 CROWD = """
@@ -29,8 +30,7 @@ async def life(n):
     try:
         async with session:
             for row in range(10):
-                if session.wandb_run is not None:
-                    session.wandb_run.log({"who": n, "row": row})
+                session.log_metrics({"who": n, "row": row})
                 await anyio.sleep(0.01)
             if n % 10 == 3:
                 raise ValueError("this one")
@@ -50,10 +50,10 @@ print(json.dumps({"sessions": told, "ended": time.time()}), flush=True)
 
 
 def crowd(server: FakeWandb, place: Path, count: int, *overrides: str) -> dict[str, Any]:
-    """Run a crowd of sessions in one process, and give what it told."""
+    """Run a crowd of sessions in one process, and return what it told."""
     done = subprocess.run(
         [sys.executable, "-c", CROWD, str(count), *overrides],
-        env={**os.environ, **server.environ(), "KEISEI_LOG_DIR": str(place)},
+        env={**os.environ, **server.environ(), "HOME": str(place), "KEISEI_LOG_DIR": str(place)},
         capture_output=True,
         text=True,
         timeout=120,
@@ -64,14 +64,25 @@ def crowd(server: FakeWandb, place: Path, count: int, *overrides: str) -> dict[s
     return told
 
 
-@pytest.mark.requirement("WB-5", "WB-8", "FIN-1")
-@pytest.mark.parametrize("mode", ["ok", pytest.param("flaps", marks=pytest.mark.storm)])
-def test_fifty_sessions_end_right_each_in_its_own_run(tmp_path: Path, mode: Any) -> None:
+@pytest.mark.requirement("WB-5", "WB-8", "FIN-1", "HOST-1", "HOST-4")
+@pytest.mark.parametrize(
+    ("mode", "in_process"),
+    [
+        ("ok", False),
+        pytest.param("ok", True, marks=pytest.mark.storm),
+        pytest.param("flaps", False, marks=pytest.mark.storm),
+        pytest.param("flaps", True, marks=pytest.mark.storm),
+    ],
+)
+def test_fifty_sessions_end_right_each_in_its_own_run(
+    tmp_path: Path, mode: Any, in_process: bool
+) -> None:
     """With a server that is well, and with one that flaps, no row is lost or in another's run."""
     with FakeWandb() as server:
         server.set_mode(mode, schedule=("500", "ok"))
         limits = ["wandb.init_timeout=20", "wandb.finish_timeout=10"]
-        told = crowd(server, tmp_path, 50, *limits)
+        told = crowd(server, tmp_path, 50, f"wandb.in_process={in_process}", *limits)
+        wait_until_nothing_is_left(tmp_path, 60)
         assert len(told) == 50
         for name, session in told.items():
             number = int(name[1:])

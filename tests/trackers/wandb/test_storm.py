@@ -29,8 +29,7 @@ async def start(n):
     session = AsyncSessionManager(config, run_name=f"{prefix}-{n}")
     await session.setup_directories()
     active.append(await session.setup_wandb())
-    if session.wandb_run is not None:
-        session.wandb_run.log({"n": n})
+    session.log_metrics({"n": n})
     sessions.append(session)
 
 
@@ -56,7 +55,7 @@ def start_round(
     """Start a process of twenty sessions."""
     return subprocess.Popen(
         [sys.executable, "-c", ROUND, "20", prefix, *overrides],
-        env={**os.environ, **server.environ(), "KEISEI_LOG_DIR": str(place)},
+        env={**os.environ, **server.environ(), "HOME": str(place), "KEISEI_LOG_DIR": str(place)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
