@@ -24,6 +24,7 @@ from keisei.trackers.backfill import catch_up, find_behind
 from keisei.trackers.wandb import backfill, upload
 from keisei.trackers.wandb.backfill import ASK_TIMEOUT, Outcome, State
 from keisei.trackers.wandb.local_runs import LocalRun, attempts_in
+from keisei.trackers.wandb.mode import NAME as WANDB
 
 Progress = Callable[[str], None]
 
@@ -98,11 +99,17 @@ def _send(
     runs: list[FoundRun], timeout: float, progress: Progress, *, dry_run: bool
 ) -> Iterator[Outcome]:
     """Send trackers what they have not got; only this part knows how each kind takes it."""
+    in_vain = set()
     for run in runs:
         if run.live_owner is None:
-            yield from _catch_up(run, timeout, progress, dry_run=dry_run)
+            for outcome in _catch_up(run, timeout, progress, dry_run=dry_run):
+                if (outcome.file, outcome.state) == (WANDB, "remaining"):
+                    in_vain.add(run.directory)  # nor would it take the files
+                yield outcome
     waiting = []
     for run in runs:
+        if run.directory in in_vain:
+            continue
         try:
             local = _uploads_of(run)
             left = backfill.remaining(local)

@@ -23,6 +23,7 @@ from keisei.trackers.base import RunInfo
 from keisei.trackers.cursor import Cursor
 from keisei.trackers.loading import make_tracker
 from keisei.trackers.wandb import local_runs
+from keisei.trackers.wandb.mode import NAME as WANDB
 from keisei.trackers.worker import Worker
 
 
@@ -71,7 +72,8 @@ def find_behind(directory: str) -> list[Behind]:
         if known == Cursor():  # its worker never came as far as storing one
             known = Cursor(options=_named_in(text, name), known=record.trackers[name])
         rows = count_after(directory, known.position, record.attempt)
-        if rows or (known.known.state != "finished" and known.seq >= 0):
+        told = known.known.state == "finished" or known.seq < 0
+        if rows or not (told or (name == WANDB and local_runs.to_upload(directory))):
             status = check_final(record.status) if record.status in FINAL else "failed"
             found.append(
                 Behind(
@@ -93,7 +95,7 @@ def findings(run: Diagnosis) -> Iterator[Finding]:
     if run.record is None or run.state in ("running", "elsewhere"):
         return
     for name, tracker in run.record.trackers.items():
-        if tracker.state == "abandoned" and name != "wandb":
+        if tracker.state == "abandoned" and name != WANDB:
             text = f"the tracker {name} did not end in time; what it has not sent is in "
             yield Finding("tracker", name, f"{text}{tracker.directory}", "hint")
     if os.path.islink(os.path.join(run.directory, "wandb")):
@@ -102,7 +104,7 @@ def findings(run: Diagnosis) -> Iterator[Finding]:
         for local in local_runs.find_runs("", [run.directory]):
             if missing := sum(not attempt.uploaded for attempt in local.attempts):
                 text = f"W&B has not got all of {missing} run files: keisei sync {run.name}"
-                yield Finding("tracker", "wandb", text, "hint")
+                yield Finding("tracker", WANDB, text, "hint")
 
 
 def catch_up(behind: Behind, timeout: float) -> int:
@@ -144,7 +146,7 @@ def catch_up(behind: Behind, timeout: float) -> int:
 
 def _named_in(config_text: str, name: str) -> dict[str, object] | None:
     """Return the options of a tracker that the config names; ``None`` for one that it does not."""
-    if name == "wandb":
+    if name == WANDB:
         return {}
     with suppress(ValueError, KeyError, TypeError, AttributeError):
         options = json.loads(config_text)["tracking"]["trackers"].get(name)
@@ -155,11 +157,11 @@ def _named_in(config_text: str, name: str) -> dict[str, object] | None:
 def _options(behind: Behind, config_text: str) -> dict[str, object]:
     """Return what the tracker is made with; W&B's options are a section of the config."""
     options = dict(behind.cursor.options or {})
-    if behind.tracker == "wandb":
-        section: Any = json.loads(config_text).get("wandb", {}) if config_text else {}
+    if behind.tracker == WANDB:
+        section: Any = json.loads(config_text).get(WANDB, {}) if config_text else {}
         if isinstance(section, Mapping):
             options = {**section, **options}
-        options["mode"] = behind.cursor.known.mode
+        options |= {"mode": behind.cursor.known.mode, "offline_fallback": False}
     return options
 
 

@@ -19,6 +19,7 @@ import pytest
 
 from tests.support.wandb_client import client_environ
 from tests.support.wandb_file import find_run_files, read_run_file
+from tests.support.wandb_program import Program, wait_until_nothing_is_left
 from tests.support.wandb_server import FakeWandb
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="kills processes as POSIX does")
@@ -52,6 +53,7 @@ session.finalize_session()
 """
 SYNC = "from keisei.cli import main; main()"
 LENIENCE = 1.5
+START = 4.0  # seconds until a command has imported what it needs
 
 
 class Session:
@@ -416,3 +418,49 @@ def test_without_its_extra_the_program_names_it(house: House) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr == 'keisei: the program needs typer: pip install "keisei[cli]"\n'
+
+
+@pytest.mark.requirement("HOST-2", "HOST-3")
+@pytest.mark.parametrize(
+    "mode",
+    [
+        ("silent", "UpsertBucket"),
+        pytest.param(("silent", None), marks=pytest.mark.storm),
+        pytest.param(("silent", "file_stream"), marks=pytest.mark.storm),
+        pytest.param(("401", None), marks=pytest.mark.storm),
+        pytest.param(("500", None), marks=pytest.mark.storm),
+        pytest.param(("closes", None), marks=pytest.mark.storm),
+    ],
+)
+@pytest.mark.parametrize("began", [True, False])
+def test_a_sync_ends_in_time_whatever_the_server_does(
+    house: House, mode: tuple[Any, str | None], began: bool
+) -> None:
+    """What W&B has in part, or never got, remains; nothing is left over, and later all arrives."""
+    if not began:
+        house.server.set_mode("silent")
+    program = Program(
+        house.server,
+        house.place,
+        "blocking",
+        "wandb.init_timeout=4",
+        "wandb.finish_timeout=0.5",
+        "wandb.offline_fallback=false",
+        "tracking.linger=0.5",
+    )
+    assert program.started()["active"] is began
+    house.server.set_mode("silent")
+    run_id = program.end().facts["id"]
+    wait_until_nothing_is_left(house.place, 20)
+    house.server.set_mode("ok")
+    house.server.set_mode(mode[0], endpoint=mode[1])
+    status, said, took = program.sync("--timeout", "2")
+    assert (status, [outcome["state"] for outcome in said]) == (1, ["remaining"])
+    assert took < 2 + 1 + START
+    wait_until_nothing_is_left(house.place, 5)
+    house.server.set_mode("ok")
+    assert program.sync()[0] == 0
+    assert house.rows(run_id) == list(range(10))
+    run = house.server.runs[run_id]
+    assert (run.rows_received, run.complete, run.exit_code) == (10, True, 0)
+    assert program.sync()[:2] == (0, [])

@@ -99,18 +99,27 @@ def sync_run(run: LocalRun, timeout: float) -> Iterator[Outcome]:
             files.OpenDirectory(os.path.join(run.directory, "wandb")) as directory,
             cursor.deliverer(place, NAME, timeout),
         ):
+            sdk.start_service()
             upload = _Upload(run, directory, time.monotonic() + timeout)
             while todo:
                 rows = upload.send(todo[0], timeout)
                 attempt = todo.pop(0)
                 yield Outcome(run.name, run.id, attempt.path, "uploaded", None, rows)
+            _note_end(run.directory)
     except OSError as exc:
         failed = exc.strerror or str(exc)
-    finally:
-        sdk.end_service_at_exit()
     for attempt in todo:
         yield Outcome(run.name, run.id, attempt.path, "remaining", failed)
         failed = "an earlier attempt of the run remains"
+
+
+def _note_end(directory: str) -> None:
+    """Note in the cursor that W&B has been told of the run's end, by its files."""
+    with suppress(OSError):
+        known = cursor.load(directory, NAME)
+        if known.seq >= 0 and known.known.state != "finished":
+            ended = known.known.model_copy(update={"state": "finished"})
+            cursor.store(directory, NAME, known.model_copy(update={"known": ended}), sync=False)
 
 
 class _Upload:

@@ -124,9 +124,6 @@ class InProcessWandbTracker(WandbTracker):
         with quiet_imports("wandb"):
             return sdk.load_sdk()
 
-    def settle(self) -> None:
-        """Do nothing: `exit_guard` does it."""
-
     def start(self, run: RunInfo) -> WandbRun:
         """Start a run, as `WandbTracker` does."""
         with exit_guard.call():

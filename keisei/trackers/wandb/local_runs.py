@@ -128,3 +128,12 @@ def attempts_in(place: str) -> list[Attempt]:
                         if os.path.getsize(path) > EMPTY:
                             found.append(Attempt(path, match[1] is None, match[2]))
     return sorted(found, key=lambda attempt: (attempt.started, os.path.getmtime(attempt.path)))
+
+
+def to_upload(place: str) -> bool:
+    """Return whether W&B has not got all of a run's files; an upload tells it of the end, too.
+
+    Args:
+        place: the run's directory.
+    """
+    return any(not attempt.uploaded for attempt in attempts_in(place))

@@ -6,6 +6,7 @@ import atexit
 import http.client
 import importlib
 import os
+import signal
 import sys
 import threading
 import time
@@ -35,26 +36,38 @@ def load_sdk() -> Any:
         return module
 
 
-def end_service_at_exit() -> None:
-    """Have the SDK's service process killed when this process ends.
+def start_service() -> None:
+    """Start the SDK's service process, if it is not there, and have it killed when this one ends.
 
     The SDK's own hook waits for it, and it may wait for a server. Hooks run in the reverse order
-    of their registration, and the SDK registers its own when the service starts: so this is called
-    after each start of something, and once more moves it to the front.
+    of their registration, and the SDK registers its own when the service starts: so this comes
+    before anything else that would start it.
     """
+    with suppress(ImportError, AttributeError):  # private names of the SDK
+        from wandb.sdk import wandb_setup
+
+        setup: Any = wandb_setup.singleton()
+        setup.ensure_service()
     atexit.unregister(kill_service)
     atexit.register(kill_service)
 
 
 def kill_service() -> None:
-    """Kill the SDK's service process; SIGTERM would not end it while it waits for a server."""
+    """Kill the SDK's service process; SIGTERM would not end it while it waits for a server.
+
+    It leads a session of its own, to which its monitor of the system belongs: that would outlive
+    it for some seconds.
+    """
     with suppress(Exception):  # private names of the SDK
         from wandb.sdk import wandb_setup
 
         setup: Any = wandb_setup.singleton()
         connection = setup._connection
         connection._cleanup()  # takes back its atexit hook, which would only fail now
-        connection._proc._process.kill()
+        service = connection._proc._process
+        if os.name == "posix" and os.getpgid(service.pid) == service.pid:
+            os.killpg(service.pid, signal.SIGKILL)
+        service.kill()
 
 
 def logged_in(sdk: Any) -> bool:

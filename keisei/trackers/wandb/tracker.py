@@ -102,10 +102,6 @@ class WandbTracker(Tracker):
         os.environ.pop("WANDB_SERVICE", None)  # the program's, which would end with the program
         return sdk.load_sdk()
 
-    def settle(self) -> None:
-        """See to it that the process can end whatever the SDK waits for."""
-        sdk.end_service_at_exit()
-
     def start(self, run: RunInfo) -> WandbRun:
         """Start a run in the mode that config, environment and login ask for; blocks.
 
@@ -115,12 +111,7 @@ class WandbTracker(Tracker):
         Raises:
             TrackerError: W&B is disabled, or it cannot be reached and may not fall back.
         """
-        try:
-            return self._start(run, time.monotonic() + self.start_timeout)
-        finally:
-            self.settle()
-
-    def _start(self, run: RunInfo, deadline: float) -> WandbRun:
+        deadline = time.monotonic() + self.start_timeout
         module = self.load()
         mode = requested_mode(self.config, os.environ)
         if mode == "disabled":
@@ -173,11 +164,9 @@ class WandbTracker(Tracker):
     def init(
         self, module: Any, run: RunInfo, mode: Literal["online", "offline"], run_id: str
     ) -> WandbRun:
-        """Start a run of the SDK's, as `start_run` does."""
-        try:
-            return start_run(module, self.config, run, mode, run_id)
-        finally:
-            self.settle()  # also where nobody waits for it any more
+        """Start a run of the SDK's, as `start_run` does, and the service that belongs to it."""
+        sdk.start_service()
+        return start_run(module, self.config, run, mode, run_id)
 
 
 def start_run(
