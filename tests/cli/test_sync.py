@@ -23,8 +23,11 @@ PROGRAM = """
 import sys
 from keisei import SessionManager, load_config
 config = load_config(overrides={
-    "tracking": {"trackers": {"lines": {sys.argv[1]: True} if sys.argv[1] != "well" else {}}},
-    "wandb": {"finish_timeout": 0.5},
+    "tracking": {
+        "trackers": {"lines": {sys.argv[1]: True} if sys.argv[1] != "well" else {}},
+        "finish_timeout": 0.5,
+        "linger": 0.5,
+    },
 })
 with SessionManager(config, run_name="r") as session:
     for step in range(500):
@@ -63,7 +66,7 @@ def run(environ: dict[str, str], place: Path, how: str, end: str) -> None:
 
 
 def sync(environ: dict[str, str], place: Path, *options: str) -> tuple[int, list[dict[str, Any]]]:
-    """Run `keisei sync --json`; give its status and what it says."""
+    """Run `keisei sync --json`; return its status and what it says."""
     command = [sys.executable, "-c", "from keisei.cli import main; main()", "sync", "--json"]
     done = subprocess.run(
         [*command, *options], env=environ, cwd=place, capture_output=True, text=True, timeout=60
