@@ -15,7 +15,7 @@ from keisei._io import files
 from keisei._io.loop import load_backend
 from keisei._log import logger
 from keisei.run.log_lines import info_lines
-from keisei.run.status import FinalStatus, Step, check_final, require
+from keisei.run.status import FINAL, FinalStatus, Step, check_final, require
 from keisei.session import callbacks
 from keisei.session.callbacks import LoggerFunc
 from keisei.session.ending import Ending, OneStep
@@ -85,15 +85,19 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
                     await self._steps.take_all()
             else:
                 await self._take_the_steps()
+            if not self.config.tracking.wait:  # last: what trackers compute would be in the way
+                async with self._one_step:
+                    if self._facts.status not in FINAL:
+                        await self._tracking.begin()
         except BaseException as exc:
             await self._end_after(exc)
             raise
 
     async def _take_the_steps(self) -> None:
         await self.setup_directories()
-        async with self._one_step:
-            await self._tracking.begin()
         if self.config.tracking.wait:
+            async with self._one_step:
+                await self._tracking.begin()
             await self.setup_wandb()
             await self.setup_trackers()
         else:

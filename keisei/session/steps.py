@@ -67,7 +67,7 @@ class Steps:
         return (
             not self._facts.done
             and self._facts.status not in FINAL
-            and not self._tracking.wanted
+            and not (self._facts.config.tracking.wait and self._tracking.wanted)
             and utils.setup_directories is claim.setup_directories
         )
 

@@ -323,6 +323,17 @@ async def test_a_config_that_cannot_be_written_is_a_typed_error(make_config: Mak
     await session.finalize_session()
 
 
+async def test_trackers_that_nobody_waits_for_are_asked_last(make_config: MakeConfig) -> None:
+    """With `tracking.wait` off a session whose entry fails has bothered no tracker."""
+    config = make_config(tracking={"wait": False, "trackers": ["tensorboard"]})
+    session = AsyncSessionManager(config)
+    await session.setup_directories()
+    Path(session.run_artifact_dir, "effective_config.json").mkdir()
+    with pytest.raises(ConfigSaveError):
+        await session.__aenter__()
+    assert session.get_session_summary()["trackers"] == {}
+
+
 @pytest.mark.requirement("SUM-1")
 async def test_the_summary_is_plain_data_at_every_point(make_config: MakeConfig) -> None:
     """What is not set up yet is `None`; the rest is what the properties say."""

@@ -35,6 +35,10 @@ from keisei.trackers.loading import kind_of
 from keisei.trackers.state import WorkerHandle, WorkerState
 from keisei.trackers.worker import FIRST_PAUSE, LONGEST_PAUSE
 
+# A fork holds the GIL for a millisecond, and longer on a busy machine: the call that wants the
+# process, on a loop, is over before. In seconds.
+_HOLD_BACK = 0.02
+
 _Kind = tuple[str, frozenset[tuple[str, str]]]
 
 _keys = itertools.count(1)
@@ -137,6 +141,7 @@ class Host:
                     os.close(cast(IO[bytes], pipe).fileno())
 
     def _serve(self) -> None:
+        time.sleep(_HOLD_BACK)
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
             problem = self._start_process()
