@@ -25,6 +25,7 @@ from keisei._io.switching import yield_gil
 from keisei._text import one_line
 from keisei.config.schema import AppConfig
 from keisei.journal.attempt import AttemptReader
+from keisei.journal.records import as_float
 from keisei.journal.writer import Journal
 from keisei.redaction import clean
 from keisei.run.layout import RunPaths
@@ -157,10 +158,7 @@ class Progress:
 
 
 def _short(value: float) -> str:
-    try:
-        return f"{value:.4g}"
-    except OverflowError:  # an integer of any size
-        return "huge"
+    return f"{as_float(value):.4g}"
 
 
 class Screen:

@@ -104,7 +104,7 @@ def test_what_a_line_says(make_config: MakeConfig, monkeypatch: pytest.MonkeyPat
         shown.close()
     assert re.fullmatch(
         r"walker  500/2,000 \(25%\)  [\d,.]+ steps/s  ETA [\d:]+  "
-        r"loss 0\.125  huge huge  \\x1b\[2J\*+ 500",
+        r"loss 0\.125  huge inf  \\x1b\[2J\*+ 500",
         line,
     )
 
