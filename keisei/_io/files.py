@@ -1,11 +1,10 @@
 """How keisei touches the disk: blocking pieces to be put together, and one hop to run them.
 
-The pieces are plain functions, so that a sequence of small operations costs one hop to a thread
-and not one each; `in_thread` is that hop. There is one way to write a file that must be whole
-(`write_atomic`) and one to add to a log (`append`). Everything is opened relative to an open
-directory, no symlink is followed at its last step, files get mode 0600 and directories 0700. On
-systems without directory descriptors (Windows) paths are joined instead, and there is no fsync of
-a directory: the file system's own journal orders the rename.
+A sequence of small operations is a plain function, and costs one hop to a thread (`in_thread`).
+There is one way to write a file that must be whole (`write_atomic`) and one to add to a log
+(`append`). Everything is opened relative to an open directory, no symlink is followed at its last
+step, files get mode 0600 and directories 0700. Where there are no directory descriptors (Windows)
+paths are joined instead, and no directory is synced: the file system orders the rename.
 """
 
 from __future__ import annotations
@@ -43,10 +42,7 @@ FILE_TIMEOUT = 60.0
 
 
 async def in_thread(func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a blocking function of file operations in one hop, when it is the caller's turn.
-
-    See `hop`, which takes no turn.
-    """
+    """Run a blocking function of file operations when it is the caller's turn; see `hop`."""
     async with turn():
         return await hop(func, *args, **kwargs)
 
@@ -100,14 +96,14 @@ class _Naming:
     """Has an error of the system name the whole path of a file."""
 
     def __init__(self, directory: str, name: str) -> None:
-        self._directory, self._name = directory, name
+        self._at = directory, name
 
     def __enter__(self) -> None:
         pass
 
-    def __exit__(self, kind: type[BaseException] | None, exc: object, traceback: object) -> None:
+    def __exit__(self, kind: object, exc: object, traceback: object) -> None:
         if isinstance(exc, OSError):
-            exc.filename, exc.filename2 = os.path.join(self._directory, self._name), None
+            exc.filename, exc.filename2 = os.path.join(*self._at), None
 
 
 class OpenDirectory:
@@ -299,8 +295,7 @@ def write_atomic(directory: OpenDirectory, name: str, data: bytes, *, sync: bool
     """Write a file so that after any crash it is whole: the old text, or the new one.
 
     A temporary file beside it, fsync, rename, fsync of the directory. A failed fsync is not tried
-    again: the kernel may have dropped the pages (https://lwn.net/Articles/752063/). Windows knows
-    no fsync of a directory; there the file system's own journal orders the rename.
+    again: the kernel may have dropped the pages (https://lwn.net/Articles/752063/).
 
     Args:
         directory: where the file lives.

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from keisei._io import files
+from keisei._io.forks import after_in_child
 
 _NO_LOCKS_HERE = frozenset([errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK])
 _LOCK_TIMEOUT = 10.0
@@ -196,8 +197,7 @@ def _close_copies() -> None:
         lock._forget()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_close_copies)
+after_in_child(_close_copies)
 
 
 if sys.platform == "win32":

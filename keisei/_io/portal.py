@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
@@ -10,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from anyio.from_thread import BlockingPortal, BlockingPortalProvider
 
+from keisei._io.forks import after_in_child
 from keisei.errors import NoThreadError
 
 P = ParamSpec("P")
@@ -26,8 +26,7 @@ def _forget_leases() -> None:
     _provider = BlockingPortalProvider(backend="asyncio")
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_leases)
+after_in_child(_forget_leases)
 
 
 def call(func: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> T:

@@ -68,8 +68,3 @@ def _windows_start(pid: int) -> str | None:
         return str(times[0].value) if code.value == still_active else None
     finally:
         kernel32.CloseHandle(handle)
-
-
-def lives(host: str, pid: int, start: str) -> bool:
-    """Return whether a process lives: on this host by asking, on another one it is assumed."""
-    return host != host_name() or process_start(pid) == start

@@ -8,7 +8,6 @@ Here it notes the number, wakes a thread through a queue that is made for that
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterable
@@ -16,6 +15,8 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Any
+
+from keisei._io.forks import after_in_child
 
 _STOP = "stop"
 _watches: list[Watch] = []
@@ -121,5 +122,4 @@ def _after_fork() -> None:
     _put_back(list(_previous))
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+after_in_child(_after_fork)

@@ -84,7 +84,7 @@ async def _sessions_at_once(config: AppConfig, count: int, at_peak: Any = lambda
 
 
 def _memory() -> int | None:
-    """Give the bytes of this process that are in memory, where the system tells."""
+    """Return the bytes of this process that are in memory, where the system tells."""
     try:
         pages = Path("/proc/self/statm").read_text().split()[1]
     except OSError:

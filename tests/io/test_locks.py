@@ -56,7 +56,7 @@ def said(process: subprocess.Popen[str]) -> str:
 
 
 def tell(process: subprocess.Popen[str]) -> None:
-    """Let the other process go on."""
+    """Write a line to the other process."""
     assert process.stdin is not None
     process.stdin.write("\n")
     process.stdin.flush()

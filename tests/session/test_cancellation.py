@@ -98,7 +98,7 @@ async def busy(case: Case) -> None:
 
 
 async def another_ends_it_first(case: Case) -> None:
-    """Have a neighbour end the session as failed."""
+    """End the session as failed in a neighbour."""
     await claim_and_track(case)
     case.group.start_soon(end_as_failed, case)
     while case.session.status == "running":
@@ -106,7 +106,7 @@ async def another_ends_it_first(case: Case) -> None:
 
 
 async def another_ends_it_next(case: Case) -> None:
-    """Have a neighbour end the session as failed as soon as somebody has ended it."""
+    """End the session as failed in a neighbour as soon as somebody has ended it."""
 
     async def follow() -> None:
         while case.session.status == "running":
@@ -156,18 +156,18 @@ async def crowd(case: Case) -> None:
 
 
 async def step_by_step(case: Case) -> None:
-    """Have such a session."""
+    """Make such a session."""
     case.session = StepByStep(case.session.config, run_name=case.session.run_name)
 
 
 async def first_attempt(case: Case) -> None:
-    """Have a first attempt of the run ended, all of it."""
+    """Live the first attempt of the run to its end."""
     async with AsyncSessionManager(case.session.config, run_name=case.session.run_name):
         pass
 
 
 async def patient_logger(line: str) -> None:
-    """Give the loop back for each line."""
+    """Yield to the loop for each line."""
     await anyio.sleep(0)
 
 
@@ -225,7 +225,7 @@ OPERATIONS = {
 
 
 def snapshot(directory: Path) -> dict[str, tuple[int, int, int]]:
-    """Tell every file of a run from what it may become."""
+    """Return what tells each file of a run from what it may become."""
     found = {}
     for path in directory.rglob("*"):
         stat = path.stat()
@@ -234,7 +234,7 @@ def snapshot(directory: Path) -> dict[str, tuple[int, int, int]]:
 
 
 async def amiss(case: Case, expected: str) -> list[str]:
-    """Tell what is not as it should be once the operation is over and its session ended."""
+    """Return what is not as it should be once the operation is over and its session ended."""
     session = case.session
     found = []
     if session.status != expected:
@@ -256,7 +256,7 @@ async def amiss(case: Case, expected: str) -> list[str]:
 
 
 def amiss_on_disk(case: Case, directory: Path) -> list[str]:
-    """Tell what is not as it should be in the run's directory."""
+    """Return what is not as it should be in the run's directory."""
     try:
         record = json.loads((directory / "session.json").read_bytes())
     except (OSError, ValueError) as exc:
@@ -278,7 +278,7 @@ def amiss_on_disk(case: Case, directory: Path) -> list[str]:
 
 
 async def not_let_go(session: Session) -> list[str]:
-    """Tell why the next attempt of the run cannot have its directory, and who still writes."""
+    """Return why the next attempt of the run cannot have its directory, and who still writes."""
     found = []
     directory = Path(session.config.logging.log_dir or "", session.run_name)
     before = snapshot(directory)
@@ -295,12 +295,12 @@ async def not_let_go(session: Session) -> list[str]:
 
 
 def tasks() -> set[int]:
-    """Give the ids of the tasks that there are."""
+    """Return the ids of the tasks that there are."""
     return {task.id for task in anyio.get_running_tasks()}
 
 
 def cancels() -> int:
-    """Tell how many cancellations of the current task asyncio counts as not yet dealt with."""
+    """Return how many cancellations of the current task asyncio counts as not yet dealt with."""
     try:
         task = asyncio.current_task()
     except RuntimeError:  # on trio

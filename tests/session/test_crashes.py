@@ -65,7 +65,7 @@ def half_files(run: Path) -> list[str]:
 
 
 def ends_in(lines: list[str]) -> dict[int, str]:
-    """Give the end of each attempt, as the log's lines tell it."""
+    """Return the end of each attempt, as the log's lines tell it."""
     ends, attempt = {}, 0
     for line in lines:
         if started := re.search(r"session started: run r, id \w+, attempt (\d+)$", line):
@@ -76,7 +76,7 @@ def ends_in(lines: list[str]) -> dict[int, str]:
 
 
 def lost(run: Path, told: list[Told]) -> list[Told]:
-    """Give what a session was told that it had done, and that is not on the disk."""
+    """Return what a session was told that it had done, and that is not on the disk."""
     record = record_in(run)
     log = run / "training.log"
     lines = log.read_text().split("\n")[:-1] if log.exists() else []  # a torn one is no line

@@ -32,7 +32,7 @@ ERRNOS = [errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EACCES]
 
 
 def faults_for(calls: list[Call], errnos: list[int]) -> Iterator[Fault]:
-    """Give every fault for a life of those calls: kind, errno, number, once or for ever."""
+    """Yield every fault for a life of those calls: kind, errno, number, once or for ever."""
     counts = Counter(call.kind for call in calls)
     for kind, count in counts.items():
         errors = [*errnos, errno.EMFILE] if kind == "open" else errnos
@@ -70,7 +70,7 @@ def inject_all(tmp_path: Path, lives: dict[bool, list[int]]) -> None:
 
 
 def calls_for(calls: list[Call], name: str) -> list[Call]:
-    """Give the calls of the last atomic write of a file: from the first on its temporary one."""
+    """Return the calls of the last atomic write of a file: from the first on its temporary one."""
     last = max(i for i, call in enumerate(calls) if call.target.endswith(f"/{name}"))
     opened = max(i for i in range(last) if calls[i].kind == "open")
     return calls[opened : last + 2]

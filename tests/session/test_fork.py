@@ -34,7 +34,7 @@ STEPS: dict[str, Callable[[SessionManager[Any]], object]] = {
 
 
 def contents(directory: str) -> dict[str, bytes]:
-    """Give every file below a directory with what it holds."""
+    """Return every file below a directory with what it holds."""
     return {str(p): p.read_bytes() for p in Path(directory).rglob("*") if p.is_file()}
 
 

@@ -26,7 +26,7 @@ class StepByStep(AsyncSessionManager[AppConfig]):
     """A session with a step of its own, so that its entry takes the steps one by one."""
 
     async def setup_seeding(self) -> None:
-        """Give the loop back, and seed."""
+        """Yield to the loop, and seed."""
         await anyio.sleep(0)
         await super().setup_seeding()
 
@@ -60,7 +60,7 @@ class Hops:
             call.give_up()
 
     def unwatched(self, func: Callable[[], Any]) -> None:
-        """Have work of the test's own done by the threads that do keisei's."""
+        """Run work of the test's own on the threads that do keisei's."""
         self._make_work(offload.Work.__new__(offload.Work), func)
 
     def as_one_ends(self, act: Callable[[], object], trap: object) -> None:
@@ -198,7 +198,7 @@ async def deadline(case: Case, act: Act) -> bool:
 
 
 async def sibling(case: Case, act: Act) -> bool:
-    """Let another task of its group crash."""
+    """Crash another task of its group."""
     time_to_crash = anyio.Event()
 
     async def crash() -> None:
@@ -251,7 +251,7 @@ async def both(case: Case, act: Act) -> bool:
 
 
 async def timeout(case: Case, act: Act) -> bool:
-    """Let an `asyncio.timeout` around it run out."""
+    """Run out an `asyncio.timeout` around it."""
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(None) as around:

@@ -54,7 +54,7 @@ class Death:
 
 
 def config_for(root: str, timesteps: int) -> AppConfig:
-    """Give the config of a run there."""
+    """Return the config of a run there."""
     return load_config(
         overrides={"logging.log_dir": root, "training.total_timesteps": timesteps, "env.seed": 3}
     )
@@ -156,7 +156,7 @@ class Crashes:
         self._from: IO[str] = process.stdout
 
     def die(self, death: Death) -> tuple[list[Told], bool]:
-        """Let a child live and die; give what it was told, and whether it was killed."""
+        """Start a child that dies; return what it was told, and whether it was killed."""
         self._into.write(json.dumps(asdict(death)) + "\n")
         self._into.flush()
         answer = json.loads(self._from.readline())

@@ -126,7 +126,7 @@ def torn_json(run: Path) -> Iterator[str]:
 
 
 def fsync_again(calls: list[Call]) -> bool:
-    """Tell whether an fsync that failed was tried again on its descriptor."""
+    """Check whether an fsync that failed was tried again on its descriptor."""
     failed: set[int | None] = set()
     for call in calls:
         if call.kind == "fsync" and call.fd in failed:
@@ -204,7 +204,7 @@ def damaged(run: Path, before: dict[str, bytes], calls: list[Call]) -> Iterator[
 
 
 def contents(run: Path) -> dict[str, bytes]:
-    """Give all files of a run."""
+    """Return all files of a run."""
     return {str(p.relative_to(run)): p.read_bytes() for p in run.rglob("*") if p.is_file()}
 
 

@@ -74,7 +74,7 @@ class Fault:
     short: bool = False
 
     def hits(self, kind: str, count: int) -> bool:
-        """Tell whether the `count`-th call of a kind fails."""
+        """Check whether the `count`-th call of a kind fails."""
         first = self.number + self.short
         return self.kind in (kind, ANY) and (
             count == first or (self.forever and count > first)  # once, or from then on
@@ -276,7 +276,7 @@ class _Locks:
 
 @contextmanager
 def fast_place(otherwise: Path) -> Iterator[Path]:
-    """Give a directory on a file system in memory where there is one: an fsync costs nothing."""
+    """Return a directory on a file system in memory where there is one: an fsync costs nothing."""
     memory = Path("/dev/shm")
     usable = memory.is_dir() and os.access(memory, os.W_OK)
     with tempfile.TemporaryDirectory(

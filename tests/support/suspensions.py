@@ -109,7 +109,7 @@ def soon(act: Callable[[], object], trap: object) -> None:
 
 
 def post() -> Callable[[Callable[[], object]], object]:
-    """Give what has this loop call a function soon; it may be used in any thread."""
+    """Return what has this loop call a function soon; it may be used in any thread."""
     loop = current_token().native_token
     if isinstance(loop, asyncio.AbstractEventLoop):
         return loop.call_soon_threadsafe

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from keisei._io import files, process
+from keisei._io import files
+from keisei.run.find import owner_state
 from keisei.run.layout import RECORD_FILE
 from keisei.run.session_file import SessionRecord
 
@@ -106,7 +107,7 @@ def _run(place: str) -> LocalRun | None:
     if record is None:
         return None
     owner = record.owner
-    alive = record.status == "running" and process.lives(owner.host, owner.pid, owner.process_start)
+    alive = record.status == "running" and owner_state(owner) != "died"
     return LocalRun(record.run_name, record.session_id, place, alive, tuple(attempts_in(place)))
 
 
