@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 from keisei.config.schema import AppConfig
 from keisei.errors import InvalidRunNameError, quoted
@@ -25,6 +24,7 @@ _WINDOWS_DEVICES = frozenset(
     ["CON", "PRN", "AUX", "NUL"] + [f"{stem}{n}" for stem in ("COM", "LPT") for n in range(10)]
 )
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = [first + second for first in _CROCKFORD for second in _CROCKFORD]
 SESSION_ID = rf"^[0-7][{_CROCKFORD}]{{25}}$"
 
 
@@ -114,8 +114,6 @@ def _next_microsecond() -> int:
 
 
 def _base32(value: int, length: int) -> str:
-    digits: list[Any] = []
-    for _ in range(length):
-        value, digit = divmod(value, 32)
-        digits.append(_CROCKFORD[digit])
-    return "".join(reversed(digits))
+    """Return a value of an even number of digits; two at a time, for sessions come by thousands."""
+    shifts = range(5 * length - 10, -1, -10)
+    return "".join([_PAIRS[value >> shift & 1023] for shift in shifts])

@@ -51,6 +51,7 @@ def run(*, quick: bool) -> list[Row]:
             series("keisei"),
             series("plain"),
             unit="",
+            ratio_at_least=1.5,
         ),
         row(f"{what}: longest stall", series("longest"), unit="ms", at_most=50),
         row(f"{what}: p99 lag", series("p99"), unit="ms"),
