@@ -110,8 +110,8 @@ REQUIREMENTS: dict[str, str] = {
         "`RuntimeError`)."
     ),
     "CFG-5": (
-        "The config is serialised once per session, and the same text goes to the file and to "
-        "the tracker."
+        "The file holds the config as it is when it is saved; the same text goes to the tracker, "
+        "unless the config was changed in between."
     ),
     "WB-1": (
         "`setup_wandb()` needs directories. It returns `True` when W&B tracks this run, `False` "

@@ -35,7 +35,7 @@ ONE_HOME = {
     "trackio": "trackers.trackio",
     "typer": "cli",
     "wandb": "trackers.wandb",
-    "yaml": "config.loading",
+    "yaml": "config.parsing",
 }
 # Files that decide and do nothing else: no loop, no disk, no clock, no thread, no other process.
 PURE = [

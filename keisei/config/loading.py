@@ -1,21 +1,20 @@
-"""Read a config from a file, apply overrides, validate it; every failure is one ConfigError.
-
-The parsers are imported where they are needed: YAML's costs 8 ms, and many programs build their
-config without one.
-"""
+"""Read a config from a file, apply overrides, validate it; every failure is one ConfigError."""
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Iterable, Mapping
-from os import PathLike, fspath
+from itertools import zip_longest
 from typing import Any, TypeVar, get_args, overload
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import core_schema
 
+from keisei.config.checking import kind, way_out
+from keisei.config.parsing import SUFFIXES, ParseError, parse, parse_value
+from keisei.config.references import resolve
 from keisei.config.schema import OWN_ERROR, AppConfig
-from keisei.config.text import weigh
+from keisei.config.text import hidden_keys, weigh
 from keisei.errors import ConfigError, quoted
 
 ConfigT = TypeVar("ConfigT", bound=AppConfig)
@@ -26,6 +25,10 @@ _VALUELESS = {OWN_ERROR, *get_args(core_schema.ErrorType)} - {
     "union_tag_invalid", "value_error",
 }  # fmt: skip
 
+_HIDDEN_NOTE = (
+    "{}: its secret was hidden when this was written: give it as an override, or write `${{NAME}}` "
+    "for an environment variable"
+)
 _SHOWN = 20  # problems in one message
 _LARGEST = 16 * 2**20  # characters in a file
 
@@ -34,13 +37,13 @@ Overrides = Mapping[str, Any] | Iterable[str] | str
 
 @overload
 def load_config(
-    path: str | PathLike[str] | None = None, overrides: Overrides | None = None
+    path: str | os.PathLike[str] | None = None, overrides: Overrides | None = None
 ) -> AppConfig: ...
 
 
 @overload
 def load_config(
-    path: str | PathLike[str] | None = None,
+    path: str | os.PathLike[str] | None = None,
     overrides: Overrides | None = None,
     *,
     model: type[ConfigT],
@@ -48,64 +51,89 @@ def load_config(
 
 
 def load_config(
-    path: str | PathLike[str] | None = None,
+    path: str | os.PathLike[str] | None = None,
     overrides: Overrides | None = None,
     *,
     model: type[AppConfig] = AppConfig,
 ) -> AppConfig:
     """Read a YAML, JSON or TOML file, apply overrides and validate the result.
 
-    It reads a file and may import a parser, so call it before the event loop runs, or in a
-    worker thread.
+    `${NAME}` in a text is the environment variable's value, `${NAME:-text}` has a default, and
+    `$${NAME}` is the text `${NAME}`. It reads a file and may import a parser, so call it before
+    the event loop runs, or in a worker thread.
 
     Args:
         path: the file, whose suffix decides its format (`.yaml`, `.yml`, `.json`, `.toml`);
             `None` starts from the defaults.
         overrides: a mapping, nested or with dotted keys, or strings such as
-            `"training.total_timesteps=1000"`, whose right side is read as YAML.
+            `"training.total_timesteps=1000"`. The right side is a number, a boolean or a null
+            where YAML says so, YAML where it begins with a bracket or a quote, else a text as it
+            stands.
         model: the config's class, `AppConfig` or one derived from it.
 
     Returns:
         The validated config.
 
     Raises:
-        ConfigError: the file cannot be read or parsed, or a key or value does not fit. The
-            message names the file, the key and the reason, and shows no value.
+        ConfigError: the file cannot be read or parsed, a key stands twice, a reference is not
+            resolved, or a key or value does not fit. The message names the file, the key and the
+            reason, and shows no value.
     """
-    source = "the overrides" if path is None else quoted(fspath(path), limit=300)
-    data = {} if path is None else _read(fspath(path), source)
-    for keys, value in _parsed_overrides(overrides):
-        _set(data, keys, value)
+    if path is not None and not isinstance(path, (str, os.PathLike)):
+        raise ConfigError(f"a config's path is a text, not a {kind(path)}: {way_out(path)}")
+    source = "the overrides" if path is None else quoted(os.fspath(path), limit=300)
+    data = {} if path is None else _read(os.fspath(path), source)
+    given: list[list[str]] = []
     try:
         weigh(data)
-        return model.model_validate(data)
+        data = resolve(data, os.environ)  # a copy, in which nothing is shared
+        for keys, value in _parsed_overrides(overrides):
+            given.append(keys)
+            weigh(value)
+            _set(data, keys, resolve(value, os.environ, ".".join(keys)))
+        weigh(data)
+        problems = [f"  {_HIDDEN_NOTE.format(key)}" for key in hidden_keys(data)][:_SHOWN]
+        if not problems:
+            return model.model_validate(data)
     except ValidationError as exc:
-        problems = [_explain(error, model) for error in exc.errors(include_url=False)[:_SHOWN]]
-        if exc.error_count() > _SHOWN:
-            problems.append(f"  and {exc.error_count() - _SHOWN} more")
-    except ValueError as exc:
+        errors = exc.errors(include_url=False)
+        overridden = [_is_given(error["loc"], given) for error in errors]
+        if all(overridden):
+            source, overridden = "the overrides", []
+        problems = [_explain(error, model) for error in errors[:_SHOWN]]
+        problems = [
+            f"{problem}; an override" if given_so else problem
+            for problem, given_so in zip_longest(problems, overridden[:_SHOWN])
+        ]
+        if len(errors) > _SHOWN:
+            problems.append(f"  and {len(errors) - _SHOWN} more")
+    except ConfigError:
+        raise
+    except (ValueError, RecursionError) as exc:
         problems = [f"  {exc}"]
+        if given:
+            source = "the overrides"
     # Raised outside the except block: a chained ValidationError holds the values it was given.
-    verb = "do" if path is None else "does"
+    verb = "do" if source == "the overrides" else "does"
     raise ConfigError(f"{source} {verb} not fit {model.__name__}:\n" + "\n".join(problems))
 
 
 def _read(path: str, source: str) -> dict[str, Any]:
     suffix = path.rpartition(".")[2].lower() if "." in path else ""
-    if suffix not in ("yaml", "yml", "json", "toml"):
+    if suffix not in SUFFIXES:
         raise ConfigError(f"{source}: a config ends in .yaml, .yml, .json or .toml")
     try:
         with open(path, encoding="utf-8-sig") as file:
             text = file.read(_LARGEST)
         if len(text) == _LARGEST:
-            raise _SyntaxError(f"it has over {_LARGEST} characters")
-        data = _parse(text, suffix)
+            raise ParseError(f"it has over {_LARGEST} characters")
+        data = parse(text, suffix)
     except OSError as exc:
         problem = f"cannot be read: {exc.strerror or exc}"
     except UnicodeDecodeError as exc:
         problem = f"cannot be read: byte {exc.start} is not UTF-8"
-    except (_SyntaxError, RecursionError, ValueError) as exc:
-        reason = str(exc) if isinstance(exc, _SyntaxError) else type(exc).__name__
+    except (ParseError, RecursionError, ValueError) as exc:
+        reason = str(exc) if isinstance(exc, ParseError) else type(exc).__name__
         problem = f"is not a config: {reason}"
     else:
         if isinstance(data, dict):
@@ -117,46 +145,6 @@ def _read(path: str, source: str) -> dict[str, Any]:
     raise ConfigError(f"{source} {problem}")
 
 
-class _SyntaxError(Exception):
-    """Where a text does not parse, without quoting it (a parser's own message may)."""
-
-
-def _parse(text: str, suffix: str) -> Any:
-    if suffix == "json":
-        return _parse_json(text) if text.strip() else None
-    return _parse_toml(text) or None if suffix == "toml" else _parse_yaml(text)
-
-
-def _parse_json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as exc:
-        problem = f"line {exc.lineno}, column {exc.colno}: {exc.msg}"
-    raise _SyntaxError(problem)
-
-
-def _parse_toml(text: str) -> Any:
-    import tomllib
-
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as exc:
-        where = str(exc).rpartition("(")[2].rstrip(")")
-    raise _SyntaxError(f"no valid TOML {where}")
-
-
-def _parse_yaml(text: str) -> Any:
-    import yaml
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it was built
-    try:
-        return yaml.load(text, Loader=loader)
-    except yaml.YAMLError as exc:
-        mark = getattr(exc, "problem_mark", None)
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-    raise _SyntaxError(f"{where}no valid YAML")
-
-
 def _parsed_overrides(overrides: Overrides | None) -> Iterable[tuple[list[str], Any]]:
     if overrides is None:
         return
@@ -165,18 +153,26 @@ def _parsed_overrides(overrides: Overrides | None) -> Iterable[tuple[list[str], 
             yield str(key).split("."), value
         return
     given = [overrides] if isinstance(overrides, str) else overrides
+    if not isinstance(given, Iterable):
+        raise ConfigError(f"overrides are a mapping or texts, not a {kind(given)}: pass vars(it)")
     for number, text in enumerate(given, start=1):
         key, equals, value = str(text).partition("=")
         if not equals or not all(key.split(".")):
             # Not quoted: without a key, it may be a value.
             raise ConfigError(f"override number {number}: write it as section.field=value")
         try:
-            parsed, valid = _parse_yaml(value), True
-        except (_SyntaxError, RecursionError, ValueError):
-            valid = False
-        if not valid:
-            raise ConfigError(f"override {quoted(key)}: its value is no valid YAML")
+            parsed, problem = parse_value(value), ""
+        except (ParseError, RecursionError, ValueError) as exc:
+            problem = str(exc) if isinstance(exc, ParseError) else type(exc).__name__
+        if problem:
+            raise ConfigError(f"override {quoted(key)}: {problem}")
         yield key.strip().split("."), parsed
+
+
+def _is_given(where: tuple[int | str, ...], given: list[list[str]]) -> bool:
+    """Return whether an error is about what an override has set."""
+    path = [str(part) for part in where]
+    return any(path[: len(keys)] == keys[: len(path)] for keys in given)
 
 
 def _set(data: dict[str, Any], keys: list[str], value: Any) -> None:
@@ -210,7 +206,8 @@ def _explain(error: Any, model: type[BaseModel]) -> str:
     if error["type"] not in _VALUELESS:
         # A validator of the user's own: its message is its author's, and may hold the value.
         return f"  {where}: refused by the validator of this field"
-    return f"  {where}: {error['msg']} (it is a {type(error['input']).__name__})"
+    hint = "; in quotes it is a text" if error["type"] == "string_type" else ""
+    return f"  {where}: {error['msg']} (it is a {type(error['input']).__name__}{hint})"
 
 
 def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
 
 import pydantic_core
 from pydantic import BaseModel
 
 from keisei.config.schema import AppConfig
-from keisei.redaction import redact, secret_values
+from keisei.redaction import HIDDEN, redact, secret_values
 
 _LARGEST = 250_000
+_DEEPEST = 32  # keys in a path that is shown
 _LONGEST_INTEGER = 14_000  # bits: Python itself reads back no more than 4,300 digits
 
 
@@ -71,3 +74,50 @@ def weigh(data: object) -> int:
         if weight + len(left) > _LARGEST:
             raise ValueError("it holds too much to be a config, or a circular reference")
     return weight
+
+
+def without_json(config: BaseModel) -> str:
+    """Return the key path of the first value that JSON cannot express; "" where none is found.
+
+    Raises:
+        ValueError: it is too large to be looked through (see `weigh`).
+    """
+    weigh(config)
+    path: list[str] = []
+    value: Any = config
+    while len(path) < _DEEPEST:
+        for key, dumped in _parts(value):
+            try:
+                pydantic_core.to_json(dumped(), inf_nan_mode="strings")
+            except Exception:  # noqa: BLE001 - the user's own serializers
+                path.append(str(key))
+                value = getattr(value, key) if isinstance(value, BaseModel) else value[key]
+                break
+        else:
+            break
+    return ".".join(path)
+
+
+def _parts(value: Any) -> Iterator[tuple[Any, Callable[[], Any]]]:
+    """Yield the keys of a value, each with what makes plain data of what is there."""
+    if isinstance(value, BaseModel):
+        for name in [*type(value).model_fields, *(value.__pydantic_extra__ or {})]:
+            yield name, partial(value.model_dump, mode="json", include={name})
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield key, partial(dict, [(key, item)])
+    elif isinstance(value, (list, tuple)):
+        for number, item in enumerate(value):
+            yield number, partial(list, [item])
+
+
+def hidden_keys(data: object) -> Iterator[str]:
+    """Yield the key paths of the values in plain data whose secrets are hidden."""
+    left: list[tuple[str, object]] = [("", data)]
+    while left:
+        where, value = left.pop()
+        if isinstance(value, str) and (value == HIDDEN or f"://{HIDDEN}@" in value):
+            yield where
+        if isinstance(value, (dict, list)):
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            left += [(f"{where}.{key}" if where else str(key), item) for key, item in items]

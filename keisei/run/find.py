@@ -89,8 +89,9 @@ def absolute_path(path: str | os.PathLike[str]) -> str:
     """Return the absolute path; a leading ``~`` is the home directory.
 
     Raises:
-        OSError: it holds a character that no path can hold, there is no such home, or the working
-            directory that it is relative to has been removed.
+        OSError: it holds a character that no path can hold, there is no such home, a reference
+            (`${NAME}`, a leading `$`) is not resolved, or the working directory that it is
+            relative to has been removed.
     """
     text = os.fspath(path)
     try:
@@ -99,6 +100,8 @@ def absolute_path(path: str | os.PathLike[str]) -> str:
         legal = False
     if not legal:
         raise OSError(errno.EINVAL, "no path can hold one of its characters", text)
+    if text.startswith("$") or "${" in text:
+        raise OSError(errno.ENOENT, "a reference to a variable is not resolved", text)
     expanded = os.path.expanduser(text)
     if expanded.startswith("~"):
         raise OSError(errno.ENOENT, "no home directory is known for its ~", text)

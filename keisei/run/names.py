@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from keisei.config.checking import check_config
 from keisei.config.schema import AppConfig
 from keisei.errors import InvalidRunNameError, quoted
 
@@ -68,15 +69,24 @@ def resolve_run_name(run_name: str | None, args: object, config: AppConfig) -> s
     return generate_run_name(config)
 
 
-def generate_run_name(config: AppConfig | None = None) -> str:
-    """Make a name such as ``20260131-093015-482913-seed7-k3v9x2mq``.
+def generate_run_name(config: AppConfig | None = None, run_name: str | None = None) -> str:
+    """Return the name that is given, or a new one: ``20260131-093015-482913-seed7-k3v9x2mq``.
 
-    It sorts by time (UTC, to the microsecond), and in one process strictly in the order of the
-    calls; 40 random bits keep names of one microsecond in several processes apart.
+    A new one sorts by time (UTC, to the microsecond), and in one process strictly in the order of
+    the calls; 40 random bits keep names of one microsecond in several processes apart.
 
     Args:
         config: where it sets ``env.seed``, the name shows it.
+        run_name: a name that somebody has chosen; ``None`` and ``""`` count as absent.
+
+    Raises:
+        ConfigError: the config is no `AppConfig`.
+        InvalidRunNameError: the name that is given is not a safe one.
     """
+    if run_name:
+        return check_run_name(run_name)
+    if config is not None:
+        check_config(config)
     tick = _next_microsecond()
     moment = datetime.fromtimestamp(tick // 1_000_000, UTC)
     seed = None if config is None else config.env.seed

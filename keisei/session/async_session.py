@@ -40,6 +40,7 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
         run_name: the run's name; without it, ``args``, the config or a generated one decides.
 
     Raises:
+        ConfigError: the config is no `AppConfig`; the message says how to make one of it.
         InvalidRunNameError: the name is not a safe one.
     """
 
@@ -208,7 +209,9 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
             return await self._tracking.add(backend, options)
 
     async def save_effective_config(self) -> None:
-        """Write `effective_config.json`, whole or not at all, secrets hidden.
+        """Write the config as it is now to `effective_config.json`, whole or not at all.
+
+        Secrets are hidden.
 
         Raises:
             NotReadyError: the directories are not set up.

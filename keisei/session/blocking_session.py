@@ -28,6 +28,7 @@ class SessionManager(SessionRecording[ConfigT]):
         run_name: the run's name; without it, ``args``, the config or a generated one decides.
 
     Raises:
+        ConfigError: the config is no `AppConfig`; the message says how to make one of it.
         InvalidRunNameError: the name is not a safe one.
     """
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import anyio
 
 from keisei._io import files
 from keisei._log import logger
-from keisei.config.text import weigh
-from keisei.errors import describe
+from keisei.config.text import weigh, without_json
+from keisei.errors import ConfigSaveError, describe, quoted
 from keisei.session.facts import SessionFacts
 from keisei.training import utils
 
@@ -48,7 +49,7 @@ async def tell(logger_func: LoggerFunc, lines: Iterable[str]) -> int:
 
 
 async def config_text(facts: SessionFacts[Any]) -> str:
-    """Return the effective config as text; it is serialised once in a session.
+    """Return the effective config as text, serialised now where it has not been yet.
 
     On a thread where it is so large that it would hold the loop.
 
@@ -56,11 +57,40 @@ async def config_text(facts: SessionFacts[Any]) -> str:
         facts: what is known of the session.
 
     Raises:
-        ValueError: it holds too much to be a config. What the serializers raise is raised as it is.
+        ConfigSaveError: it holds too much to be a config, or what JSON cannot express.
     """
     if facts.config_text is None:
-        if weigh(facts.config) < LIGHT:
-            facts.config_text = utils.serialize_config(facts.config)
+        with no_json_form(facts):
+            light = weigh(facts.config) < LIGHT
+        if light:
+            facts.config_text = serialized(facts)
         else:
-            facts.config_text = await files.in_thread(utils.serialize_config, facts.config)
+            facts.config_text = await files.in_thread(serialized, facts)
     return facts.config_text
+
+
+def serialized(facts: SessionFacts[Any]) -> str:
+    """Return the config as it is now as text; blocks.
+
+    Raises:
+        ConfigSaveError: it holds too much to be a config, or what JSON cannot express.
+    """
+    with no_json_form(facts):
+        return utils.serialize_config(facts.config)
+
+
+@contextmanager
+def no_json_form(facts: SessionFacts[Any]) -> Iterator[None]:
+    """Turn whatever a config's serialisation raises into an error that names the key."""
+    try:
+        yield
+    except Exception as exc:  # noqa: BLE001 - the user's own serializers
+        reason = describe(exc)
+    else:
+        return
+    where = ""
+    with suppress(Exception):
+        where = without_json(facts.config)
+    at = f", for what stands under {quoted(where, 200)}" if where else ""
+    path = quoted(facts.paths.config_path, 300) if facts.paths else "the effective config"
+    raise ConfigSaveError(f"{path}: the config has no JSON form{at} ({reason})")

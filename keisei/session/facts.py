@@ -7,6 +7,7 @@ import threading
 import time
 from typing import Generic, TypeVar
 
+from keisei.config.checking import check_config
 from keisei.config.schema import AppConfig
 from keisei.errors import ForkedSessionError
 from keisei.run import names
@@ -31,17 +32,19 @@ class SessionFacts(Generic[ConfigT]):
     Attributes:
         done: the steps taken.
         owned: the run's directories, once they are claimed.
-        config_text: the effective config as text, once it is serialised.
+        config_text: the effective config as text, as it was serialised last.
         seeded: what was seeded.
         duration_s: how long the session took, once it has ended.
         logger_errors: how often the user's logger has raised.
         process: the process that the session belongs to.
 
     Raises:
+        ConfigError: the config is no `AppConfig`.
         InvalidRunNameError: the name is not a safe one.
     """
 
     def __init__(self, config: ConfigT, args: object, run_name: str | None) -> None:
+        check_config(config)
         self.config, self.args = config, args
         self.done: set[Step] = set()
         self.owned: OwnedRun | None = None

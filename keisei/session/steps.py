@@ -8,11 +8,11 @@ from typing import Any
 
 from keisei._io import files
 from keisei._log import logger
-from keisei.errors import ConfigSaveError, DirectorySetupError, KeiseiError, describe, quoted
+from keisei.errors import ConfigSaveError, DirectorySetupError, KeiseiError, quoted
 from keisei.run import claim
 from keisei.run.claim import OwnedRun
 from keisei.run.status import FINAL, Step, check_final
-from keisei.session.callbacks import config_text
+from keisei.session.callbacks import config_text, serialized
 from keisei.session.ending import Ending
 from keisei.session.facts import SessionFacts
 from keisei.session.recording import Recorder
@@ -46,8 +46,8 @@ class Steps:
 
     async def save_config(self) -> None:
         """Serialise the config, and write its file."""
-        with self._serializing():
-            text = await config_text(self._facts)
+        self._facts.config_text = None  # it may have changed since the trackers got it
+        text = await config_text(self._facts)
         with self._saving_config() as owned:
             await files.in_thread(owned.save_config, text)
 
@@ -83,8 +83,7 @@ class Steps:
         facts = self._facts
         self._claimed(claim.claim(facts.config, facts.run_name, facts.session_id))
         self._tracking.begun()
-        with self._serializing():
-            facts.config_text = utils.serialize_config(facts.config)
+        facts.config_text = serialized(facts)
         with self._saving_config() as owned:
             owned.save_config(facts.config_text)
         self.seed()
@@ -111,14 +110,6 @@ class Steps:
                 raise
             problem = f"cannot set up the directories of run {self._facts.run_name}: {exc}"
             raise DirectorySetupError(problem) from claim.shown(exc)
-
-    @contextmanager
-    def _serializing(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as exc:  # noqa: BLE001 - the user's own serializers
-            reason = f"the config has no JSON form ({describe(exc)})"
-            raise ConfigSaveError(f"{self._config_path()}: {reason}") from None
 
     @contextmanager
     def _saving_config(self) -> Iterator[OwnedRun]:

@@ -203,7 +203,7 @@ def test_a_derived_model_loads_from_the_same_file(tmp_path: Path) -> None:
         ("c.yaml", "just text", "holds a str at the top"),
         ("c.yaml", "env: {seed: 3", "no valid YAML"),
         ("c.yaml", "a: b: c", "line 1, column 5"),
-        ("c.yaml", "env: !!python/object/apply:os.getcwd []", "no valid YAML"),
+        ("c.yaml", "env: !!python/object/apply:os.getcwd []", "'!!python/object/apply:os.getcwd'"),
         ("c.json", '{"env": }', "line 1, column 9"),
         ("c.json", "[" * 100_000, "not a config"),
         ("c.toml", "a = b", "line 1, column 5"),

@@ -1,0 +1,60 @@
+"""Resolve `${NAME}` in the texts of a config from the environment."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_REFERENCE = re.compile(r"\$(\$?)\{([^{}]*)\}")
+_NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
+
+
+class UnresolvedError(ValueError):
+    """A reference that the environment does not resolve; its message shows no value."""
+
+
+def resolve(data: Any, environ: Mapping[str, str], where: str = "") -> Any:
+    """Return plain data with the references in its texts resolved.
+
+    `${NAME}` is the variable's value; `${NAME:-text}` is the text where the variable is unset or
+    empty; `$${NAME}` is the text `${NAME}`. Keys stay as they are.
+
+    Args:
+        data: nested dicts and lists of plain values.
+        environ: the variables.
+        where: the key path of the data, for the message.
+
+    Raises:
+        UnresolvedError: there is no such variable, or a reference is something else.
+    """
+    if isinstance(data, str) and "${" in data:
+        return _REFERENCE.sub(lambda found: _resolved(found, environ, where), data)
+    below = f"{where}." if where else ""
+    if isinstance(data, Mapping):
+        return {key: resolve(value, environ, f"{below}{key}") for key, value in data.items()}
+    if isinstance(data, list):
+        return [resolve(item, environ, f"{below}{n}") for n, item in enumerate(data)]
+    return data
+
+
+def _resolved(found: re.Match[str], environ: Mapping[str, str], where: str) -> str:
+    escaped, inner = found.groups()
+    if escaped:
+        return found[0][1:]
+    named = _NAME.fullmatch(inner)
+    if named is None:
+        raise UnresolvedError(
+            f"{where}: a reference is not resolved: `${{NAME}}` and `${{NAME:-text}}` take the "
+            "environment variable NAME, and `$${NAME}` is the text `${NAME}`"
+        )
+    name, default = named.groups()
+    value = environ.get(name)
+    if default is not None:
+        return value or default
+    if value is None:
+        raise UnresolvedError(
+            f"{where}: `${{{name}}}` is not resolved: the environment has no variable {name}; set "
+            f"it, or write `$${{{name}}}` where the text itself is meant"
+        )
+    return value
