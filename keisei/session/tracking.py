@@ -51,6 +51,7 @@ class Tracking:
         elif worker is None and not is_wanted(self._facts.config):
             active = False
         else:
+            self._made_of.setdefault(WANDB, {})
             active = await utils.setup_wandb(self._facts.config, await self._info(), self._group)
             await self._record()
         self._facts.done.add(Step.WANDB)
@@ -61,7 +62,7 @@ class Tracking:
         name = backend if isinstance(backend, str) else backend.name
         known = self._group.workers.get(name)
         made_of = options if isinstance(backend, str) else backend
-        if known is not None and known.state.done and not known.live:
+        if known is not None and known.done.is_set() and not known.live:
             known = None  # it has failed for good: with other options it may not
         if (known is not None and self._made_of.get(name, made_of) != made_of) or (
             name != WANDB and options.get(KIND) == WANDB

@@ -134,6 +134,7 @@ class InProcessWandbTracker(WandbTracker):
     ) -> WandbRun:
         """Start a run of the SDK's, whose end the program's exit does not wait for."""
         with exit_guard.call():
-            started = start_run(module, self.config, run, mode, run_id)
-            exit_guard.hold(started.native, self.config.finish_timeout)
+            timeout = self.config.finish_timeout
+            started = start_run(module, self.config, run, mode, run_id, max(0.05, timeout - 0.3))
+            exit_guard.hold(started.native, timeout)
             return GuardedRun(**vars(started))

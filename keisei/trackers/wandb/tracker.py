@@ -63,7 +63,11 @@ class WandbRun(TrackerRun):
         return self.rows.position()
 
     def finish(self, status: FinalStatus) -> None:
-        """End the run; blocks until the server has everything, for ever if it does not answer."""
+        """End the run; blocks until the server has everything, or until the SDK gives up.
+
+        Raises:
+            TimeoutError: it gave up; what it has not sent is in the run's local file.
+        """
         if status == "preempted":
             self.native.mark_preempting()
         self.native.finish(exit_code=_EXIT_CODES[status])
@@ -175,6 +179,7 @@ def start_run(
     run: RunInfo,
     mode: Literal["online", "offline"],
     run_id: str,
+    finish_timeout: float = 0.0,
 ) -> WandbRun:
     """Start a run of the SDK's; blocks, as long as a server lets it wait.
 
@@ -184,6 +189,7 @@ def start_run(
         run: what W&B is told of it.
         mode: whether it is sent, or kept in a file.
         run_id: the id on W&B.
+        finish_timeout: the longest that the SDK lets the run's end take, in seconds; 0 for ever.
     """
     with files.OpenDirectory(run.directory) as directory:
         directory.make("wandb")
@@ -203,7 +209,7 @@ def start_run(
         mode=mode,
         resume="allow" if mode == "online" else None,
         reinit="create_new",
-        settings=_settings(module, config),
+        settings=_settings(module, config, finish_timeout),
     )
     url = getattr(native, "url", None) if mode == "online" else None
     sync_dir = getattr(getattr(native, "settings", None), "sync_dir", None)
@@ -231,13 +237,15 @@ def _rows(native: Any, run: RunInfo, run_id: str, mode: str, directory: str | No
     return Rows(native, run.directory, file, has.tail)
 
 
-def _settings(module: Any, config: WandbConfig) -> Any:
+def _settings(module: Any, config: WandbConfig, finish_timeout: float) -> Any:
     wanted: dict[str, object] = {
         "silent": True,  # or a start that fails goes on for 10 s
         "console": "off",  # or stdout stays patched after the end
         # Above our own deadline, so that a run that comes alive late is given to us to be closed;
         # below it the SDK would give up, and what the server made would stay open there.
         "init_timeout": config.init_timeout + 60.0,
+        "finish_timeout": finish_timeout,
+        "finish_timeout_raises": True,
         "x_transaction_log_flush_interval": FLUSH_INTERVAL,  # the default loses 15 s to a kill
         "x_disable_meta": True,  # it holds sys.argv, and with it secrets
         "x_save_requirements": False,  # 70 ms of every start

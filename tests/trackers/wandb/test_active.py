@@ -48,16 +48,23 @@ def test_wandb_that_is_asked_for_later_is_active(make_config: MakeConfig, wait: 
 @pytest.mark.parametrize("where", ["logging", "tracking"])
 @pytest.mark.parametrize("wait", [True, False])
 def test_wandb_that_is_active_is_not_started_twice(
-    make_config: MakeConfig, wait: bool, where: str
+    make_config: MakeConfig, caplog: pytest.LogCaptureFixture, wait: bool, where: str
 ) -> None:
-    """Named by `logging.wandb_enabled` or among the trackers, it is the same one."""
+    """Named by `logging.wandb_enabled` or among the trackers, it is the same one.
+
+    Options that come too late are not taken unsaid.
+    """
     named: dict[str, Any] = {"tracking": {"wait": wait}}
     if where == "logging":
         named["logging"] = {"wandb_enabled": True}
     else:
         named["tracking"]["trackers"] = ["wandb"]
     with SessionManager(make_config(**named, wandb=IN_PROCESS)) as session:
-        assert session.setup_remote_logging("wandb", project="too-late") is True
+        assert session.setup_remote_logging("wandb") is True
+        assert session.is_wandb_active is True
+        assert session.setup_remote_logging("wandb", project="too-late") is False
+        (warning,) = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+        assert "already, with other options" in warning
         assert session.is_wandb_active is True
         assert session.setup_wandb() is True
         session.log_metrics({"x": 1})

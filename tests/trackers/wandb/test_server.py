@@ -196,7 +196,8 @@ def test_whatever_the_server_does_the_session_ends_in_time(
     assert (tracked["run_id"] == told.facts["id"]) is (how != "substitute")
     assert told.rows() == list(range(10))
     if tracked["state"] == "abandoned":
-        assert told.errors.count("wandb did not finish within 2.0 s") == 1
+        how_said = "failed to finish" if case.in_process else "did not finish within 2.0 s"
+        assert told.errors.count(f"wandb {how_said}") == 1
         assert tracked["directory"] in told.errors
     if how != "online":
         assert told.errors.count("W&B cannot be reached") == 1
@@ -236,7 +237,7 @@ def test_a_server_that_is_well_gets_the_whole_run(server: FakeWandb, tmp_path: P
 
 @pytest.mark.requirement("FIN-2", "HOST-3")
 @pytest.mark.parametrize("in_process", WHERE)
-@pytest.mark.parametrize("rows", [5_000, pytest.param(100_000, marks=pytest.mark.storm)])
+@pytest.mark.parametrize("rows", [2_000, pytest.param(100_000, marks=pytest.mark.storm)])
 def test_a_backlog_does_not_lengthen_the_end(
     server: FakeWandb, tmp_path: Path, rows: int, in_process: bool
 ) -> None:
@@ -272,7 +273,7 @@ def test_without_the_fallback_a_server_that_is_away_means_no_tracking(
     """The step says `False`, and one warning says why; what was logged waits for a sync."""
     server.set_mode("refuses")
     program = Program(
-        server, tmp_path, "asyncio", "wandb.init_timeout=4", "wandb.offline_fallback=false"
+        server, tmp_path, "asyncio", "wandb.init_timeout=8", "wandb.offline_fallback=false"
     )
     program.started()
     told = program.end()
@@ -376,9 +377,9 @@ def test_a_sync_beside_a_host_process_that_still_delivers_waits_or_says_so(
     server: FakeWandb, tmp_path: Path, timeout: float
 ) -> None:
     """Within its timeout it says who delivers the run, or sends the rest; nothing comes twice."""
-    program = Program(server, tmp_path, "blocking", "wandb.finish_timeout=0.5", "tracking.linger=4")
+    program = Program(server, tmp_path, "blocking", "wandb.finish_timeout=0.5", "tracking.linger=9")
     run_id = program.started()["id"]
-    server.set_mode("silent")
+    server.set_mode("silent", endpoint="file_stream")
     program.end()
     status, said, took = program.sync("--timeout", str(timeout))
     assert took < timeout + 1 + START
@@ -386,7 +387,7 @@ def test_a_sync_beside_a_host_process_that_still_delivers_waits_or_says_so(
         assert status == 1
         assert "delivers the run to it" in said[0]["reason"]
         assert "process" in said[0]["reason"]
-    wait_until_nothing_is_left(tmp_path, 4 + HOST_EXIT + LENIENCE)
+    wait_until_nothing_is_left(tmp_path, 9 + HOST_EXIT + LENIENCE)
     server.set_mode("ok")
     assert program.sync()[0] == 0
     run = server.runs[run_id]
