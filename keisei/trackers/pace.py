@@ -9,9 +9,10 @@ import time
 class Pace:
     """Leaves most of the interpreter's time to the program; one for all workers in the program.
 
-    What the workers compute together is a quarter of the time at most: each rests in its turn,
-    three times as long as it has computed, and not while another one does. Four that always
-    computed would have four fifths of the interpreter, and the loop would wait behind each.
+    Workers compute one after the other, each for as long as it did the last time, and after each
+    turn all rest three times as long: together they take a quarter of the time at most. Two hundred
+    that were woken at the same instant would have the interpreter in turns, and the loop would wait
+    behind each. A worker that is behind sends more in its next turn.
     """
 
     REST = 3.0
@@ -20,15 +21,26 @@ class Pace:
         self._lock = threading.Lock()
         self._free_at = 0.0
 
-    def rest(self, computed: float, interrupted: threading.Event) -> None:
-        """Wait for one's turn to compute again.
+    def wait_turn(self, expected: float, interrupted: threading.Event) -> None:
+        """Wait for one's turn to compute.
 
         Args:
-            computed: the CPU time that was used since the last rest, in seconds.
+            expected: the CPU time that the turn will take, in seconds.
             interrupted: ends the wait.
         """
         now = time.monotonic()
         with self._lock:
-            self._free_at = max(self._free_at, now) + self.REST * computed
-            pause = self._free_at - now
-        interrupted.wait(pause)
+            starts = max(self._free_at, now)
+            self._free_at = starts + (1 + self.REST) * expected
+        if starts > now:
+            interrupted.wait(starts - now)
+
+    def end_turn(self, expected: float, computed: float) -> None:
+        """Note what a turn has really taken.
+
+        Args:
+            expected: what `wait_turn` was told.
+            computed: the CPU time that was used, in seconds.
+        """
+        with self._lock:
+            self._free_at += (1 + self.REST) * (computed - expected)

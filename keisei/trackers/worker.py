@@ -86,6 +86,7 @@ class Worker(WorkerHandle):
         self._earlier_record = TrackerRecord(state="connecting")
         self._calling: float | None = None
         self._said_to_hang = self._tells = False
+        self._turn = 0.001  # seconds of CPU time that the latest batch took
         self._status: FinalStatus | None = None
         self._send_until = 0.0
         self._more, self._ending = threading.Event(), threading.Event()
@@ -294,6 +295,9 @@ class Worker(WorkerHandle):
         return self.info.attempt == 1 or (ending and well)
 
     def _send(self, run: TrackerRun, follower: Follower, *, ending: bool) -> bool:
+        expected = self._turn
+        if self._pace is not None and not ending:
+            self._pace.wait_turn(expected, self._ending)
         began = time.thread_time()
         records = follower.read(BATCH)
         if records:
@@ -308,8 +312,11 @@ class Worker(WorkerHandle):
             self._store(record)
         elif self.state.record.state == "broken":
             self._publish(state="live", problem=None)
-        if self._pace is not None and records and not ending:
-            self._pace.rest(time.thread_time() - began, self._ending)
+        if self._pace is not None and not ending:
+            computed = time.thread_time() - began
+            self._pace.end_turn(expected, computed)
+            if records:
+                self._turn = computed
         return bool(records)
 
     def _pass(self, records: Sequence[Record]) -> None:
