@@ -39,7 +39,7 @@ WAYS = ["typed", "named", "url", "environment", "text"]
 
 
 def canaries() -> dict[str, list[str]]:
-    """Give four canaries for each way in; those of the environment hold odd characters."""
+    """Return four canaries for each way in; those of the environment hold odd characters."""
     planted = {
         way: [f"canary{way}{number}x{number * 7919 + 1234567:x}" for number in range(4)]
         for way in WAYS
@@ -51,7 +51,7 @@ def canaries() -> dict[str, list[str]]:
 
 
 def forms(canary: str) -> set[bytes]:
-    """Give a canary as it is, URL-quoted, escaped, and in base64 whatever stands before it."""
+    """Return a canary as it is, URL-quoted, escaped, and in base64 whatever stands before it."""
     found = {canary.encode(), urllib.parse.quote(canary, safe="").encode()}
     found |= {json.dumps(canary)[1:-1].encode(), urllib.parse.quote_plus(canary).encode()}
     for before in range(3):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +13,6 @@ from typing import Any
 from keisei._io.files import OpenDirectory
 from keisei.errors import ConfigError, TrackerError
 from keisei.journal.follower import count_after
-from keisei.run.health import Diagnosis, Finding
 from keisei.run.layout import CONFIG_FILE, RECORD_FILE
 from keisei.run.session_file import SessionRecord
 from keisei.run.status import FINAL, FinalStatus, check_final
@@ -88,23 +86,6 @@ def find_behind(directory: str) -> list[Behind]:
                 )
             )
     return found
-
-
-def findings(run: Diagnosis) -> Iterator[Finding]:
-    """Yield what the trackers of a run have not got, for a run whose owner does not live."""
-    if run.record is None or run.state in ("running", "elsewhere"):
-        return
-    for name, tracker in run.record.trackers.items():
-        if tracker.state == "abandoned" and name != WANDB:
-            text = f"the tracker {name} did not end in time; what it has not sent is in "
-            yield Finding("tracker", name, f"{text}{tracker.directory}", "hint")
-    if os.path.islink(os.path.join(run.directory, "wandb")):
-        return
-    with suppress(OSError):
-        for local in local_runs.find_runs("", [run.directory]):
-            if missing := sum(not attempt.uploaded for attempt in local.attempts):
-                text = f"W&B has not got all of {missing} run files: keisei sync {run.name}"
-                yield Finding("tracker", WANDB, text, "hint")
 
 
 def catch_up(behind: Behind, timeout: float) -> int:

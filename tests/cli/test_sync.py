@@ -46,12 +46,12 @@ def environ(tmp_path: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "KEISEI_LOG_DIR": str(tmp_path / "runs")}
 
 
-def run(environ: dict[str, str], place: Path, how: str, end: str) -> None:
+def run(environ: dict[str, str], home: Path, how: str, end: str) -> None:
     """Run the program, and end or kill it once its rows are durable."""
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, how],
         env=environ,
-        cwd=place,
+        cwd=home,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -65,11 +65,11 @@ def run(environ: dict[str, str], place: Path, how: str, end: str) -> None:
     process.communicate("\n", timeout=30)
 
 
-def sync(environ: dict[str, str], place: Path, *options: str) -> tuple[int, list[dict[str, Any]]]:
+def sync(environ: dict[str, str], home: Path, *options: str) -> tuple[int, list[dict[str, Any]]]:
     """Run `keisei sync --json`; return its status and what it says."""
     command = [sys.executable, "-c", "from keisei.cli import main; main()", "sync", "--json"]
     done = subprocess.run(
-        [*command, *options], env=environ, cwd=place, capture_output=True, text=True, timeout=60
+        [*command, *options], env=environ, cwd=home, capture_output=True, text=True, timeout=60
     )
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)

@@ -59,12 +59,12 @@ START = 4.0  # seconds until a command has imported what it needs
 class Session:
     """A program with one session, which logs what it is told to."""
 
-    def __init__(self, place: Path, environ: dict[str, str], mode: str, name: str = "r") -> None:
-        self.place = place
+    def __init__(self, home: Path, environ: dict[str, str], mode: str, name: str = "r") -> None:
+        self.home = home
         self._process = subprocess.Popen(
             [sys.executable, "-c", SESSION, name, f"wandb.mode={mode}"],
-            env=client_environ(place, environ) | {"KEISEI_LOG_DIR": str(place / "runs")},
-            cwd=place,
+            env=client_environ(home, environ) | {"KEISEI_LOG_DIR": str(home / "runs")},
+            cwd=home,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -116,14 +116,14 @@ class Synced:
 
 @dataclass
 class House:
-    """A place for runs, and a server for them."""
+    """A home for runs, and a server for them."""
 
     server: FakeWandb
-    place: Path
+    home: Path
 
     def session(self, mode: str, name: str = "r") -> Session:
         """Start a session."""
-        return Session(self.place, self.server.environ(), mode, name)
+        return Session(self.home, self.server.environ(), mode, name)
 
     def offline(self, first: int, last: int, name: str = "r") -> str:
         """Live through an offline session; gives its id."""
@@ -142,7 +142,7 @@ class House:
         return session.id
 
     def take(self, run_id: str, rows: int) -> None:
-        """Give the server the first rows of the newest run file, as if the run had sent them.
+        """Send the server the first rows of the newest run file, as if the run had sent them.
 
         The SDK would send them only after 15 s, or all at its end.
         """
@@ -155,16 +155,16 @@ class House:
 
     def newest(self) -> Path:
         """Find the newest run file."""
-        files = [f for f in find_run_files(self.place) if not f.parent.is_symlink()]
+        files = [f for f in find_run_files(self.home) if not f.parent.is_symlink()]
         return max(files, key=lambda file: file.stat().st_mtime)
 
     def start_sync(self, *options: str, **environ: str) -> subprocess.Popen[str]:
         """Start `keisei sync`."""
         return subprocess.Popen(
             [sys.executable, "-c", SYNC, "sync", "--root", "runs", *options],
-            cwd=self.place,
+            cwd=self.home,
             env=client_environ(
-                self.place,
+                self.home,
                 self.server.environ() | {"WANDB__FILE_STREAM_TRANSMIT_INTERVAL": "0.1"} | environ,
             ),
             stdin=subprocess.DEVNULL,
@@ -181,7 +181,7 @@ class House:
         return Synced(process.returncode, out, errors, time.monotonic() - begun)
 
     def rows(self, run_id: str) -> list[int]:
-        """Give the rows that the server has of a run."""
+        """Return the rows that the server has of a run."""
         run = self.server.runs.get(run_id)
         return [row["n"] for row in run.history] if run is not None else []
 
@@ -204,7 +204,7 @@ class House:
         """Wait until the newest run file holds so many rows."""
         give_up = time.monotonic() + 20
         while True:
-            files = [f for f in find_run_files(self.place) if not f.parent.is_symlink()]
+            files = [f for f in find_run_files(self.home) if not f.parent.is_symlink()]
             if files and [row["n"] for row in read_run_file(files[-1]).history][-1:] == [last - 1]:
                 return
             assert time.monotonic() < give_up
@@ -263,7 +263,7 @@ def test_an_offline_run_that_was_killed_arrives(house: House) -> None:
     session.log(0, 10)
     house.until_local(10)
     session.kill()
-    (file,) = {f.resolve() for f in find_run_files(house.place)}
+    (file,) = {f.resolve() for f in find_run_files(house.home)}
     with file.open("ab") as torn:
         torn.write(b"\x01\x02\x03\x04\x40\x00\x01half a record")
     synced = house.sync()
@@ -316,7 +316,7 @@ def test_two_abandoned_attempts_are_completed(house: House) -> None:
 def test_a_substitute_arrives_under_the_true_id(house: House) -> None:
     """The run's own id is the session's, whatever the file says."""
     run_id = house.offline(0, 10, "substitute")
-    (file,) = {f.resolve() for f in find_run_files(house.place)}
+    (file,) = {f.resolve() for f in find_run_files(house.home)}
     assert file.name == f"run-{run_id}-1.wandb"
     synced = house.sync()
     assert synced.code == 0, synced.errors
@@ -377,7 +377,7 @@ def test_a_server_that_refuses_leaves_all_where_it_is(house: House, mode: Any) -
 def test_a_dry_run_touches_nothing(house: House) -> None:
     """It lists, without the network and without a mark on the disk."""
     run_id = house.offline(0, 3)
-    before = sorted(house.place.joinpath("runs").rglob("*"))
+    before = sorted(house.home.joinpath("runs").rglob("*"))
     asked = len(house.server.requests)
     synced = house.sync("--dry-run", "--json", WANDB_API_KEY="")
     assert synced.code == 1, synced.errors  # something remains
@@ -385,7 +385,7 @@ def test_a_dry_run_touches_nothing(house: House) -> None:
     assert told["state"] == "would upload"
     assert (told["id"], told["rows"]) == (run_id, 3)
     assert Path(told["file"]).is_file()
-    assert sorted(house.place.joinpath("runs").rglob("*")) == before
+    assert sorted(house.home.joinpath("runs").rglob("*")) == before
     assert len(house.server.requests) == asked
 
 
@@ -441,7 +441,7 @@ def test_a_sync_ends_in_time_whatever_the_server_does(
         house.server.set_mode("silent")
     program = Program(
         house.server,
-        house.place,
+        house.home,
         "blocking",
         "wandb.init_timeout=4",
         "wandb.finish_timeout=0.5",
@@ -451,13 +451,13 @@ def test_a_sync_ends_in_time_whatever_the_server_does(
     assert program.started()["active"] is began
     house.server.set_mode("silent")
     run_id = program.end().facts["id"]
-    wait_until_nothing_is_left(house.place, 20)
+    wait_until_nothing_is_left(house.home, 20)
     house.server.set_mode("ok")
     house.server.set_mode(mode[0], endpoint=mode[1])
     status, said, took = program.sync("--timeout", "2")
     assert (status, [outcome["state"] for outcome in said]) == (1, ["remaining"])
     assert took < 2 + 1 + START
-    wait_until_nothing_is_left(house.place, 5)
+    wait_until_nothing_is_left(house.home, 5)
     house.server.set_mode("ok")
     assert program.sync()[0] == 0
     assert house.rows(run_id) == list(range(10))

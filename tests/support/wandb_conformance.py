@@ -37,7 +37,7 @@ def local_rows(directory: str) -> list[dict[str, Any]]:
 
 
 def series(rows: list[dict[str, Any]]) -> Series:
-    """Give steps and values by metric, in the order of the rows' own numbers."""
+    """Return steps and values by metric, in the order of the rows' own numbers."""
     found: dict[str, list[tuple[int | None, float]]] = {}
     numbers = [tuple(map(int, row["_keisei"].split("/"))) for row in rows]
     for _, row in sorted(zip(numbers, rows, strict=True), key=lambda pair: pair[0]):

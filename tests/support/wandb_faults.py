@@ -73,7 +73,7 @@ class Faults:
         self._set: dict[str | None, Fault] = {None: Fault("ok")}
 
     def put(self, fault: Fault, endpoint: str | None) -> None:
-        """Let a fault govern an endpoint, or, for None, all of them and no other any more."""
+        """Set the fault that governs an endpoint; for None, that of all, and of none alone."""
         if endpoint is not None and fault.mode == "refuses":
             raise ValueError("a connection is refused before its endpoint is known")
         over = self._set if endpoint is None else {endpoint: self._set.get(endpoint)}

@@ -86,12 +86,12 @@ sys.exit(7 if forgotten else 0)
 SYNC = "from keisei.cli import main; main()"
 
 
-def left_over(place: Path) -> dict[int, str]:
+def left_over(home: Path) -> dict[int, str]:
     """Return the processes whose environment names this directory: their ids and programs.
 
     Host processes inherit it from the program, and the SDK's service processes from those.
     """
-    mark = f"={place}".encode()
+    mark = f"={home}".encode()
     found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -103,14 +103,14 @@ def left_over(place: Path) -> dict[int, str]:
     return found
 
 
-def wait_until_nothing_is_left(place: Path, timeout: float) -> float:
+def wait_until_nothing_is_left(home: Path, timeout: float) -> float:
     """Wait until no such process lives; returns how long that took, in seconds.
 
     Raises:
         AssertionError: some are left; they are killed.
     """
     begun = time.monotonic()
-    while left := left_over(place):
+    while left := left_over(home):
         if time.monotonic() - begun > timeout:
             for pid in left:
                 os.kill(pid, signal.SIGKILL)
@@ -159,25 +159,25 @@ class Program:
 
     Args:
         server: its W&B.
-        place: the test's directory.
+        home: the test's directory.
         face: the event loop, or `blocking`.
         overrides: of its config.
         rows: how many rows it logs at once.
     """
 
     def __init__(
-        self, server: FakeWandb, place: Path, face: str, *overrides: str, rows: int = 10
+        self, server: FakeWandb, home: Path, face: str, *overrides: str, rows: int = 10
     ) -> None:
-        self.place = place
+        self.home = home
         self.environ = {
             **os.environ,
             **server.environ(),
-            "HOME": str(place),
-            "KEISEI_LOG_DIR": str(place / "runs"),
-            "KEISEI_TEST": str(place),
+            "HOME": str(home),
+            "KEISEI_LOG_DIR": str(home / "runs"),
+            "KEISEI_TEST": str(home),
         }
         self.environ.pop("WANDB_SERVICE", None)
-        self.run = place / "runs" / "r"
+        self.run = home / "runs" / "r"
         self.process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, face, str(rows), *overrides],
             env=self.environ,
@@ -197,13 +197,13 @@ class Program:
         return self.facts
 
     def tell(self, command: str) -> None:
-        """Give it a command: `end` the session, `forget` it, `log` for ever."""
+        """Send it a command: `end` the session, `forget` it, `log` for ever."""
         assert self.process.stdin is not None
         self.process.stdin.write(f"{command}\n")
         self.process.stdin.flush()
 
     def end(self, command: str = "end") -> Told:
-        """Give it its last command, and wait for its process."""
+        """Send it its last command, and wait for its process."""
         self.tell(command)
         self.process.wait(timeout=60)
         left = time.time()

@@ -25,23 +25,23 @@ class Sender:
     """Such a process, seen from the test.
 
     Args:
-        place: where it works; the run's directory is `place/run`.
+        home: where it works; the run's directory is `home/run`.
         attempt: the attempt that it tracks.
         mode: W&B's mode.
         environ: the variables that bring it to a server.
     """
 
     def __init__(
-        self, place: Path, attempt: int, mode: str, environ: Mapping[str, str] | None = None
+        self, home: Path, attempt: int, mode: str, environ: Mapping[str, str] | None = None
     ) -> None:
-        directory = place / "run"
+        directory = home / "run"
         directory.mkdir(exist_ok=True)
         about = {"directory": str(directory), "attempt": attempt, "mode": mode}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.support.wandb_sender", json.dumps(about)],
-            env=client_environ(place, environ or {})
+            env=client_environ(home, environ or {})
             | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            cwd=place,
+            cwd=home,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -52,7 +52,7 @@ class Sender:
         return tuple(self.answer() or (1, -1))
 
     def tell(self, *command: object) -> None:
-        """Give it a command."""
+        """Send it a command."""
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(command) + "\n")
         self.process.stdin.flush()
@@ -63,7 +63,7 @@ class Sender:
         return json.loads(self.process.stdout.readline())
 
     def ask(self, *command: object) -> Any:
-        """Give it a command, and wait for the answer."""
+        """Send it a command, and wait for the answer."""
         self.tell(*command)
         return self.answer()
 
@@ -73,7 +73,7 @@ class Sender:
             self.process.kill()
 
     def end(self) -> None:
-        """Let it end."""
+        """End it."""
         with self.process:
             assert self.process.stdin is not None
             self.process.stdin.close()

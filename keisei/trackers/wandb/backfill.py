@@ -69,7 +69,7 @@ class _Notes:
 
 
 def remaining(run: LocalRun) -> list[Outcome]:
-    """Tell what W&B has not got of a run, from local files alone."""
+    """Return what W&B has not got of a run, from local files alone."""
     notes = _load(run)
     state: State = "running" if run.alive else "would upload"
     found = []
@@ -95,9 +95,9 @@ def sync_run(run: LocalRun, timeout: float) -> Iterator[Outcome]:
     failed: str | None = None
     try:
         with (
-            files.OpenDirectory(run.directory) as place,
+            files.OpenDirectory(run.directory) as above,
             files.OpenDirectory(os.path.join(run.directory, "wandb")) as directory,
-            cursor.deliverer(place, NAME, timeout),
+            cursor.deliverer(above, NAME, timeout),
         ):
             sdk.start_service()
             upload = _Upload(run, directory, time.monotonic() + timeout)
@@ -182,7 +182,7 @@ class _Upload:
             notes.delivered[attempt.key] = self._sent(attempt, has)
 
     def _sent(self, attempt: Attempt, has: OnServer) -> int:
-        """Tell how many rows an attempt has itself sent."""
+        """Return how many rows an attempt has itself sent."""
         steps = self._read[attempt.key].steps
         if attempt.uploaded:
             return len(steps)

@@ -23,7 +23,7 @@ from keisei.trackers.wandb.tracker import WandbRun, WandbTracker, start_run
 
 
 class ExitGuard:
-    """Lets the process end although the SDK waits for a server that does not answer.
+    """Has the process end although the SDK waits for a server that does not answer.
 
     The SDK's own atexit hook waits for its service process, and that for the server. When the
     main thread has ended, nobody waits any more for a call of ours that is still under way. It

@@ -1,18 +1,12 @@
-"""The runs under a root, with the files in which W&B's SDK keeps their attempts."""
+"""The files in which W&B's SDK keeps the attempts of a run."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-
-from keisei._io import files
-from keisei.run.find import owner_state
-from keisei.run.layout import RECORD_FILE
-from keisei.run.session_file import SessionRecord
 
 EMPTY = 7  # bytes: the header alone, of an attempt that was killed at its start
 _DIRECTORY = re.compile(r"(offline-)?run-(\d{8}_\d{6})-.+")
@@ -54,7 +48,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class LocalRun:
-    """A run's directory.
+    """A run with its run files.
 
     Attributes:
         name: the run's name.
@@ -71,54 +65,14 @@ class LocalRun:
     attempts: tuple[Attempt, ...]
 
 
-def find_runs(root: str, wanted: Iterable[str] = ()) -> list[LocalRun]:
-    """Find the runs under a root.
+def attempts_in(directory: str) -> list[Attempt]:
+    """Return the run files of a run that are not empty, the oldest first.
 
     Args:
-        root: where runs live.
-        wanted: names of runs under the root, or paths of their directories; all where empty.
-
-    Raises:
-        FileNotFoundError: a wanted run is not there.
-    """
-    if names := list(wanted):
-        found = [_find(root, name) for name in names]
-    else:
-        with suppress(FileNotFoundError):
-            names = sorted(os.listdir(root))
-        found = [run for name in names if (run := _run(os.path.join(root, name)))]
-    return list({run.directory: run for run in found}.values())
-
-
-def _find(root: str, name: str) -> LocalRun:
-    for place in (os.path.join(root, name), name):
-        if run := _run(place):
-            return run
-    raise FileNotFoundError(f"there is no run {name!r} under {root!r}, nor at that path")
-
-
-def _run(place: str) -> LocalRun | None:
-    place = os.path.abspath(place)
-    try:
-        with files.OpenDirectory(place) as directory:
-            record = SessionRecord.parsed(directory.read(RECORD_FILE) or b"")
-    except OSError:
-        return None
-    if record is None:
-        return None
-    owner = record.owner
-    alive = record.status == "running" and owner_state(owner) != "died"
-    return LocalRun(record.run_name, record.session_id, place, alive, tuple(attempts_in(place)))
-
-
-def attempts_in(place: str) -> list[Attempt]:
-    """Find the run files of a run that are not empty, the oldest first.
-
-    Args:
-        place: the run's directory.
+        directory: the run's directory.
     """
     found = []
-    above = os.path.join(place, "wandb")
+    above = os.path.join(directory, "wandb")
     with suppress(FileNotFoundError):
         for name in os.listdir(above):
             if match := _DIRECTORY.fullmatch(name):
@@ -131,10 +85,10 @@ def attempts_in(place: str) -> list[Attempt]:
     return sorted(found, key=lambda attempt: (attempt.started, os.path.getmtime(attempt.path)))
 
 
-def to_upload(place: str) -> bool:
-    """Return whether W&B has not got all of a run's files; an upload tells it of the end, too.
+def to_upload(directory: str) -> int:
+    """Return how many run files W&B has not got in full; an upload tells it of the end, too.
 
     Args:
-        place: the run's directory.
+        directory: the run's directory.
     """
-    return any(not attempt.uploaded for attempt in attempts_in(place))
+    return sum(not attempt.uploaded for attempt in attempts_in(directory))

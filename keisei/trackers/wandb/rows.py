@@ -37,7 +37,7 @@ _LINE_END = re.compile(rf"\[{NUMBER} (.+)\]\n?\Z")
 
 
 class Rows:
-    """Gives a run its rows and events, and tells what is held of them.
+    """Sends a run its rows and events, and knows what is held of them.
 
     Args:
         native: the SDK's run.
@@ -92,7 +92,7 @@ class Rows:
             raise ConnectionError("W&B's service process has gone")
 
     def position(self) -> Position | None:
-        """Tell the last record that is held: the run's files have it, or the server had.
+        """Return the last record that is held: the run's files have it, or the server had.
 
         Raises:
             TimeoutError: there are some of which it is not known yet.
@@ -103,7 +103,7 @@ class Rows:
         for path in paths:
             with suppress(OSError):
                 found.append(last_number(path))
-        held = max((place for place in found if place is not None), default=None)
+        held = max((number for number in found if number is not None), default=None)
         if held is None and any(path != self._file for path in paths):
             return Position(1, -1)
         return held
@@ -220,7 +220,7 @@ def _log(native: Any, record: Record) -> None:
 
 
 def _items(row: Row) -> dict[str, float | str]:
-    """Give the values that a row has on W&B."""
+    """Return the values that a row has on W&B."""
     items: dict[str, float | str] = {} if row.step is None else {STEP: _number(row.step)}
     for name, value in row.values.items():
         items[_name(name)] = value if type(value) is not int else _number(value)
@@ -230,14 +230,14 @@ def _items(row: Row) -> dict[str, float | str]:
 
 
 def _name(name: str) -> str:
-    """Give a metric's name on W&B, where some belong to W&B, and all have to be encoded."""
+    """Return a metric's name on W&B, where some belong to W&B, and all have to be encoded."""
     if not name or name in _RESERVED:
         return f"own{name}"
     return name if name.isascii() else _encodable(name)
 
 
 def _number(value: int) -> float:
-    """Give an integer as one that W&B takes, and as a float where it is larger."""
+    """Return an integer as one that W&B takes, and as a float where it is larger."""
     if -(2**63) <= value < 2**63:
         return value
     try:
@@ -251,14 +251,14 @@ def _encodable(text: str) -> str:
 
 
 def _line(event: Event) -> str:
-    """Give an event as a line of the run's log."""
+    """Return an event as a line of the run's log."""
     moment = datetime.fromtimestamp(event.time, UTC).isoformat(timespec="milliseconds")
     said = clean(f"{json.dumps(event.name)[1:-1]} {json.dumps(event.data)}")
     return f"{moment} {said} [{NUMBER} {event.attempt}/{event.seq}]\n"
 
 
 def last_number(path: str) -> Position | None:
-    """Tell the last record that a run file holds; reads no more of its end than it has to.
+    """Return the last record that a run file holds; reads no more of its end than it has to.
 
     Args:
         path: the file.
@@ -282,7 +282,7 @@ def last_number(path: str) -> Position | None:
 
 
 def number_in(row: Mapping[str, object]) -> Position | None:
-    """Tell which record a history row is, by its hidden number; ``None`` where it is not ours.
+    """Return which record a history row is, by its hidden number; ``None`` where it is not ours.
 
     Args:
         row: the row's values.

@@ -71,7 +71,7 @@ def kill_service() -> None:
 
 
 def logged_in(sdk: Any) -> bool:
-    """Tell whether the SDK has a key or a login, without a prompt.
+    """Return whether the SDK has a key or a login, without a prompt.
 
     Args:
         sdk: the SDK's module.
@@ -93,7 +93,7 @@ def logged_in(sdk: Any) -> bool:
 
 
 def base_url() -> str:
-    """Give the address of the W&B server that the SDK's settings name."""
+    """Return the address of the W&B server that the SDK's settings name."""
     from wandb.sdk import wandb_setup
 
     return str(wandb_setup.singleton().settings.base_url)
@@ -105,7 +105,7 @@ _answers: dict[str, tuple[float, Exception | None]] = {}
 
 
 def ask_server(base_url: str, timeout: float) -> None:
-    """Ask whether a W&B server answers at all, without a key; an answer lasts for 5 seconds.
+    """Check whether a W&B server answers at all, without a key; an answer lasts for 5 seconds.
 
     The SDK goes on trying until its own deadline, and holds the run's id meanwhile; asked first,
     a server that is away is known soon, and the id is free for an offline run. Sessions that start
@@ -128,7 +128,7 @@ def ask_server(base_url: str, timeout: float) -> None:
 
 
 def close_on_server(entity: str, project: str, run_id: str) -> None:
-    """Tell the server that a run has failed, by the one request that the SDK would send last.
+    """Mark a run on the server as failed, by the one request that the SDK would send last.
 
     Args:
         entity: whose run it is.

@@ -69,7 +69,7 @@ def log_in() -> None:
 
 
 def ask(timeout: float) -> None:
-    """Ask whether the server answers at all.
+    """Check whether the server answers at all.
 
     Args:
         timeout: how long to wait, in seconds.
@@ -81,7 +81,7 @@ def ask(timeout: float) -> None:
 
 
 def service() -> tuple[int, str]:
-    """Give the process of the SDK's service, which sends, and when it started."""
+    """Return the id of the SDK's service process, which sends, and when that started."""
     from wandb.sdk import wandb_setup
 
     setup: Any = wandb_setup.singleton()
@@ -90,7 +90,7 @@ def service() -> tuple[int, str]:
 
 
 def on_server(entity: str, project: str, run_id: str, timeout: float) -> OnServer:
-    """Tell what the server has of a run.
+    """Return what the server has of a run.
 
     Args:
         entity: whose run it is; empty for the login's own.
@@ -174,6 +174,6 @@ def upload(path: str, run_id: str, timeout: float, *, renumber: bool) -> None:
 
 
 def _clean(error: object) -> str:
-    """Give what an error says, in one line and without secrets."""
+    """Return what an error says, in one line and without secrets."""
     text = " ".join(str(error).split()) or type(error).__name__
     return clean(text)[:300]

@@ -49,11 +49,11 @@ print(json.dumps({"sessions": told, "ended": time.time()}), flush=True)
 """
 
 
-def crowd(server: FakeWandb, place: Path, count: int, *overrides: str) -> dict[str, Any]:
+def crowd(server: FakeWandb, home: Path, count: int, *overrides: str) -> dict[str, Any]:
     """Run a crowd of sessions in one process, and return what it told."""
     done = subprocess.run(
         [sys.executable, "-c", CROWD, str(count), *overrides],
-        env={**os.environ, **server.environ(), "HOME": str(place), "KEISEI_LOG_DIR": str(place)},
+        env={**os.environ, **server.environ(), "HOME": str(home), "KEISEI_LOG_DIR": str(home)},
         capture_output=True,
         text=True,
         timeout=120,

@@ -19,10 +19,10 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="kills processes as POSI
 WITHIN = 5.0  # seconds
 
 
-def killed_after(seconds: float, place: Path) -> tuple[list[int], list[int], int, float]:
+def killed_after(seconds: float, home: Path) -> tuple[list[int], list[int], int, float]:
     """Kill a program that logs; returns the rows of journal and server, how many came, and when."""
     with FakeWandb() as server:
-        program = Program(server, place, "blocking", rows=0)
+        program = Program(server, home, "blocking", rows=0)
         run_id = program.started()["id"]
         program.tell("log")
         until(lambda: program.run.joinpath("metrics.1.journal").exists())
@@ -33,7 +33,7 @@ def killed_after(seconds: float, place: Path) -> tuple[list[int], list[int], int
         took = time.monotonic() - died
         run = server.runs[run_id]
         assert run.exit_code == 1
-        wait_until_nothing_is_left(place, 10)
+        wait_until_nothing_is_left(home, 10)
         journal = [int(row.values["n"]) for row in read_run(str(program.run)).rows()]
         return journal, [row["n"] for row in run.history], run.rows_received, took
 
@@ -43,11 +43,11 @@ def killed_after(seconds: float, place: Path) -> tuple[list[int], list[int], int
 def test_the_server_has_the_journals_rows_and_the_true_end(tmp_path: Path, kills: int) -> None:
     """Each row once, and exit code 1, within five seconds of the kill."""
     moments = [random.Random(n).uniform(0.0, 1.5) for n in range(kills)]
-    places = [tmp_path / str(n) for n in range(kills)]
-    for place in places:
-        place.mkdir()
+    homes = [tmp_path / str(n) for n in range(kills)]
+    for home in homes:
+        home.mkdir()
     with ThreadPoolExecutor(3) as pool:
-        results = list(pool.map(killed_after, moments, places))
+        results = list(pool.map(killed_after, moments, homes))
     for journal, arrived, received, took in results:
         assert journal == list(range(len(journal)))
         assert arrived == journal

@@ -51,14 +51,14 @@ class Late(NamedTuple):
     open_s: float
 
 
-def live_late(case: Case, place: Path) -> Late:
+def live_late(case: Case, home: Path) -> Late:
     """Run a program whose W&B comes too late, and ask the server once nothing of it is left."""
     with FakeWandb() as server:
         for endpoint in SLOW:
             server.set_mode("slow", endpoint=endpoint, seconds=case.seconds)
         program = Program(
             server,
-            place,
+            home,
             "asyncio",
             "wandb.init_timeout=3",
             "wandb.offline_fallback=false",
@@ -72,7 +72,7 @@ def live_late(case: Case, place: Path) -> Late:
         open_s = max(time.monotonic() - run.created_at for run in server.runs.values())
         time.sleep(max(0.0, ends - time.monotonic()))
         told = told or program.end()
-        wait_until_nothing_is_left(place, 60)
+        wait_until_nothing_is_left(home, 60)
         runs = server.runs.values()
         return Late(told, [(run.state, run.exit_code) for run in runs], open_s)
 

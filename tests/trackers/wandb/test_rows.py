@@ -31,13 +31,12 @@ Start = Callable[..., WandbRun]
 kills = pytest.mark.skipif(os.name == "nt", reason="kills processes as POSIX does")
 
 
-def module(place: Path, name: str, *arguments: str, **environ: str) -> subprocess.Popen[str]:
+def module(home: Path, name: str, *arguments: str, **environ: str) -> subprocess.Popen[str]:
     """Start a module of the tests' support as a program."""
     return subprocess.Popen(
         [sys.executable, "-m", f"tests.support.{name}", *arguments],
-        env=client_environ(place, environ)
-        | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        cwd=place,
+        env=client_environ(home, environ) | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        cwd=home,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -47,8 +46,8 @@ def module(place: Path, name: str, *arguments: str, **environ: str) -> subproces
 @pytest.fixture(scope="module", autouse=True)
 def checks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, subprocess.Popen[str]]]:
     """The checks of the protocol, which go on beside the other tests."""
-    places = {kind: tmp_path_factory.mktemp(kind) for kind in KINDS}
-    running = {kind: module(places[kind], "wandb_conformance", kind) for kind in KINDS}
+    homes = {kind: tmp_path_factory.mktemp(kind) for kind in KINDS}
+    running = {kind: module(homes[kind], "wandb_conformance", kind) for kind in KINDS}
     yield running
     for process in running.values():
         process.kill()
@@ -80,7 +79,7 @@ def sender(tmp_path: Path) -> Iterator[Callable[..., Sender]]:
 
 
 def ended(run: WandbRun) -> list[dict[str, Any]]:
-    """End a run; gives its rows."""
+    """End a run; returns its rows."""
     run.finish("completed")
     assert run.directory is not None
     (file,) = find_run_files(Path(run.directory).parent.parent)[:1]
@@ -88,12 +87,12 @@ def ended(run: WandbRun) -> list[dict[str, Any]]:
 
 
 def numbers(rows: list[dict[str, Any]]) -> list[tuple[int, int]]:
-    """Give the rows' hidden numbers."""
+    """Return the rows' hidden numbers."""
     return [(int(a), int(b)) for a, b in (row["_keisei"].split("/") for row in rows)]
 
 
 def wanted(*sent: tuple[int, int]) -> list[tuple[int, int]]:
-    """Give the numbers of the rows of attempts of which so many records were sent."""
+    """Return the numbers of the rows of attempts of which so many records were sent."""
     return [(attempt, n) for attempt, last in sent for n in range(last) if n % 10 != 9]
 
 

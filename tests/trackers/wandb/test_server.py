@@ -125,7 +125,7 @@ class Life:
     synced: tuple[int, list[int], int] | None
 
 
-def live_through(case: Case, place: Path, *, sync: bool) -> Life:
+def live_through(case: Case, home: Path, *, sync: bool) -> Life:
     """Run a program with one session through a situation, and sync it once the server is well."""
     mode, endpoint = case.situation.mode
     with FakeWandb() as server:
@@ -133,7 +133,7 @@ def live_through(case: Case, place: Path, *, sync: bool) -> Life:
             server.set_mode(mode, endpoint=endpoint, seconds=0.4)
         program = Program(
             server,
-            place,
+            home,
             case.face,
             f"wandb.init_timeout={INIT_TIMEOUT}",
             f"wandb.finish_timeout={FINISH_TIMEOUT}",
@@ -144,7 +144,7 @@ def live_through(case: Case, place: Path, *, sync: bool) -> Life:
         if case.situation.moment == "end":
             server.set_mode(mode, endpoint=endpoint, seconds=0.4)
         told = program.end()
-        gone_s = wait_until_nothing_is_left(place, LINGER + HOST_EXIT + LENIENCE)
+        gone_s = wait_until_nothing_is_left(home, LINGER + HOST_EXIT + LENIENCE)
         if not sync:
             return Life(told, gone_s, None)
         server.set_mode("ok")

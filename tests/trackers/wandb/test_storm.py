@@ -50,12 +50,12 @@ anyio.run(main)
 
 
 def start_round(
-    server: FakeWandb, place: Path, prefix: str, *overrides: str
+    server: FakeWandb, home: Path, prefix: str, *overrides: str
 ) -> subprocess.Popen[str]:
     """Start a process of twenty sessions."""
     return subprocess.Popen(
         [sys.executable, "-c", ROUND, "20", prefix, *overrides],
-        env={**os.environ, **server.environ(), "HOME": str(place), "KEISEI_LOG_DIR": str(place)},
+        env={**os.environ, **server.environ(), "HOME": str(home), "KEISEI_LOG_DIR": str(home)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
