@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from rich.text import Text
 from keisei._io import process
 from keisei.cli.program import app
 from keisei.cli.shared import Json, Root, Runs, failures_of, plain
-from keisei.errors import KeiseiError, quoted
+from keisei.errors import quoted
 from keisei.run.find import State, find_runs, root_of_runs
 from keisei.run.health import Diagnosis, Finding, diagnose
 from keisei.run.repair import repair
@@ -103,12 +102,10 @@ def _about_trackers(run: Diagnosis) -> Iterator[Finding]:
     if run.record is None or run.live_owner is not None:
         return
     command = f"keisei sync {run.name}"
-    with suppress(OSError, KeiseiError, RecursionError):
+    with suppress(Exception):  # a hint the less
         for behind in find_behind(run.directory):
             what = f"has not got {behind.rows:,} rows" if behind.rows else "was not told of the end"
             yield Finding("tracker", behind.tracker, f"it {what}: {command}", "hint")
-    if os.path.islink(os.path.join(run.directory, "wandb")):
-        return
     with suppress(OSError):
         if missing := sum(not attempt.uploaded for attempt in attempts_in(run.directory)):
             text = f"W&B has not got all of {missing} run files: {command}"

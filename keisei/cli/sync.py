@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,10 +18,10 @@ from rich.text import Text
 
 from keisei.cli.program import app
 from keisei.cli.shared import Json, Root, Runs, failures_of, plain
-from keisei.errors import KeiseiError, TrackerError
+from keisei.errors import KeiseiError, TrackerError, describe
 from keisei.redaction import clean
 from keisei.run.find import FoundRun, find_runs, is_others, root_of_runs
-from keisei.trackers.backfill import catch_up, find_behind
+from keisei.trackers.backfill import catch_up, find_behind, is_signed
 from keisei.trackers.wandb import backfill, upload
 from keisei.trackers.wandb.backfill import ASK_TIMEOUT, Outcome, State
 from keisei.trackers.wandb.local_runs import LocalRun, attempts_in
@@ -39,6 +40,9 @@ def sync(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List what would be uploaded; send nothing.")
     ] = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Do what the directories of these runs ask for.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Send trackers what they have not got of the runs.
@@ -46,6 +50,9 @@ def sync(
     This is for runs that were killed, runs that ended before a tracker had taken the whole
     journal, and runs that W&B tracked offline. Each row is sent once; the command may be
     interrupted and started again.
+
+    A run's directory may come from somebody else. Where only that names a server, a path outside
+    the run or a tracker to load, and not you on this machine, nothing is done without --trust.
 
     Exit status: 0 where the trackers have everything, 1 where something remains, 2 where a run or
     the directory of runs cannot be found or read, 130 after Ctrl-C.
@@ -57,6 +64,7 @@ def sync(
         directory = root_of_runs(root)
         found = find_runs(directory, runs or [])
         readable = [run for run in found if run.record is not None]
+        _leave(readable)
         with (
             console.status("looking for runs") if console.is_terminal else nullcontext() as status,
             redirect_stdout(sys.stderr),  # what a tracker prints is no part of the output
@@ -68,7 +76,7 @@ def sync(
 
             for outcome in chain(
                 _unreadable(found, named=bool(runs)),
-                _send(readable, timeout, progress, dry_run=dry_run),
+                _send(readable, timeout, progress, dry_run=dry_run, trust=trust),
             ):
                 outcomes.append(outcome)
                 if not as_json:
@@ -81,6 +89,15 @@ def sync(
         output.flush()
     remaining = any(outcome.state in ("remaining", "would upload") for outcome in outcomes)
     raise typer.Exit(1 if remaining else 0)
+
+
+def _leave(runs: list[FoundRun]) -> None:
+    """Leave the directory of a run: W&B's SDK takes the working directory's settings for ours."""
+    here = os.path.realpath(os.curdir)
+    for run in runs:
+        above, place = os.path.split(os.path.realpath(run.directory))
+        if os.path.join(here, "").startswith(os.path.join(above, place, "")):
+            os.chdir(above)
 
 
 def _unreadable(found: list[FoundRun], *, named: bool) -> Iterator[Outcome]:
@@ -96,13 +113,13 @@ def _unreadable(found: list[FoundRun], *, named: bool) -> Iterator[Outcome]:
 
 
 def _send(
-    runs: list[FoundRun], timeout: float, progress: Progress, *, dry_run: bool
+    runs: list[FoundRun], timeout: float, progress: Progress, *, dry_run: bool, trust: bool
 ) -> Iterator[Outcome]:
     """Send trackers what they have not got; only this part knows how each kind takes it."""
     in_vain = set()
     for run in runs:
         if run.live_owner is None:
-            for outcome in _catch_up(run, timeout, progress, dry_run=dry_run):
+            for outcome in _catch_up(run, timeout, progress, dry_run=dry_run, trust=trust):
                 if (outcome.file, outcome.state) == (WANDB, "remaining"):
                     in_vain.add(run.directory)  # nor would it take the files
                 yield outcome
@@ -111,9 +128,9 @@ def _send(
         if run.directory in in_vain:
             continue
         try:
-            local = _uploads_of(run)
+            local = _uploads_of(run, trust=trust)
             left = backfill.remaining(local)
-        except OSError as exc:
+        except Exception as exc:  # noqa: BLE001 - whatever is odd, the other runs are sent
             yield _remaining(run, exc)
             continue
         if left and not (local.alive or dry_run):
@@ -124,36 +141,41 @@ def _send(
         yield from _upload(waiting, timeout, progress)
 
 
-def _uploads_of(run: FoundRun) -> LocalRun:
+def _uploads_of(run: FoundRun, *, trust: bool) -> LocalRun:
     """Return a run with the files that W&B's SDK has kept of it."""
     assert run.record is not None
-    alive, files = run.live_owner is not None, tuple(attempts_in(run.directory))
-    return LocalRun(run.name, run.record.session_id, run.directory, alive, files)
+    session_id, alive = run.record.session_id, run.live_owner is not None
+    trusted = trust or is_signed(run.directory, session_id, "wandb")
+    files = tuple(attempts_in(run.directory))
+    return LocalRun(run.name, session_id, run.directory, alive, files, trusted)
 
 
 def _remaining(run: FoundRun, exc: Exception) -> Outcome:
     session_id = run.record.session_id if run.record is not None else ""
-    return Outcome(run.name, session_id, run.directory, "remaining", clean(str(exc)))
+    problem = str(exc) if isinstance(exc, (KeiseiError, OSError)) else describe(exc)
+    return Outcome(run.name, session_id, run.directory, "remaining", clean(problem))
 
 
 def _catch_up(
-    run: FoundRun, timeout: float, progress: Progress, *, dry_run: bool
+    run: FoundRun, timeout: float, progress: Progress, *, dry_run: bool, trust: bool
 ) -> Iterator[Outcome]:
     """Send the trackers of one run what the journal has and they have not."""
     try:
         behind_of_run = find_behind(run.directory)
-    except (KeiseiError, OSError, RecursionError) as exc:
+    except Exception as exc:  # noqa: BLE001 - whatever is odd, the other runs are sent
         yield _remaining(run, exc)
         return
     for behind in behind_of_run:
         state: State = "would upload"
         rows, reason = behind.rows, None
-        if not dry_run:
+        if behind.refusal is not None and not trust:
+            state, reason = "remaining", clean(behind.refusal)
+        elif not dry_run:
             progress(f"{run.name}: sending {rows:,} rows to {behind.tracker}")
             try:
-                state, rows = "uploaded", catch_up(behind, timeout)
-            except (KeiseiError, OSError) as exc:
-                state, reason = "remaining", clean(str(exc))
+                state, rows = "uploaded", catch_up(behind, timeout, trusted=trust)
+            except Exception as exc:  # noqa: BLE001 - whatever is odd, the others are sent
+                state, reason = "remaining", _remaining(run, exc).reason
         yield Outcome(run.name, behind.id, behind.tracker, state, reason, rows)
 
 

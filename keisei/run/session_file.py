@@ -3,11 +3,11 @@
 # No `from __future__ import annotations`: pydantic would compile each annotation by itself.
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from keisei.config.schema import IfExists
 from keisei.errors import SessionInUseError, quoted
-from keisei.run.names import SESSION_ID
+from keisei.run.names import SESSION_ID, check_run_name
 from keisei.run.status import Status
 
 
@@ -49,7 +49,7 @@ class SessionRecord(BaseModel):
 
     format: int = 1
     session_id: Annotated[str, Field(pattern=SESSION_ID)]
-    run_name: str
+    run_name: Annotated[str, AfterValidator(check_run_name)]
     attempt: Annotated[int, Field(ge=1)]
     status: Status
     owner: Owner

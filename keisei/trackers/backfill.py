@@ -13,10 +13,11 @@ from typing import Any
 from keisei._io.files import OpenDirectory
 from keisei.errors import ConfigError, TrackerError
 from keisei.journal.follower import count_after
+from keisei.run.find import read_file
 from keisei.run.layout import CONFIG_FILE, RECORD_FILE
-from keisei.run.session_file import SessionRecord
+from keisei.run.session_file import SessionRecord, TrackerRecord
 from keisei.run.status import FINAL, FinalStatus, check_final
-from keisei.trackers import cursor
+from keisei.trackers import cursor, trust
 from keisei.trackers.base import RunInfo
 from keisei.trackers.cursor import Cursor
 from keisei.trackers.loading import make_tracker
@@ -38,6 +39,9 @@ class Behind:
         status: how that ended; `failed` where it was killed.
         cursor: how far the tracker has got.
         rows: how many rows and events it has not got.
+        signed: whether this user has named it, with its options, on this machine.
+        beyond: what it would do beyond the run that only the run's directory asks for, in words;
+            ``None`` where there is nothing of the kind.
     """
 
     run: str
@@ -48,6 +52,13 @@ class Behind:
     status: FinalStatus
     cursor: Cursor
     rows: int
+    signed: bool
+    beyond: str | None
+
+    @property
+    def refusal(self) -> str | None:
+        """Why it is not brought up to date unless it is trusted; ``None`` where it may be."""
+        return None if self.beyond is None else trust.refusal(self.beyond)
 
 
 def find_behind(directory: str) -> list[Behind]:
@@ -61,18 +72,21 @@ def find_behind(directory: str) -> list[Behind]:
     """
     found = []
     with OpenDirectory(directory) as opened:
-        record = SessionRecord.parsed(opened.read(RECORD_FILE) or b"")
+        record = SessionRecord.parsed(read_file(opened, RECORD_FILE))
     if record is None:
         return []
     text = _config_text(directory)
     for name in sorted({*cursor.names(directory), *record.trackers}):
         known = cursor.load(directory, name)
         if known == Cursor():  # its worker never came as far as storing one
-            known = Cursor(options=_named_in(text, name), known=record.trackers[name])
+            about = record.trackers.get(name, TrackerRecord())
+            known = Cursor(options=_named_in(text, name), known=about)
         rows = count_after(directory, known.position, record.attempt)
         told = known.known.state == "finished" or known.seq < 0
         if rows or not (told or (name == WANDB and local_runs.to_upload(directory))):
             status = check_final(record.status) if record.status in FINAL else "failed"
+            signed = _is_signed(record.session_id, name, known)
+            obeyed = signed or known.options is None  # which nobody can make again
             found.append(
                 Behind(
                     run=record.run_name,
@@ -83,17 +97,20 @@ def find_behind(directory: str) -> list[Behind]:
                     status=status,
                     cursor=known,
                     rows=rows,
+                    signed=signed,
+                    beyond=None if obeyed else trust.reach(name, known.options or {}, directory),
                 )
             )
     return found
 
 
-def catch_up(behind: Behind, timeout: float) -> int:
+def catch_up(behind: Behind, timeout: float, *, trusted: bool = False) -> int:
     """Send a tracker what it has not got, and tell it how the run ended; blocks.
 
     Args:
         behind: the tracker.
         timeout: the longest that it may take, in seconds.
+        trusted: whether the user trusts what the run's directory says of the tracker.
 
     Returns:
         How many rows and events it has got just now.
@@ -104,6 +121,8 @@ def catch_up(behind: Behind, timeout: float) -> int:
     if behind.cursor.options is None:
         problem = "the program had made it itself, and only that can start it again"
         raise TrackerError(f"{behind.tracker}: {problem}")
+    if behind.refusal is not None and not trusted:
+        raise TrackerError(behind.refusal)
     text = _config_text(behind.directory)
     info = RunInfo(behind.id, behind.run, behind.attempt, behind.directory, text)
     until = time.monotonic() + timeout
@@ -112,6 +131,7 @@ def catch_up(behind: Behind, timeout: float) -> int:
         info,
         partial(make_tracker, behind.tracker, _options(behind, text)),
         options=behind.cursor.options,
+        named=behind.signed or trusted,
         retry=False,
     )
     worker.begin()
@@ -123,6 +143,15 @@ def catch_up(behind: Behind, timeout: float) -> int:
         reason = record.problem or f"it did not take all within {timeout:g} s"
         raise TrackerError(f"{behind.tracker}: {reason}")
     return worker.state.sent
+
+
+def is_signed(directory: str, session_id: str, name: str) -> bool:
+    """Return whether this user has named a tracker of a run, with its options, on this machine."""
+    return _is_signed(session_id, name, cursor.load(directory, name))
+
+
+def _is_signed(session_id: str, name: str, known: Cursor) -> bool:
+    return trust.is_signed(known.signature, session_id, name, known.options)
 
 
 def _named_in(config_text: str, name: str) -> dict[str, object] | None:
@@ -139,7 +168,7 @@ def _options(behind: Behind, config_text: str) -> dict[str, object]:
     """Return what the tracker is made with; W&B's options are a section of the config."""
     options = dict(behind.cursor.options or {})
     if behind.tracker == WANDB:
-        section: Any = json.loads(config_text).get(WANDB, {}) if config_text else {}
+        section: Any = json.loads(config_text).get(WANDB)
         if isinstance(section, Mapping):
             options = {**section, **options}
         options |= {"mode": behind.cursor.known.mode, "offline_fallback": False}
@@ -147,12 +176,15 @@ def _options(behind: Behind, config_text: str) -> dict[str, object]:
 
 
 def _config_text(directory: str) -> str:
-    with OpenDirectory(directory) as opened:
-        text = opened.read(CONFIG_FILE)
-    if text is None:
-        return "{}"
+    """Return the run's effective config as JSON text; an empty one where there is none."""
     try:
-        json.loads(text)
+        with OpenDirectory(directory) as opened:
+            text = read_file(opened, CONFIG_FILE)
+        if isinstance(json.loads(text), dict):
+            return text.decode()
+        problem = "it is no mapping"
+    except FileNotFoundError:
+        return "{}"
     except ValueError as exc:
-        raise ConfigError(f"the config of the run is no JSON: {exc}") from None
-    return text.decode()
+        problem = str(exc)
+    raise ConfigError(f"the config of the run is no JSON object: {problem}")

@@ -28,6 +28,8 @@ class Cursor(BaseModel):
     options: dict[str, object] | None = {}
     """What a named tracker is made with; `None` where the program gave the tracker itself."""
     known: TrackerRecord = TrackerRecord()
+    signature: str | None = None
+    """That this user has named the tracker and its options here: `trackers.trust.sign`."""
 
     @property
     def position(self) -> Position:

@@ -28,7 +28,7 @@ from keisei.journal.format import file_name
 from keisei.redaction import redact
 from keisei.run.session_file import TrackerRecord
 from keisei.run.status import FinalStatus
-from keisei.trackers import cursor
+from keisei.trackers import cursor, trust
 from keisei.trackers.answers import position_of, record_of
 from keisei.trackers.base import Position, Record, RunInfo, Tracker, TrackerRun
 from keisei.trackers.cursor import Cursor
@@ -51,6 +51,8 @@ class Worker(WorkerHandle):
         make: makes the tracker, blocking.
         options: what a named tracker was made with, for the cursor; ``None`` where it cannot be
             made again.
+        named: whether this user has named the tracker and its options here: then the cursor is
+            signed, and `keisei sync` obeys it.
         logged: returns how many records this attempt has logged.
         on_change: called on the thread with each new state.
         retry: whether a start that has failed is tried again, and a call once the run has ended.
@@ -68,6 +70,7 @@ class Worker(WorkerHandle):
         make: Callable[[], Tracker],
         *,
         options: dict[str, object] | None = None,
+        named: bool = True,
         logged: Callable[[], int] = lambda: 0,
         on_change: Callable[[Worker], object] = lambda worker: None,
         retry: bool = True,
@@ -79,6 +82,8 @@ class Worker(WorkerHandle):
         self._make, self._on_change, self._retry = make, on_change, retry
         self._start_by, self._pace = start_by, pace
         self._options: dict[str, object] | None = None if options is None else redact(options)
+        self._named = named and options is not None
+        self._signature: str | None = None
         self._journal = os.path.join(info.directory, file_name(info.attempt))
         self._journal_size = -1
         self._tracker: Tracker | None = None
@@ -240,6 +245,8 @@ class Worker(WorkerHandle):
                 left = self._start_by - time.monotonic()
                 timeout = self._tracker.start_timeout = max(min(1.0, timeout), min(timeout, left))
             self._publish(start_timeout=timeout)
+            if self._named:
+                self._signature = trust.sign(self.info.session_id, self.name, self._options)
             # From now on it is known, so that what it misses, should it never come, is found.
             self._store(self._earlier_record.model_copy(update={"state": "connecting"}))
         run = self._tracker.start(self.info)
@@ -366,7 +373,11 @@ class Worker(WorkerHandle):
         """Store the cursor."""
         position = self.state.position
         kept = Cursor(
-            attempt=position.attempt, seq=position.seq, options=self._options, known=record
+            attempt=position.attempt,
+            seq=position.seq,
+            options=self._options,
+            known=record,
+            signature=self._signature,
         )
         try:
             # One that knows its own position needs no cursor that survives a loss of power.

@@ -7,17 +7,21 @@ and told afterwards from how many rows have come: an interrupted upload goes on 
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel
 
 from keisei._io import files, process
-from keisei.trackers import cursor
+from keisei.errors import describe, quoted
+from keisei.run.find import read_file
+from keisei.trackers import cursor, trust
 from keisei.trackers.wandb import run_file, sdk, upload
 from keisei.trackers.wandb.local_runs import Attempt, LocalRun
 from keisei.trackers.wandb.mode import NAME
@@ -51,21 +55,19 @@ class Outcome:
     rows: int = 0
 
 
-@dataclass
-class _Notes:
-    """What is known of the server's part of a run's files; each named by its directory.
+class _Notes(BaseModel):
+    """What is known of the server's part of a run's files; each named by its directory."""
 
-    Attributes:
-        delivered: how many of a file's first rows the server has.
-        uploading: the file whose upload has begun.
-        lines: the server's row count before that.
-        service: the process that uploads it, and when that started.
-    """
-
-    delivered: dict[str, int] = field(default_factory=dict)
+    delivered: dict[str, int] = {}
+    """How many of a file's first rows the server has."""
     uploading: str | None = None
+    """The file whose upload has begun."""
     lines: int = 0
+    """The server's row count before that."""
     service: tuple[int, str] | None = None
+    """The process that uploads it, and when that started."""
+    signature: str | None = None
+    """That this user's `keisei sync` has noted the process; no other is ended."""
 
 
 def remaining(run: LocalRun) -> list[Outcome]:
@@ -108,6 +110,8 @@ def sync_run(run: LocalRun, timeout: float) -> Iterator[Outcome]:
             _note_end(run.directory)
     except OSError as exc:
         failed = exc.strerror or str(exc)
+    except Exception as exc:  # noqa: BLE001 - an odd file stops its run only
+        failed = describe(exc)
     for attempt in todo:
         yield Outcome(run.name, run.id, attempt.path, "remaining", failed)
         failed = "an earlier attempt of the run remains"
@@ -138,10 +142,12 @@ class _Upload:
         self._save()
 
     def send(self, attempt: Attempt, timeout: float) -> int:
-        """Upload a file's rest; gives how many rows that were."""
+        """Upload the rest of a file, and return how many rows that were."""
         end = time.monotonic() + timeout
         key, notes = attempt.key, self._notes
         content = self._read[key]
+        if not self._run.trusted and (beyond := _beyond(attempt, content)):
+            raise OSError(trust.refusal(beyond))
         if not content.holds_run:
             raise OSError("the file is damaged: it does not say which run it is about")
         has = upload.on_server(
@@ -149,6 +155,7 @@ class _Upload:
         )
         notes.uploading, notes.lines = key, has.lines
         notes.service = upload.service()
+        notes.signature = trust.sign(self._run.id, notes.service)
         self._save()
         skip = notes.delivered[key]
         # An offline attempt could not know at which step the one before it had ended; and behind
@@ -197,7 +204,7 @@ class _Upload:
         return sum(step < first_missing for step in steps)
 
     def _rest(self, attempt: Attempt, content: RunFile, skip: int, *, fresh: bool) -> Rest:
-        """Choose the file to upload: the original, or a copy where that would not do.
+        """Return the file to upload: the original, or a copy where that would not do.
 
         Where it is to be fresh, the step at which the attempt itself stood on the server is left.
         """
@@ -208,9 +215,10 @@ class _Upload:
 
     def _end_earlier_service(self) -> None:
         """End the process that an upload which was killed has left, lest it sends on."""
-        if self._notes.service is not None:
-            pid, start = self._notes.service
-            if process.process_start(pid) == start:
+        notes = self._notes
+        if notes.service and trust.is_signed(notes.signature, self._run.id, notes.service):
+            pid, start = notes.service
+            if pid > 1 and process.process_start(pid) == start:
                 with suppress(OSError):
                     os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
                 give_up = time.monotonic() + 2.0
@@ -218,13 +226,26 @@ class _Upload:
                     time.sleep(0.01)
 
     def _save(self) -> None:
-        files.write_atomic(self._directory, _STATE, json.dumps(asdict(self._notes)).encode())
+        files.write_atomic(self._directory, _STATE, self._notes.model_dump_json().encode())
+
+
+def _beyond(attempt: Attempt, content: RunFile) -> str | None:
+    """Return what an upload of the file would do beyond its directory, in words."""
+    if content.orders:
+        return f"have W&B's SDK do what the run file asks for ({', '.join(sorted(content.orders))})"
+    for name in sorted(content.names):
+        if os.path.isabs(name) or ".." in re.split(r"[/\\]", name):
+            return f"upload {quoted(name, 300)}"
+    for above, directories, names in os.walk(os.path.join(os.path.dirname(attempt.path), "files")):
+        for path in (os.path.join(above, name) for name in (*directories, *names)):
+            if os.path.islink(path):
+                return f"upload what a link leads to ({quoted(path, 300)})"
+    return None
 
 
 def _load(run: LocalRun) -> _Notes:
     try:
-        with open(os.path.join(run.directory, "wandb", _STATE), "rb") as file:
-            known: dict[str, Any] = json.load(file)
-        return replace(_Notes(), **known)
-    except (OSError, ValueError, TypeError):
+        with files.OpenDirectory(os.path.join(run.directory, "wandb")) as directory:
+            return _Notes.model_validate_json(read_file(directory, _STATE))
+    except (OSError, ValueError):
         return _Notes()

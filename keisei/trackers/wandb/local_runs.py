@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
-from contextlib import suppress
+import stat
 from dataclasses import dataclass
+
+from keisei._io import files
 
 EMPTY = 7  # bytes: the header alone, of an attempt that was killed at its start
 _DIRECTORY = re.compile(r"(offline-)?run-(\d{8}_\d{6})-.+")
@@ -56,6 +59,7 @@ class LocalRun:
         directory: an absolute path.
         alive: whether its owner lives.
         attempts: its run files, the oldest first.
+        trusted: whether they may name files outside the run, which are uploaded with them.
     """
 
     name: str
@@ -63,6 +67,7 @@ class LocalRun:
     directory: str
     alive: bool
     attempts: tuple[Attempt, ...]
+    trusted: bool = False
 
 
 def attempts_in(directory: str) -> list[Attempt]:
@@ -70,18 +75,20 @@ def attempts_in(directory: str) -> list[Attempt]:
 
     Args:
         directory: the run's directory.
+
+    Raises:
+        OSError: a directory cannot be read, or a link stands in the place of one or of a file.
     """
     found = []
     above = os.path.join(directory, "wandb")
-    with suppress(FileNotFoundError):
-        for name in os.listdir(above):
-            if match := _DIRECTORY.fullmatch(name):
-                inside = os.path.join(above, name)
-                for file in os.listdir(inside):
-                    if file.startswith("run-") and file.endswith(".wandb"):
-                        path = os.path.join(inside, file)
-                        if os.path.getsize(path) > EMPTY:
-                            found.append(Attempt(path, match[1] is None, match[2]))
+    for name in _names_in(above) if os.path.lexists(above) else ():
+        if match := _DIRECTORY.fullmatch(name):
+            inside = os.path.join(above, name)
+            for file in _names_in(inside, links=False):
+                if file.startswith("run-") and file.endswith(".wandb"):
+                    path = os.path.join(inside, file)
+                    if os.path.getsize(path) > EMPTY:
+                        found.append(Attempt(path, match[1] is None, match[2]))
     return sorted(found, key=lambda attempt: (attempt.started, os.path.getmtime(attempt.path)))
 
 
@@ -92,3 +99,14 @@ def to_upload(directory: str) -> int:
         directory: the run's directory.
     """
     return sum(not attempt.uploaded for attempt in attempts_in(directory))
+
+
+def _names_in(path: str, *, links: bool = True) -> list[str]:
+    """Return the names in a directory, which is no link; nor, unless told so, is what is there."""
+    with files.OpenDirectory(path) as directory:
+        names = directory.names()
+        for name in names if not links else ():
+            if stat.S_ISLNK(directory.stat(name).st_mode):
+                what = "it is a link, which the SDK would follow"
+                raise OSError(errno.ELOOP, what, os.path.join(path, name))
+    return names

@@ -26,6 +26,11 @@ _BLOCK = 32 * 1024
 _CHUNK = struct.Struct("<IHB")
 _BLOCKS_AT_ONCE = 64
 _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
+# Records that only say something of the run. The others make the SDK read or write other files.
+_PLAIN = frozenset(
+    "config environment exit final footer header metric output output_logger output_raw preempting "
+    "stats summary telemetry".split()
+)
 
 
 @dataclass
@@ -38,6 +43,8 @@ class RunFile:
         project: the project it belongs to; empty for W&B's default.
         steps: the `_step` of each history row.
         torn: whether reading stopped at a record that is damaged or incomplete.
+        names: the files that it has the SDK upload, as it names them.
+        orders: what else it has the SDK do, by the kind of record.
     """
 
     holds_run: bool = False
@@ -45,6 +52,8 @@ class RunFile:
     project: str = ""
     steps: list[int] = field(default_factory=list)
     torn: bool = False
+    names: set[str] = field(default_factory=set)
+    orders: set[str] = field(default_factory=set)
 
 
 def read(path: str) -> RunFile:
@@ -64,10 +73,14 @@ def read(path: str) -> RunFile:
         kind = record.WhichOneof("record_type")
         if kind == "history":
             found.steps.append(record.history.step.num)
+        elif kind == "files":
+            found.names.update(item.path for item in record.files.files)
         elif kind == "run":
             found.holds_run = True
             found.entity = record.run.entity or found.entity
             found.project = record.run.project or found.project
+        elif kind not in _PLAIN:
+            found.orders.add(str(kind))
     found.torn = os.path.getsize(path) > whole
     return found
 

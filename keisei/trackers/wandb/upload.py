@@ -50,6 +50,7 @@ def log_in() -> None:
     Raises:
         TrackerError: there is none, or it is none of W&B's.
     """
+    os.environ.pop("WANDB_SERVICE", None)  # of a program that has started this one
     module = sdk.load_sdk()
     from wandb.sdk import wandb_setup
     from wandb.sdk.lib import wbauth
