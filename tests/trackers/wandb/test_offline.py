@@ -159,7 +159,8 @@ def test_disabled_means_untouched(tmp_path: Path, how: str) -> None:
         "config = load_config(overrides=['logging.wandb_enabled=true', *sys.argv[1:]])\n"
         "with SessionManager(config) as session:\n"
         "    print(session.is_wandb_active, session.wandb_run, session.setup_wandb())\n"
-        "print('wandb' in sys.modules, [t.name for t in threading.enumerate() if 'wandb' in t.name])\n"
+        "names = [thread.name for thread in threading.enumerate() if 'wandb' in thread.name]\n"
+        "print('wandb' in sys.modules, names)\n"
     )
     environ = {**os.environ, "KEISEI_LOG_DIR": str(tmp_path / "runs")}
     arguments = [how]
