@@ -153,8 +153,9 @@ class WandbConfig(Section):
     notes: OptionalText = None
     """Free text about the run."""
     mode: WandbMode | None = None
-    """`online`, `offline` or `disabled`; unset, WANDB_MODE, else online where there is a key or
-    a login, and offline where there is none."""
+    """`online`, `offline` or `disabled`; unset, WANDB_DISABLED and WANDB_MODE decide, then the
+    SDK's own settings files (`wandb offline`), else online where there is a key or a login, and
+    offline where there is none."""
     init_timeout: Timeout = 30.0
     """The timeout for W&B's start, in seconds."""
     finish_timeout: Timeout = 10.0

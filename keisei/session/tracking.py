@@ -77,6 +77,10 @@ class Tracking:
             )
             return False
         worker = known or await self._open(name, backend, options)
+        if worker is None:
+            text = "W&B is disabled, by the config, the environment or its settings: run %s is not"
+            logger.warning(f"{text} tracked there", self._facts.run_name)
+            return False
         if not worker.live:
             await self._group.started(worker)
         if name == WANDB:
@@ -167,21 +171,22 @@ class Tracking:
 
     async def _open_named(self) -> list[WorkerHandle]:
         workers, named = self._group.workers, self._facts.config.tracking.trackers
-        return [
+        opened = [
             workers.get(name) or await self._open(name, name, named[name])
             for name in named
             if name != WANDB
         ]
+        return [worker for worker in opened if worker is not None]
 
     async def _open(
         self, name: str, backend: str | Tracker, options: dict[str, object]
-    ) -> WorkerHandle:
+    ) -> WorkerHandle | None:
         info = await self._info()
         self._made_of[name] = options if isinstance(backend, str) else backend
         if not isinstance(backend, str):
             return self._group.open_here(name, info, lambda: backend)
         if name == WANDB:
-            return open_wandb(self._facts.config, info, self._group, options)
+            return await open_wandb(self._facts.config, info, self._group, options)
         return self._group.open_named(name, info, options)
 
     async def _info(self) -> RunInfo:

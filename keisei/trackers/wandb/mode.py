@@ -1,24 +1,94 @@
-"""Which mode W&B is asked for, by the config and by the environment."""
+"""Which mode W&B is told to run in: by the config, the environment, or the SDK's settings files.
+
+Whatever keeps the SDK itself from sending keeps keisei from it. A value that nobody knows was meant
+to change something: then nothing is uploaded.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 
 from keisei.config.schema import WandbConfig, WandbMode
+from keisei.errors import quoted
 
 NAME = "wandb"
 
 _MODES: dict[str, WandbMode] = {
     "online": "online",
     "run": "online",
+    "shared": "online",
     "offline": "offline",
     "dryrun": "offline",
-    "disabled": "disabled",
+    **dict.fromkeys(["disabled", "off", "none", "false", "no", "0"], "disabled"),
 }
+_OF_DISABLED: dict[str, WandbMode | None] = {
+    **dict.fromkeys(["true", "yes", "on", "1", "t", "y"], "disabled"),
+    **dict.fromkeys(["", "false", "no", "off", "0", "f", "n"], None),
+}
+_LONGEST_FILE = 1_000_000  # bytes of a settings file
 
 
 def requested_mode(config: WandbConfig, environ: Mapping[str, str]) -> WandbMode | None:
-    """Return the mode that the config or ``WANDB_MODE`` asks for; ``None``: the login decides."""
+    """Return the mode that the config or the environment asks for; ``None`` where neither does.
+
+    Args:
+        config: how W&B tracks the run; it comes first, as an argument of the SDK's `init` does.
+        environ: the environment, with ``WANDB_DISABLED`` before ``WANDB_MODE``.
+    """
     if config.mode is not None:
         return config.mode
-    return _MODES.get(environ.get("WANDB_MODE", "").lower())
+    if disabled := _OF_DISABLED.get(_plain(environ, "WANDB_DISABLED"), "offline"):
+        return disabled
+    mode = _plain(environ, "WANDB_MODE")
+    return _MODES.get(mode, "offline") if mode else None
+
+
+def mode_in_files(environ: Mapping[str, str]) -> WandbMode | None:
+    """Return the mode in the SDK's settings files, as `wandb offline` writes it there; blocks.
+
+    Args:
+        environ: the environment, which may say where they are.
+    """
+    mode = ""
+    with suppress(OSError):  # the working directory has been removed
+        above = os.path.join(os.getcwd(), ".wandb")
+        above = above if os.path.exists(above) else os.path.join(os.getcwd(), "wandb")
+        mode = _mode_in(os.path.join(above, "settings"))
+    if not mode:
+        own = environ.get("WANDB_CONFIG_DIR") or os.path.join("~", ".config", "wandb")
+        mode = _mode_in(os.path.join(os.path.expanduser(own), "settings"))
+    return _MODES.get(mode, "offline") if mode else None
+
+
+def unknown_value(config: WandbConfig, environ: Mapping[str, str]) -> str | None:
+    """Return which variable has a value that nobody knows, as text for a warning, if one has."""
+    if config.mode is None:
+        for name, known in (("WANDB_DISABLED", _OF_DISABLED), ("WANDB_MODE", {"": None, **_MODES})):
+            if _plain(environ, name) not in known:
+                return f"{name}={quoted(environ[name])}"
+    return None
+
+
+def for_sdk(environ: Mapping[str, str]) -> str | None:
+    """Return ``WANDB_MODE`` as the SDK takes it, which fails for a value that it does not know."""
+    mode = _plain(environ, "WANDB_MODE")
+    return _MODES.get(mode, "offline") if mode else None
+
+
+def _plain(environ: Mapping[str, str], name: str) -> str:
+    return environ.get(name, "").strip().lower()
+
+
+def _mode_in(path: str) -> str:
+    """Return the mode in a settings file, and an empty text where it has none."""
+    section = mode = ""
+    with suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
+        for line in file.read(_LONGEST_FILE).splitlines():
+            if line.startswith("["):
+                section = line.strip("[] \t")
+            key, _, value = line.replace(":", "=", 1).partition("=")
+            if section == "default" and key.strip().lower() == "mode":
+                mode = value.strip().lower()
+    return mode

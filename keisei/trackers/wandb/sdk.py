@@ -13,11 +13,20 @@ import time
 import urllib.error
 import urllib.request
 from base64 import b64encode
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import quote
 
+from keisei.config.schema import WandbMode
+from keisei.trackers.wandb.mode import for_sdk
+
 _import_lock = threading.Lock()
+_SENDS_NOTHING: dict[str, WandbMode] = {
+    "offline": "offline",
+    "dryrun": "offline",
+    "disabled": "disabled",
+}
 
 
 def load_sdk() -> Any:
@@ -30,10 +39,38 @@ def load_sdk() -> Any:
         loaded = "wandb" in sys.modules
         module = importlib.import_module("wandb")
         if not loaded:
-            with suppress(Exception):  # private names of the SDK
+            with suppress(Exception):  # a private name of the SDK
                 importlib.import_module("wandb.sdk.launch")  # 115 ms of the first init
-                base_url()  # loads its settings; threads that did so together saw the defaults
+        with suppress(Exception), _known_mode():  # private names, or settings that do not fit
+            base_url()  # loads its settings; threads that did so together saw the defaults
         return module
+
+
+@contextmanager
+def _known_mode() -> Iterator[None]:
+    """Have a WANDB_MODE that the SDK knows: any other would make the loading of settings fail."""
+    asked, known = os.environ.get("WANDB_MODE"), for_sdk(os.environ)
+    if asked == known:
+        yield
+        return
+    try:
+        os.environ.pop("WANDB_MODE", None)
+        if known is not None:
+            os.environ["WANDB_MODE"] = known
+        yield
+    finally:
+        if asked is not None:
+            os.environ["WANDB_MODE"] = asked
+
+
+def default_mode() -> WandbMode | None:
+    """Return the mode of the SDK's own settings, where that is not to send; else ``None``."""
+    with suppress(Exception):  # private names of the SDK
+        from wandb.sdk import wandb_setup
+
+        mode = str(wandb_setup.singleton().settings.mode)
+        return _SENDS_NOTHING.get(mode)
+    return None
 
 
 def start_service() -> None:

@@ -9,21 +9,23 @@ from collections.abc import Mapping
 import anyio
 from pydantic import ValidationError
 
+from keisei._io import files
+from keisei._log import logger
 from keisei.config.schema import AppConfig, WandbConfig, wants_wandb
 from keisei.trackers.base import RunInfo, Tracker
 from keisei.trackers.group import WorkerGroup
 from keisei.trackers.state import WorkerHandle
-from keisei.trackers.wandb.mode import NAME, requested_mode
+from keisei.trackers.wandb.mode import NAME, mode_in_files, requested_mode, unknown_value
 
 
 def is_wanted(config: AppConfig) -> bool:
-    """Return whether a run is to be tracked with W&B."""
+    """Return whether a run is to be tracked with W&B, unless the SDK's settings files forbid it."""
     return wants_wandb(config) and requested_mode(config.wandb, os.environ) != "disabled"
 
 
-def open_wandb(
+async def open_wandb(
     config: AppConfig, run: RunInfo, group: WorkerGroup, options: Mapping[str, object] | None = None
-) -> WorkerHandle:
+) -> WorkerHandle | None:
     """Start W&B's worker: in a host process, or in the program with ``wandb.in_process``.
 
     Args:
@@ -31,6 +33,9 @@ def open_wandb(
         run: what W&B is told of the run.
         group: the session's workers.
         options: fields of the section `wandb`, in place of the config's.
+
+    Returns:
+        The worker; ``None`` where W&B is disabled.
     """
     kept = dict(options or {})
     wanted = {**config.wandb.model_dump(), **kept}
@@ -39,6 +44,15 @@ def open_wandb(
     except ValidationError:  # the tracker, which gets them, says what is wrong with them
         section = config.wandb.model_copy(update={"in_process": False})
     start_by = time.monotonic() + section.init_timeout
+    mode = requested_mode(section, os.environ)
+    if mode is None:
+        mode = await files.in_thread(mode_in_files, os.environ)
+    if mode == "disabled":
+        return None
+    if unknown := unknown_value(section, os.environ):
+        text = "%s is no mode of W&B's: run %s is tracked offline, and nothing is uploaded"
+        logger.warning(text, unknown, run.run_name)
+    wanted["mode"] = mode
     if not section.in_process:
         return group.open_named(
             NAME,
@@ -52,7 +66,7 @@ def open_wandb(
     def make() -> Tracker:
         from keisei.trackers.wandb.in_process import InProcessWandbTracker
 
-        return InProcessWandbTracker(section)
+        return InProcessWandbTracker(section.model_copy(update={"mode": mode}))
 
     return group.open_here(NAME, run, make, kept, start_by, section.finish_timeout)
 
@@ -73,10 +87,13 @@ async def setup_wandb(config: AppConfig, run: RunInfo, group: WorkerGroup) -> bo
     if worker is None:
         if not is_wanted(config):
             return False
-        worker = open_wandb(config, run, group)
+        worker = await open_wandb(config, run, group)
+        if worker is None:
+            return False
     try:
         with anyio.fail_after(config.wandb.init_timeout):
             await worker.attempted.wait()
     except TimeoutError:
-        group.warn_late(worker)
+        if not worker.attempted.is_set():  # else the loop was held past the deadline
+            group.warn_late(worker)
     return worker.live

@@ -20,7 +20,7 @@ from keisei.run.status import FinalStatus
 from keisei.trackers.base import Position, Record, RunInfo, Tracker, TrackerRun
 from keisei.trackers.wandb import local_runs, sdk, upload
 from keisei.trackers.wandb.late import PendingStart
-from keisei.trackers.wandb.mode import NAME, requested_mode
+from keisei.trackers.wandb.mode import NAME, mode_in_files, requested_mode
 from keisei.trackers.wandb.rows import FLUSH_INTERVAL, Rows
 from keisei.trackers.wandb.upload import OnServer
 
@@ -117,9 +117,10 @@ class WandbTracker(Tracker):
         """
         deadline = time.monotonic() + self.start_timeout
         module = self.load()
-        mode = requested_mode(self.config, os.environ)
+        mode = requested_mode(self.config, os.environ) or mode_in_files(os.environ)
+        mode = mode or sdk.default_mode()
         if mode == "disabled":
-            raise TrackerError("W&B is disabled by WANDB_MODE")
+            raise TrackerError("W&B is disabled, by the environment or the SDK's settings")
         if mode != "offline" and not sdk.logged_in(module):
             logger.warning(
                 "W&B has no key and no login: run %s is tracked offline. Log in with `wandb login` "
