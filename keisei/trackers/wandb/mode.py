@@ -6,9 +6,7 @@ to change something: then nothing is uploaded.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 
 from keisei.config.schema import WandbConfig, WandbMode
 from keisei.errors import quoted
@@ -27,7 +25,6 @@ _OF_DISABLED: dict[str, WandbMode | None] = {
     **dict.fromkeys(["true", "yes", "on", "1", "t", "y"], "disabled"),
     **dict.fromkeys(["", "false", "no", "off", "0", "f", "n"], None),
 }
-_LONGEST_FILE = 1_000_000  # bytes of a settings file
 
 
 def requested_mode(config: WandbConfig, environ: Mapping[str, str]) -> WandbMode | None:
@@ -45,20 +42,19 @@ def requested_mode(config: WandbConfig, environ: Mapping[str, str]) -> WandbMode
     return _MODES.get(mode, "offline") if mode else None
 
 
-def mode_in_files(environ: Mapping[str, str]) -> WandbMode | None:
-    """Return the mode in the SDK's settings files, as `wandb offline` writes it there; blocks.
+def mode_in(settings: str) -> WandbMode | None:
+    """Return the mode that a settings file of the SDK's has; ``None`` where it has none.
 
     Args:
-        environ: the environment, which may say where they are.
+        settings: the file's text.
     """
-    mode = ""
-    with suppress(OSError):  # the working directory has been removed
-        above = os.path.join(os.getcwd(), ".wandb")
-        above = above if os.path.exists(above) else os.path.join(os.getcwd(), "wandb")
-        mode = _mode_in(os.path.join(above, "settings"))
-    if not mode:
-        own = environ.get("WANDB_CONFIG_DIR") or os.path.join("~", ".config", "wandb")
-        mode = _mode_in(os.path.join(os.path.expanduser(own), "settings"))
+    section = mode = ""
+    for line in settings.splitlines():
+        if line.startswith("["):
+            section = line.strip("[] \t")
+        key, _, value = line.replace(":", "=", 1).partition("=")
+        if section == "default" and key.strip().lower() == "mode":
+            mode = value.strip().lower()
     return _MODES.get(mode, "offline") if mode else None
 
 
@@ -79,16 +75,3 @@ def for_sdk(environ: Mapping[str, str]) -> str | None:
 
 def _plain(environ: Mapping[str, str], name: str) -> str:
     return environ.get(name, "").strip().lower()
-
-
-def _mode_in(path: str) -> str:
-    """Return the mode in a settings file, and an empty text where it has none."""
-    section = mode = ""
-    with suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
-        for line in file.read(_LONGEST_FILE).splitlines():
-            if line.startswith("["):
-                section = line.strip("[] \t")
-            key, _, value = line.replace(":", "=", 1).partition("=")
-            if section == "default" and key.strip().lower() == "mode":
-                mode = value.strip().lower()
-    return mode

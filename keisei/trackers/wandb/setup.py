@@ -15,7 +15,8 @@ from keisei.config.schema import AppConfig, WandbConfig, wants_wandb
 from keisei.trackers.base import RunInfo, Tracker
 from keisei.trackers.group import WorkerGroup
 from keisei.trackers.state import WorkerHandle
-from keisei.trackers.wandb.mode import NAME, mode_in_files, requested_mode, unknown_value
+from keisei.trackers.wandb.mode import NAME, requested_mode, unknown_value
+from keisei.trackers.wandb.settings_files import mode_in_files
 
 
 def is_wanted(config: AppConfig) -> bool:

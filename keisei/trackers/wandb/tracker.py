@@ -20,8 +20,9 @@ from keisei.run.status import FinalStatus
 from keisei.trackers.base import Position, Record, RunInfo, Tracker, TrackerRun
 from keisei.trackers.wandb import local_runs, sdk, upload
 from keisei.trackers.wandb.late import PendingStart
-from keisei.trackers.wandb.mode import NAME, mode_in_files, requested_mode
+from keisei.trackers.wandb.mode import NAME, requested_mode
 from keisei.trackers.wandb.rows import FLUSH_INTERVAL, Rows
+from keisei.trackers.wandb.settings_files import mode_in_files
 from keisei.trackers.wandb.upload import OnServer
 
 if TYPE_CHECKING:
