@@ -15,6 +15,7 @@ TESTS = Path(__file__).parent
 # Rooms, the highest row first. A room is a module or a package below `keisei`; `""` is the front
 # door. Rooms of one row do not see each other.
 ROWS: list[list[str]] = [
+    ["__main__"],
     ["cli", "testing"],
     [""],
     ["training.session_manager"],

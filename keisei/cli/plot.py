@@ -36,14 +36,22 @@ def plot(
     keys: Keys = None,
     root: Root = None,
     output: Annotated[
-        str | None, typer.Option("--output", "-o", help="Draw to this .png or .svg file.")
+        str | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Draw to this .png or .svg file."),
     ] = None,
     others: Annotated[
         list[str] | None, typer.Option("--with", metavar="RUN", help="Compare with this run, too.")
     ] = None,
     x: Annotated[Axis | None, typer.Option(help="What x is; steps, if the rows have any.")] = None,
     smooth: Annotated[
-        float, typer.Option(min=0, max=0.9999, help="How much smoother, from 0 to under 1.")
+        float,
+        typer.Option(
+            min=0,
+            max=0.9999,
+            metavar="WEIGHT",
+            show_default=False,
+            help="How much smoother, from 0 to under 1.",
+        ),
     ] = 0.0,
     log_y: Annotated[bool, typer.Option("--log-y", help="A logarithmic y axis.")] = False,
 ) -> None:

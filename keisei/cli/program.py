@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
+
+import keisei
 
 COMMANDS = {
     "doctor": "Check runs: their state, their owners, and what is damaged.",
@@ -27,8 +30,21 @@ app = typer.Typer(
 )
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"keisei {keisei.__version__}")
+        raise typer.Exit
+
+
 @app.callback(epilog=_STATUSES)
-def program() -> None:
+def program(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", callback=_show_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
     """Owns the life of a training run."""
 
 

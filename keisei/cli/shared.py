@@ -15,13 +15,13 @@ from keisei.redaction import clean
 
 FAILED, INTERRUPTED = 2, 130  # exit statuses
 
-Run = Annotated[str, typer.Argument(help="The run's name or path.")]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="The run's name or path.")]
 Runs = Annotated[
-    list[str] | None, typer.Argument(metavar="[RUN]...", help="Names or paths; all if none.")
+    list[str] | None, typer.Argument(metavar="RUN", help="Names or paths; all if none.")
 ]
 Keys = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY]...", help="Metrics, or patterns (`train/*`); all if none."),
+    typer.Argument(metavar="KEY", help="Metrics, or patterns (`train/*`); all if none."),
 ]
 Root = Annotated[
     str | None,

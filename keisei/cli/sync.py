@@ -35,7 +35,13 @@ def sync(
     runs: Runs = None,
     root: Root = None,
     timeout: Annotated[
-        float, typer.Option(min=0.5, help="Seconds that one tracker of one run may take.")
+        float,
+        typer.Option(
+            min=0.5,
+            metavar="SECONDS",
+            show_default=False,
+            help="How long one tracker of one run may take; 60.",
+        ),
     ] = 60.0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List what would be uploaded; send nothing.")

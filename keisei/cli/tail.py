@@ -8,7 +8,8 @@ import os
 import sys
 from collections import deque
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
+from datetime import datetime
 from time import monotonic, sleep
 from typing import Annotated, Any
 
@@ -41,10 +42,23 @@ def tail(
     keys: Keys = None,
     root: Root = None,
     lines: Annotated[
-        int, typer.Option("-n", "--lines", min=0, help="How many rows and lines to begin with.")
+        int,
+        typer.Option(
+            "-n",
+            "--lines",
+            min=0,
+            metavar="N",
+            show_default=False,
+            help="How many rows and lines to begin with; 10.",
+        ),
     ] = 10,
     follow: Annotated[
-        bool, typer.Option("--follow/--no-follow", help="Show what comes until the run has ended.")
+        bool,
+        typer.Option(
+            "--follow/--no-follow",
+            show_default=False,
+            help="Show what comes until the run has ended, or not.",
+        ),
     ] = True,
     metrics: Annotated[
         bool | None, typer.Option("--metrics/--log", help="Only the metrics, or only the log.")
@@ -58,8 +72,8 @@ def tail(
 ) -> None:
     """Show what a run logs, as it comes, until it has ended.
 
-    The last metrics and log lines come first. Where rows come too fast to be read, some are left
-    out, and the output says so; with --json none is.
+    The last metrics and log lines come first, in the order of their times. Where rows come too
+    fast to be read, some are left out, and the output says so; with --json none is.
 
     Exit status: 0 however the run ends, 1 where a metric is missing, 2 where the run cannot be
     found or read, 130 after Ctrl-C.
@@ -74,13 +88,15 @@ def tail(
             closing(RowsTail(directory, keys or [])) as rows,
             closing(LogTail(directory, TRAINING_LOG)) as log,
         ):
-            if show_log and not waited:
-                for line in log.last(lines):
-                    printer.line(line)
-            if show_rows and not waited:
-                for row in rows.last(lines):
-                    printer.row(row)
-                if rows.keys and missing(keys or [], rows.keys):
+            if not waited:
+                last_lines = log.last(lines) if show_log else []
+                last_rows = rows.last(lines) if show_rows else []
+                for row_or_line in _by_time(last_rows, last_lines):
+                    if isinstance(row_or_line, str):
+                        printer.line(row_or_line)
+                    else:
+                        printer.row(row_or_line)
+                if show_rows and rows.keys and missing(keys or [], rows.keys):
                     _hint(missing(keys or [], rows.all_keys()))
             if follow:
                 shown = (rows if show_rows else None, log if show_log else None)
@@ -90,6 +106,21 @@ def tail(
             printer.flush()
     if keys and show_rows and missing(keys, rows.keys):
         raise typer.Exit(1)
+
+
+def _by_time(rows: list[ShownRow], lines: list[str]) -> Iterator[ShownRow | str]:
+    """Yield rows and lines by the time at which they were logged; each keeps to its own order."""
+    moment, waiting = -math.inf, deque(rows)
+    for line in lines:
+        with suppress(ValueError):  # a line without a time belongs to the one before it
+            time, _, text = line[1:].partition("]")
+            moment = datetime.fromisoformat(time).timestamp()
+            # Its time is cut to milliseconds; what a program logs of a row stands behind it.
+            moment += 0.0 if text.startswith(" session started: ") else 0.001
+        while waiting and waiting[0].time < moment:
+            yield waiting.popleft()
+        yield line
+    yield from waiting
 
 
 def _await(root: str, run: str) -> bool:
@@ -231,13 +262,13 @@ class _Printer:
         head = f"row {row.seq}" if row.step is None else f"step {_step(row.step)}"
         self._width = max(self._width, len(head))
         note = f"  ({left_out:,} {'row' if left_out == 1 else 'rows'} before left out)"
+        note = note if left_out else ""
         parts = [f"{self._key(key)}={short_number(value)}" for key, value in row.values.items()]
-        text = self._fitting(parts, len(note) if left_out else 0)
-        self._print(
-            Text.assemble(
-                (f"{head:<{self._width}}", "bold"), text, (note if left_out else "", "dim")
-            )
-        )
+        *texts, last = self._fitting(parts, len(note))
+        for text in texts:
+            self._print(Text.assemble((f"{head:<{self._width}}", "bold"), text))
+            head = ""
+        self._print(Text.assemble((f"{head:<{self._width}}", "bold"), last, (note, "dim")))
 
     def line(self, line: str) -> None:
         """Print a line of the log."""
@@ -267,17 +298,24 @@ class _Printer:
             found = self._keys[key] = shorten(key, _KEY, self._console)
         return found
 
-    def _fitting(self, parts: list[str], reserved: int) -> str:
-        """Join the parts that fit into the terminal's width, and count those that do not."""
-        width = self._console.width - self._width - reserved if self._console.is_terminal else None
-        text, used = "", 0
+    def _fitting(self, parts: list[str], reserved: int) -> list[str]:
+        """Join the parts to lines as wide as the output.
+
+        In a terminal, where rows come and go, that is one line: what does not fit is counted.
+        """
+        width, one_line = self._console.width - self._width, self._console.is_terminal
+        lines, used = [""], 0
         for i, part in enumerate(parts):
             used += 2 + cell_len(part)
-            last = i == len(parts) - 1
-            if width is not None and used > width - (0 if last else len(f"  +{len(parts)} more")):
-                return f"{text}  +{len(parts) - i} more"
-            text += f"  {part}"
-        return text
+            more = f"  +{len(parts) - i} more"
+            rest = reserved + (0 if i == len(parts) - 1 else len(more))
+            if one_line and used > width - rest:
+                return [lines[0] + more]
+            if used > width and lines[-1]:
+                lines.append("")
+                used = 2 + cell_len(part)
+            lines[-1] += f"  {part}"
+        return lines
 
     def _json(self, kind: str, **fields: Any) -> None:
         text = json.dumps({"kind": kind, **fields}, allow_nan=False, separators=(",", ":"))

@@ -15,7 +15,6 @@ import sys
 import threading
 from collections import deque
 from contextlib import suppress
-from datetime import timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 PAUSE = 0.5  # seconds between two looks
 MOST_LINES = 4
 _MOST_METRICS = 3
+_SHORTEST_NAME = 12  # columns, where the figures need the rest
 _WINDOW = 60  # looks that the speed is measured over
 _ERASE_TIMEOUT = 1.0
 
@@ -131,21 +131,42 @@ class Progress:
                 self._steps.clear()  # the training has gone back
             self._steps.append(latest)
 
-    def text(self) -> Text:
-        """Return the line."""
+    def text(self, width: int) -> Text:
+        """Return the line: the figures that fit, and what of the run's name then still does.
+
+        Args:
+            width: of the terminal, in columns.
+        """
         from rich.text import Text
 
-        line = Text(one_line(self._facts.run_name), style="bold", no_wrap=True)
+        name = Text(one_line(self._facts.run_name), style="bold", no_wrap=True)
+        left = width - 1 - min(name.cell_len, _SHORTEST_NAME)
+        shown = set[int]()
+        figures = self._figures()
+        for number in sorted(range(len(figures)), key=lambda number: figures[number][0]):
+            if (taken := Text(figures[number][1]).cell_len) <= left or not shown:
+                shown.add(number)
+                left -= taken
+        name.truncate(left + _SHORTEST_NAME, overflow="ellipsis")
+        for number in sorted(shown):
+            name.append(*figures[number][1:])
+        return name
+
+    def _figures(self) -> list[tuple[int, str, str]]:
+        """Return the parts behind the name: rank, text and style; a small rank matters most."""
+        found = []
         if self._steps:
             step, total = self._steps[-1][1], self._facts.config.training.total_timesteps
-            line.append(f"  {step:,}/{total:,} ({step / total:.0%})", "cyan not bold")
+            found.append((0, f"  {step:,}/{total:,} ({step / total:.0%})", "cyan not bold"))
             if speed := self._speed():
-                line.append(f"  {speed:,.{1 if speed < 100 else 0}f} steps/s", "not bold")
+                text = f"  {speed:,.{1 if speed < 100 else 0}f} steps/s"
+                found.append((3, text, "not bold"))
                 if 0 < (seconds := (total - step) / speed) < 10**9:
-                    line.append(f"  ETA {timedelta(seconds=round(seconds))}", "not bold")
-        for key, value in islice(self._values.items(), _MOST_METRICS):
-            line.append(f"  {one_line(clean(key))[:32]} {_short(value)}", "dim not bold")
-        return line
+                    found.append((1, f"  ETA {_clock(round(seconds))}", "not bold"))
+        for number, (key, value) in enumerate(islice(self._values.items(), _MOST_METRICS)):
+            text = f"  {one_line(clean(key))[:32]} {_short(value)}"
+            found.append((2 + 2 * number, text, "dim not bold"))
+        return found
 
     def _speed(self) -> float:
         (begun, first), (now, last) = self._steps[0], self._steps[-1]
@@ -155,6 +176,10 @@ class Progress:
         """Close the journal's file."""
         if self._reader is not None:
             self._reader.close()
+
+
+def _clock(seconds: int) -> str:
+    return f"{seconds // 3600}:{seconds % 3600 // 60:02}:{seconds % 60:02}"
 
 
 def _short(value: float) -> str:
@@ -171,6 +196,11 @@ class Screen:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._count = self._height = 0
+
+    @property
+    def width(self) -> int:
+        """How many columns the terminal has."""
+        return self._console.width
 
     def draw(self, lines: list[Text]) -> None:
         """Show some lines instead of those that are there.
@@ -280,7 +310,7 @@ class Display:
                 self._thread = None
         try:
             if screen is not None and _in_foreground():
-                lines = lines_of(sessions)
+                lines = lines_of(sessions, screen.width)
                 if sessions:
                     screen.draw(lines)
                 else:
@@ -293,11 +323,12 @@ class Display:
         return bool(sessions)
 
 
-def lines_of(sessions: list[Progress]) -> list[Text]:
+def lines_of(sessions: list[Progress], width: int) -> list[Text]:
     """Look at the first sessions that log, and return a line for each; the others are counted.
 
     Args:
         sessions: what is to be shown.
+        width: of the terminal, in columns.
     """
     from rich.text import Text
 
@@ -307,7 +338,7 @@ def lines_of(sessions: list[Progress]) -> list[Text]:
             progress.look()
             if progress.shown:
                 shown.append(progress)
-    lines = [progress.text() for progress in shown]
+    lines = [progress.text(width) for progress in shown]
     more = sum(progress.due for progress in sessions) - len(shown)
     if len(shown) == MOST_LINES and more:
         lines.append(Text(f"and {more} more", style="dim"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import textwrap
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -111,14 +112,30 @@ def draw_picture(
             _draw_panel(ax, panel, named, log=log)
             if i + wide >= len(panels):
                 ax.set_xlabel(x_label)
-        figure.suptitle(title, fontsize=12, color="#222222")
+        lines = textwrap.fill(title, int(10 * size[0]), break_on_hyphens=False)
+        figure.suptitle(lines, fontsize=12, color="#222222")
         if len(named) > 1:
-            where = "outside lower center"
-            figure.legend(named.values(), named.keys(), loc=where, ncols=min(4, len(named)))
+            _draw_legend(figure, named)
         figure.savefig(data, format=kind, metadata={"Date": None} if kind == "svg" else None)
     target = os.path.realpath(path)
     with files.OpenDirectory(os.path.dirname(target)) as directory:
         files.write_atomic(directory, os.path.basename(target), data.getvalue())
+
+
+def _draw_legend(figure: Any, named: dict[str, Any]) -> None:
+    """Draw the names of the lines below all, in as many columns as fit beside each other."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas: Any = FigureCanvasAgg(figure)
+    for columns in range(min(4, len(named)), 0, -1):
+        legend = figure.legend(
+            named.values(), named.keys(), loc="outside lower center", ncols=columns
+        )
+        box = legend.get_window_extent(canvas.get_renderer())
+        if columns == 1 or box.width < 0.98 * figure.bbox.width:
+            figure.set_figheight(figure.get_figheight() + box.height / figure.dpi)
+            break
+        legend.remove()
 
 
 def _draw_panel(ax: Any, panel: Panel, named: dict[str, Any], *, log: bool) -> None:

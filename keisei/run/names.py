@@ -70,10 +70,10 @@ def resolve_run_name(run_name: str | None, args: object, config: AppConfig) -> s
 
 
 def generate_run_name(config: AppConfig | None = None, run_name: str | None = None) -> str:
-    """Return the name that is given, or a new one: ``20260131-093015-482913-seed7-k3v9x2mq``.
+    """Return the name that is given, or a new one: ``20260131-093015-eqkh-seed7-k3v9x2``.
 
     A new one sorts by time (UTC, to the microsecond), and in one process strictly in the order of
-    the calls; 40 random bits keep names of one microsecond in several processes apart.
+    the calls; 30 random bits keep names of one microsecond in several processes apart.
 
     Args:
         config: where it sets ``env.seed``, the name shows it.
@@ -91,8 +91,8 @@ def generate_run_name(config: AppConfig | None = None, run_name: str | None = No
     moment = datetime.fromtimestamp(tick // 1_000_000, UTC)
     seed = None if config is None else config.env.seed
     middle = "" if seed is None else f"seed{seed}-"
-    tail = _base32(secrets.randbits(40), 8).lower()
-    return f"{moment:%Y%m%d-%H%M%S}-{tick % 1_000_000:06d}-{middle}{tail}"
+    micro, tail = _base32(tick % 1_000_000, 4), _base32(secrets.randbits(30), 6)
+    return f"{moment:%Y%m%d-%H%M%S}-{micro.lower()}-{middle}{tail.lower()}"
 
 
 def new_session_id() -> str:

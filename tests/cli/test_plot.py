@@ -164,6 +164,19 @@ def test_an_svg_has_its_texts_as_texts(log: Log, tmp_path: Path) -> None:
     assert "[red]日本\\n\\x1b[31m\\u202ekey $x_1$ <b>&" in found
 
 
+def test_long_names_are_not_cut_off_in_a_picture(log: Log, tmp_path: Path) -> None:
+    """The title and the legend of several runs leave a margin on both sides."""
+    from matplotlib import image
+
+    names = [f"20260131-093015-eqkh-seed{number}-k3v9x2" for number in range(5)]
+    for name in names:
+        log(name, line(range(9)))
+    others = [part for name in names[1:] for part in ("--with", name)]
+    assert plot(names[0], *others, "--smooth", "0.5", "-o", tmp_path / "x.png").exit_code == 0
+    pixels = image.imread(tmp_path / "x.png")
+    assert pixels[:, :4].min() == pixels[:, -4:].min() == 1.0  # white
+
+
 def test_hostile_names_never_reach_the_terminal_raw(log: Log) -> None:
     """Neither as escape sequences nor as rich's markup; long ones are cut in their middle."""
     log("r", [({HOSTILE: 1.0, "x" * 500: 2.0}, 1)])

@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from keisei import SessionManager
+from keisei import __version__ as keisei_version
 from keisei.cli import program
 from tests.conftest import MakeConfig
 
@@ -131,6 +132,13 @@ def test_only_the_command_that_runs_is_imported(
     done = subprocess.run([sys.executable, "-c", text, *command], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert not (absent | heavy) & set(done.stderr.split())
+
+
+@pytest.mark.parametrize("command", [["-c", MAIN], ["-m", "keisei"]], ids=["script", "module"])
+def test_the_version_is_told(command: list[str]) -> None:
+    """Also where the program is started as a module."""
+    done = subprocess.run([sys.executable, *command, "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"keisei {keisei_version}\n")
 
 
 def test_the_help_names_every_command(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import queue
@@ -127,12 +128,12 @@ def test_the_last_rows_and_lines_are_shown(lived: Path) -> None:
     assert done.exit_code == 0
     assert done.stderr == "keisei tail: run 'r': completed\n"
     lines = done.stdout.splitlines()
-    assert [line.partition(" session ")[2].split(":")[0] for line in lines[:4]] == [
+    said = [line.partition(" session ")[2].partition(":")[0] or line for line in lines]
+    assert said == [
         "started",
-        "ended",
-    ] * 2
-    assert lines[4:] == [
         "step 7  loss=0.875  lr=0.001",
+        "ended",
+        "started",
         "-- attempt 2",
         "step 6  loss=0.75  lr=0.001",
         "step 6  eval/score=6",
@@ -140,9 +141,10 @@ def test_the_last_rows_and_lines_are_shown(lived: Path) -> None:
         "step 8  loss=1  lr=0.001",
         "step 9  loss=1.125  lr=0.001",
         "step 9  eval/score=9",
+        "ended",
     ]
-    assert tail("r", "-n", "1", "--log", "--no-follow").stdout.splitlines() == lines[3:4]
-    assert tail("r", "-n", "1", "--metrics", "--no-follow").stdout.splitlines() == lines[-1:]
+    assert tail("r", "-n", "1", "--log", "--no-follow").stdout.splitlines() == lines[-1:]
+    assert tail("r", "-n", "1", "--metrics", "--no-follow").stdout.splitlines() == lines[-2:-1]
     assert tail("r", "-n", "0").stdout == ""
 
 
@@ -173,7 +175,7 @@ def test_a_run_that_there_is_not_is_said(lived: Path) -> None:
     done = tail("q")
     assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert "There is 'r'." in done.stderr
-    assert tail(str(lived), "-n", "1").stdout.endswith("step 9  eval/score=9\n")
+    assert tail(str(lived), "-n", "1").stdout.startswith("step 9  eval/score=9\n")
 
 
 def test_json_is_valid_whatever_the_numbers(session: Session) -> None:
@@ -192,7 +194,7 @@ def test_json_is_valid_whatever_the_numbers(session: Session) -> None:
         run.log_metrics({"a": 1})
     done = tail("r", "--json")
     assert (done.exit_code, done.stderr) == (0, "")
-    first, last, row, plain, end = map(told, done.stdout.splitlines())
+    first, row, plain, last, end = map(told, done.stdout.splitlines())
     assert "session started" in first["line"]
     assert "session ended" in last["line"]
     assert first["kind"] == last["kind"] == "log"
@@ -210,7 +212,7 @@ def test_json_is_valid_whatever_the_numbers(session: Session) -> None:
     assert (plain["seq"], plain["step"]) == (1, None)
     assert end == {"kind": "end", "state": "completed"}
     words = tail("r", "--metrics", "--no-follow").stdout
-    assert "nan=nan  inf=inf  low=-inf  big=1.268e+30  huge=inf  yes=true" in words
+    assert "nan=nan inf=inf low=-inf big=1.268e+30 huge=inf yes=true" in " ".join(words.split())
     assert words.splitlines()[-1].split() == ["row", "1", "a=1"]
 
 
@@ -273,8 +275,9 @@ def test_torn_ends_are_borne(lived: Path) -> None:
     with log.open("ab") as file:
         file.write(b"half a li")
     lines = tail("r", "-n", "1").stdout.splitlines()
-    assert "session ended" in lines[0]
-    assert lines[1:] == ["step 7  loss=0.875  lr=0.001", "log  half a li"]
+    assert lines[0] == "step 7  loss=0.875  lr=0.001"
+    assert "session ended" in lines[1]
+    assert lines[2:] == ["log  half a li"]
 
 
 def test_a_missing_log_or_journal_is_no_error(lived: Path) -> None:
@@ -456,3 +459,31 @@ def test_a_long_line_comes_in_pieces_and_is_not_held(tmp_path: Path) -> None:
     assert max(map(len, lines)) <= 1 << 16
     log.close()
     assert LogTail(str(tmp_path), "log").last(1) == ["last"]
+
+
+def test_a_row_of_many_metrics_takes_as_many_lines_as_it_needs(session: Session) -> None:
+    """Outside a terminal nothing is left out, and no line is wider than the output."""
+    with session("r") as run:
+        run.log_metrics({f"metric/number/{n}": n for n in range(40)}, 7)
+    lines = tail("r", "--no-follow", "--metrics").stdout.splitlines()
+    assert lines[0].startswith("step 7  metric/number/0=0")
+    assert max(map(len, lines)) <= 60
+    shown = [part for line in lines for part in line.split() if "=" in part]
+    assert shown == [f"metric/number/{n}={n}" for n in range(40)]
+
+
+def test_rows_and_lines_come_in_the_order_of_their_times(session: Session) -> None:
+    """What is shown first, too: a traceback, say, stands behind the row before it."""
+    logger = logging.getLogger("test_order")
+    logger.setLevel(logging.INFO)
+    with session("r") as run:
+        logger.addHandler(handler := run.log_handler())
+        for step in range(3):
+            run.log_metrics({"loss": step}, step)
+            threading.Event().wait(0.01)
+            logger.info("after %d", step)
+            threading.Event().wait(0.01)
+        logger.removeHandler(handler)
+    lines = tail("r", "--no-follow").stdout.splitlines()[1:-1]  # without the start and the end
+    order = [line.split()[-1] for line in lines]
+    assert order == ["loss=0", "0", "loss=1", "1", "loss=2", "2"]

@@ -90,23 +90,43 @@ def test_what_a_line_says(make_config: MakeConfig, monkeypatch: pytest.MonkeyPat
         make_config(training={"total_timesteps": 2000}), run_name="walker"
     ) as session:
         shown = recorder(session)
-        assert plain(progress.lines_of([shown])) == []  # nothing has been logged
+        assert plain(progress.lines_of([shown], 100)) == []  # nothing has been logged
         for step in (10, 500):
             session.log_metrics(
                 {"loss": 0.25, "huge": 10**400, "\x1b[2Jcanary-environment": step, "fourth": 1},
                 step,
             )
             session.flush()
-            (line,) = plain(progress.lines_of([shown]))
+            (line,) = plain(progress.lines_of([shown], 100))
         session.log_metrics({"loss": 0.125})
         session.flush()
-        (line,) = plain(progress.lines_of([shown]))
+        (line,) = plain(progress.lines_of([shown], 100))
         shown.close()
     assert re.fullmatch(
         r"walker  500/2,000 \(25%\)  [\d,.]+ steps/s  ETA [\d:]+  "
         r"loss 0\.125  huge inf  \\x1b\[2J\*+ 500",
         line,
     )
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_a_narrow_terminal_shows_the_time_to_go_and_a_metric(
+    make_config: MakeConfig, width: int
+) -> None:
+    """The name is cut first, then the speed goes, then the metrics but the first one."""
+    config = make_config(training={"total_timesteps": 20_000_000})
+    with SessionManager(config) as session:  # with a generated name
+        shown = recorder(session)
+        for step in (10, 5_000_000):
+            session.log_metrics({"train/mean_return": 195.5, "loss": 1.0, "lr": 0.003}, step)
+            session.flush()
+            (line,) = progress.lines_of([shown], width)
+        shown.close()
+    assert line.cell_len < max(width, 42)  # the least of the name, the steps and their share
+    assert line.plain.startswith(session.run_name[:10])
+    assert "5,000,000/20,000,000 (25%)" in line.plain
+    assert ("ETA " in line.plain) == (width > 40)
+    assert ("train/mean_return 195.5" in line.plain) == (width == 80)
 
 
 def test_training_that_goes_back_and_rows_without_steps(make_config: MakeConfig) -> None:
@@ -117,7 +137,7 @@ def test_training_that_goes_back_and_rows_without_steps(make_config: MakeConfig)
         for values, step in [({"a": 1}, None), ({"a": 2}, 50), ({"a": 3}, 10)]:
             session.log_metrics(values, step)
             session.flush()
-            said += plain(progress.lines_of([shown]))
+            said += plain(progress.lines_of([shown], 100))
         shown.close()
     assert said == ["r  a 1", "r  50/1,000,000 (0%)  a 2", "r  10/1,000,000 (0%)  a 3"]
 
@@ -131,7 +151,7 @@ def test_many_sessions_share_a_few_lines(make_config: MakeConfig) -> None:
         session.log_metrics({"a": 1}, 1)
         session.flush()
     shown = [recorder(session) for session in sessions]
-    lines = plain(progress.lines_of(shown))
+    lines = plain(progress.lines_of(shown, 100))
     assert [line.split()[0] for line in lines[:4]] == ["s1", "s2", "s3", "s4"]
     assert lines[4:] == ["and 3 more"]
     for one, session in zip(shown, sessions, strict=True):
