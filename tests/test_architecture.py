@@ -42,6 +42,7 @@ ONE_HOME = {
 PURE = [
     "journal.records",
     "journal.superseding",
+    "journal.values",
     "run.layout",
     "run.log_lines",
     "run.rebuild",

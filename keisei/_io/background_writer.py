@@ -219,11 +219,11 @@ class BackgroundWriter(Generic[RecordT]):
         Raises:
             WriterError: it does.
         """
-        path = quoted(self._file.path, 300)
         if self._forked:
+            path = quoted(self._file.path, 300)
             raise WriterError(f"a forked child cannot write to its parent's {path}")
         if self._closing:
-            raise WriterError(f"{path} is closed")
+            raise WriterError(f"{quoted(self._file.path, 300)} is closed")
 
     def _refusal(self, exc: OSError, what: str = "") -> WriterError:
         reason = exc.strerror or str(exc)

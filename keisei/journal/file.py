@@ -21,6 +21,7 @@ from keisei.journal.format import (
     pack_shape,
     shape_id,
 )
+from keisei.journal.unread import Queued, written
 
 _MOST_UNREPEATED = 1 << 20  # bytes
 
@@ -56,20 +57,21 @@ class JournalFile:
         self._unrepeated: dict[bytes, tuple[bytes, int]] = {}
         self._next = 0
 
-    def add(self, records: list[Record], skipped: int) -> None:
+    def add(self, records: list[Queued], skipped: int) -> None:
         """Put records into what to write next; there must be nothing.
 
         Args:
             records: rows and events.
             skipped: how many rows were dropped before them.
         """
+        stored = written(records)
         blocks: list[bytes] = []
         for number, keys in [self.shapes.popleft() for _ in range(len(self.shapes))]:
             blocks.append(pack_shape(number, keys))
             self._unrepeated[shape_id(number)] = blocks[-1], 0
         self._next += skipped
-        blocks += pack_records(self._next, records)
-        blocks += self._repeated(records)
+        blocks += pack_records(self._next, stored)
+        blocks += self._repeated(stored)
         if not blocks:
             return
         if not self._begun:

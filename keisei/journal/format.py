@@ -28,13 +28,13 @@ from __future__ import annotations
 
 import json
 import marshal
-import operator
 import re
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from keisei.errors import quoted
+from keisei.journal.values import Number, Unread, number_or_unread
 
 VERSION = 2  # journals of version 1 have no block `N`, and are read all the same
 PREFIX = b"\xf5KJ"
@@ -60,7 +60,6 @@ RECORDS_PER_BLOCK = 40
 LARGE = 1 << 18
 _LONG_NAMES = 512  # bytes of JSON that are worth compressing
 
-EXACT = frozenset([float, int, bool])
 # What is stored of what `dump` returns; and the tags of a row, of which each but the last is a
 # float's, beginning with the time's.
 STORED = slice(1, None)
@@ -208,19 +207,21 @@ def _encoded(text: str) -> Iterator[bytes]:
         yield text[start : start + LARGE].encode()
 
 
-def flatten(metrics: Mapping[str, object]) -> dict[str, float | int | bool]:
+def flatten(metrics: Mapping[str, object]) -> dict[str, Number | Unread]:
     """Return a row's values as exact floats, ints and bools, nested names joined with `/`.
+
+    Those that may still be under computation are left unread.
 
     Raises:
         TypeError: a value is no number, or a key no string; the message names the key.
     """
-    flat: dict[str, float | int | bool] = {}
+    flat: dict[str, Number | Unread] = {}
     _flatten(metrics, "", flat, 0)
     return flat
 
 
 def _flatten(
-    metrics: Mapping[str, object], prefix: str, flat: dict[str, float | int | bool], depth: int
+    metrics: Mapping[str, object], prefix: str, flat: dict[str, Number | Unread], depth: int
 ) -> None:
     for name, value in metrics.items():
         if not isinstance(name, str):
@@ -234,28 +235,7 @@ def _flatten(
         elif key in flat:
             raise TypeError(f"metric {quoted(key)} is given twice, once as a nested name")
         else:
-            flat[key] = _number(key, value)
-
-
-def _number(key: str, value: object) -> float | int | bool:
-    if type(value) not in EXACT and getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
-        value = value.item()  # of numpy, torch and their like
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        return float(value)
-    raise TypeError(f"metric {quoted(key)} must be a number, not {type(value).__name__}")
-
-
-def exact_step(step: object) -> int | None:
-    """Return a step as a plain int.
-
-    Raises:
-        TypeError: it is no integer.
-    """
-    return None if step is None else int(operator.index(step))  # type: ignore[arg-type]
+            flat[key] = number_or_unread(key, value)
 
 
 def _dump(values: Iterable[object], version: int = 2, /) -> bytes:

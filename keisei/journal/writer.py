@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from time import time
 from typing import Literal, get_args
 
@@ -14,23 +15,23 @@ from keisei._io.forks import after_in_child
 from keisei.errors import JournalError, quoted
 from keisei.journal.file import JournalFile
 from keisei.journal.format import (
-    EXACT,
     LARGEST,
     STORED,
     TAGS,
-    Record,
     dump,
-    exact_step,
     file_name,
     flatten,
     pack_event,
 )
+from keisei.journal.unread import Losses, Queued, UnreadRow
+from keisei.journal.values import EXACT, Unread, check_size, step_or_unread
 
 Durability = Literal["buffered", "line", "fsync"]
 OnDurable = Callable[[JournalError | None], object]
 _MOST_SHAPES, _MOST_NAMES = 4096, 1 << 18  # that are remembered
 _MOST_KEYS = 1_000_000
 _NAME = frozenset([str])
+_LONG_ROW = 1_500  # bytes, by which a row is longer that has an integer of too many bits
 
 # An id, the keys, and the tags of a row of floats with a step and without one.
 _Shape = tuple[int, tuple[str, ...], tuple[bytes, bytes]]
@@ -90,8 +91,9 @@ class Journal:
         self.policy = policy
         file = JournalFile(directory, attempt, sync=durability == "fsync")
         delay = 0.0 if durability == "line" else max_delay
-        self._writer = BackgroundWriter[Record](file, delay, capacity, policy, on_written)
+        self._writer = BackgroundWriter[Queued](file, delay, capacity, policy, on_written)
         self._new_shapes = file.shapes
+        self._lost = Losses(self.path)
         self._queue, self._high = self._writer.queue, self._writer.high
         self._shapes: dict[tuple[str, ...], _Shape] = {}
         self._shape = _NO_SHAPE
@@ -124,28 +126,30 @@ class Journal:
         """Log one row. May be called from any thread and on the loop; the disk is not touched.
 
         Args:
-            metrics: numbers by name: bool, int, float, and what numpy and torch have for one
-                (reading a value from a GPU waits for it); nested mappings are joined with `/`.
-                It is copied.
-            step: the training step, if the row has one.
+            metrics: numbers by name: bool, int, float, and what numpy, jax, torch and their like
+                have for one; nested mappings are joined with `/`. It is copied. A number that may
+                still be under computation (of jax, or on a GPU) is read by the writer's thread;
+                one that cannot be read then is NaN, with one warning.
+            step: the training step, if the row has one: a whole number.
 
         Raises:
-            TypeError: a value is no number; the message names it.
+            TypeError: a value is no number, or a step not whole; the message names it.
             JournalError: the journal is closed, or this is a forked child.
         """
         shape, keys, tags = self._shape
+        row = b""
         try:
-            row = dump([shape, time(), *metrics.values(), step], 2)[STORED]
-        except ValueError:  # something that is no builtin
-            row = b""
+            if tuple(metrics) == keys:
+                row = dump([shape, time(), *metrics.values(), step], 2)[STORED]
+        except (ValueError, TypeError, AttributeError):  # something that is no builtin
+            pass
         # The tags are every ninth byte, as long as the one before was that of a float.
-        if row[TAGS] not in tags or tuple(metrics) != keys:
-            row = self._pack(metrics, step)
+        queued = row if row[TAGS] in tags else self._pack(metrics, step)
         writer, queue = self._writer, self._queue
         try:
             if len(queue) >= self._high:
                 writer.relieve()
-            queue.append(row)
+            queue.append(queued)
             if writer.asleep:
                 writer.ring()
         except WriterError as exc:
@@ -233,26 +237,45 @@ class Journal:
         finally:
             self._shape = _NO_SHAPE  # from now on every call takes the slow way, and is refused
 
-    def _pack(self, metrics: Mapping[str, object], step: object) -> bytes:
+    def _pack(self, metrics: Mapping[str, object], step: object) -> Queued:
         """Make the row of a call in which something is new, nested, no float, or not allowed."""
         self._check_open()
-        step = exact_step(step)
+        if not isinstance(metrics, Mapping):
+            raise TypeError(
+                "metrics must be a mapping of names to numbers, such as {'loss': 0.5}, not "
+                f"{type(metrics).__name__}"
+            )
+        when = step_or_unread(step)
         keys = tuple(metrics) if type(metrics) is dict else ()
+        values: Collection[object] = metrics.values()
         if not (
             type(metrics) is dict
-            and EXACT.issuperset(map(type, metrics.values()))
+            and EXACT.issuperset(map(type, values))
             and (keys in self._shapes or _NAME.issuperset(map(type, keys)))
         ):
-            metrics = flatten(metrics)
-            keys = tuple(metrics)
+            flat = flatten(metrics)
+            keys, values = tuple(flat), flat.values()
         shape = self._shapes.get(keys) or self._add_shape(keys)
-        row = dump([shape[0], time(), *metrics.values(), step], 2)[STORED]
-        if len(row) > LARGEST:
-            raise TypeError(f"a row of {len(row):,} bytes is too large")
+        if Unread in map(type, values) or type(when) is Unread:
+            self._shape = _NO_SHAPE
+            return UnreadRow(shape[0], keys, list(values), when, self._lost)
+        row = dump([shape[0], time(), *values, when], 2)[STORED]
+        if len(row) > 9 * len(keys) + _LONG_ROW:  # it has a long integer
+            self._check_sizes(keys, values, len(row))
         with self._writer.lock:
             self._check_open()
-            self._shape = shape
+            if "jax" not in sys.modules:  # `dump` would wait for what it computes on the CPU
+                self._shape = shape
         return row
+
+    def _check_sizes(self, keys: Iterable[str], values: Iterable[object], size: int) -> None:
+        for key, value in zip(keys, values, strict=True):
+            try:
+                check_size(value)  # type: ignore[arg-type]
+            except TypeError as exc:
+                raise TypeError(f"metric {quoted(key)} must be a number, not {exc}") from None
+        if size > LARGEST:
+            raise TypeError(f"a row of {size:,} bytes is too large")
 
     def _check_open(self) -> None:
         try:

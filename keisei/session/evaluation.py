@@ -12,20 +12,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from keisei.errors import quoted
+from keisei.journal.values import Number, Unread, number_or_unread
 
 _DEEPEST = 32
 _MOST = 100_000
-_LONGEST_INTEGER = 14_000  # bits: Python itself reads back no more than 4,300 digits
 _LARGEST = 1 << 20
 
-Numbers = dict[str, float | int | bool]
+Numbers = dict[str, Number | Unread]
 
 
 def plain_record(record: Mapping[str, object]) -> tuple[dict[str, Any], Numbers]:
     """Return a copy of an evaluation's result as JSON's own kinds of data, and its numbers.
 
     Non-finite numbers become strings (`"NaN"`, `"Infinity"`, `"-Infinity"`) in the copy, and stay
-    numbers among the metrics, as in the journal.
+    numbers among the metrics, as in the journal. What may still be under computation is left
+    unread in both; see `read_later`.
 
     Args:
         record: numbers, texts, flags and nulls by name, nested as JSON allows.
@@ -41,7 +42,7 @@ def plain_record(record: Mapping[str, object]) -> tuple[dict[str, Any], Numbers]
         raise TypeError(f"an evaluation record must be a mapping, not {type(record).__name__}")
     copier = _Copier()
     data = copier.mapping(record, "", 0, in_list=False)
-    if (size := len(json.dumps(data))) > _LARGEST:
+    if (size := len(json.dumps(data, default=lambda _: 0.0))) > _LARGEST:
         raise TypeError(f"an evaluation record of {size:,} characters is too large for a line")
     return data, copier.numbers
 
@@ -74,29 +75,34 @@ class _Copier:
                 self._value(f"{key}[{i}]", item, depth + 1, in_list=True)
                 for i, item in enumerate(value)
             ]
-        if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
-            value = value.item()  # of numpy, torch and their like
         if value is None:
             return None
         if isinstance(value, str):
             return str.__str__(value)
-        number = self._number(key, value)
+        number = number_or_unread(key, value, of="value", allowed="what JSON can hold")
         if not in_list:
             if key in self.numbers:
                 raise TypeError(f"{quoted(key)} is given twice, once as a nested name")
             self.numbers[key] = number
-        if not isinstance(number, float) or math.isfinite(number):
-            return number
-        return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
+        return number if isinstance(number, Unread) else _shown(number)
 
-    def _number(self, key: str, value: Any) -> float | int | bool:
-        what = type(value).__name__
-        if isinstance(value, bool):
-            return value
-        if isinstance(value, int):
-            if value.bit_length() <= _LONGEST_INTEGER:
-                return int(value)
-            what = "so long an integer"
-        if isinstance(value, float):
-            return float(value)
-        raise TypeError(f"{quoted(key)} of a record must be what JSON can hold, not {what}")
+
+def read_later(values: Any) -> Any:
+    """Return a copy of a record with the numbers in it that were not read at the call; blocks."""
+    if isinstance(values, dict):
+        return {name: read_later(value) for name, value in values.items()}
+    if isinstance(values, list):
+        return [read_later(value) for value in values]
+    if not isinstance(values, Unread):
+        return values
+    try:
+        return _shown(values.read())
+    except Exception:  # noqa: BLE001 - another library's; the journal's writer warns of it
+        return _shown(math.nan)
+
+
+def _shown(number: Number) -> Number | str:
+    """Return a number as JSON has it."""
+    if not isinstance(number, float) or math.isfinite(number):
+        return number
+    return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"

@@ -33,6 +33,7 @@ from keisei._text import one_line
 from keisei.redaction import redact, redact_text, secret_values
 from keisei.run.layout import EVALUATION_LOG, TRAINING_LOG
 from keisei.session.context import current
+from keisei.session.evaluation import read_later
 
 DELAY = 0.2  # seconds that lines are gathered: a crash loses at most what is younger
 CAPACITY = 65_536  # lines that may wait
@@ -137,8 +138,8 @@ def _formatted(item: Item, known: Iterable[str]) -> bytes:
     try:
         if name == TRAINING_LOG:
             return _line(moment, str(first), rest, known)  # type: ignore[arg-type]
-        values = redact(rest, known)
-        line = {"time": _time(moment), "step": first, "values": values}
+        values = redact(read_later(rest), known)
+        line = {"time": _time(moment), "step": read_later(first), "values": values}
         return json.dumps(line).encode() + b"\n"
     except Exception as exc:  # noqa: BLE001 - one that cannot be said must not hold up the others
         return _line(time.time(), f"a line could not be written: {type(exc).__name__}", [], known)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import anyio
 
@@ -18,8 +18,8 @@ from keisei._log import logger
 from keisei.config.schema import JournalConfig
 from keisei.console import progress
 from keisei.errors import JournalError, NotReadyError, SessionEndedError
-from keisei.journal.format import exact_step
 from keisei.journal.superseding import RESUME
+from keisei.journal.values import exact_step, step_or_unread
 from keisei.journal.writer import Journal
 from keisei.run.layout import EVALUATION_LOG, RunPaths
 from keisei.run.status import FINAL
@@ -121,17 +121,30 @@ class SessionRecording(SessionView[ConfigT]):
 
     _recorder: Recorder
 
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        """Refuse to be pickled or copied: a session lives in the process that has started it.
+
+        Raises:
+            TypeError: always; the message says what to send instead.
+        """
+        raise TypeError(
+            f"session {self._facts.run_name} cannot be pickled: it lives in the process that has "
+            "started it. Send what the other process needs (session.run_name, session.model_dir), "
+            "let it return its numbers, and log them here; or start a session of its own there"
+        )
+
     def log_metrics(self, metrics: Mapping[str, object], step: int | None = None) -> None:
         """Log one row of metrics; it never touches the disk, and never waits for a tracker.
 
         Args:
-            metrics: numbers by name: bool, int, float, and what numpy and torch have for one
-                (reading a value from a GPU waits for it); nested mappings are joined with `/`.
-                It is copied.
-            step: the training step, if the row has one.
+            metrics: numbers by name: bool, int, float, and what numpy, jax, torch and their like
+                have for one; nested mappings are joined with `/`. It is copied. A number that may
+                still be under computation (of jax, or on a GPU) is read by the writer's thread;
+                one that cannot be read then is NaN, with one warning.
+            step: the training step, if the row has one: a whole number.
 
         Raises:
-            TypeError: a value is no number; the message names the key.
+            TypeError: a value is no number, or a step not whole; the message names it.
             NotReadyError: the directories are not set up.
             SessionEndedError: the session has ended.
             ForkedSessionError: this process was forked from the session's own.
@@ -226,11 +239,11 @@ class SessionRecording(SessionView[ConfigT]):
         if not self._recorder.logs.open:
             raise self._no_journal("log_evaluation()")
         data, numbers = plain_record(record)
-        step = exact_step(step)
+        when = step_or_unread(step)
         if numbers:
-            self.log_metrics({"evaluation": numbers}, step)
+            self.log_metrics({"evaluation": numbers}, when)  # type: ignore[arg-type]
         self._recorder.logs.start()
-        self._recorder.logs.put((EVALUATION_LOG, time.time(), step, data))
+        self._recorder.logs.put((EVALUATION_LOG, time.time(), when, data))
 
     def get_session_summary(self) -> dict[str, Any]:
         """Return what is known of the session as plain data; what is not set up yet is ``None``."""

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -132,6 +133,11 @@ class FakeTensor:
         (np.array(3), 3),
         (FakeTensor(), 0.25),
         (signal.SIGTERM, 15),
+        (np.float16(0.5), 0.5),
+        (np.longdouble(0.5), 0.5),
+        (np.array(0.5, object), 0.5),
+        (np.ma.array(0.5, mask=False), 0.5),
+        (np.ma.array(3).sum(), 3),
     ],
 )
 def test_foreign_numbers_become_plain_ones(run: str, value: object, expected: object) -> None:
@@ -146,7 +152,12 @@ def test_foreign_numbers_become_plain_ones(run: str, value: object, expected: ob
 
 @pytest.mark.parametrize(
     "value",
-    ["text", None, b"gggggggg", [1.0], np.zeros(1), np.zeros(()).astype("M8[s]"), 1j, object()],
+    [
+        *("text", None, b"gggggggg", [1.0], 1j, object(), np.float64),
+        pytest.param(10**5000, id="long"),
+        *(np.zeros(1), np.zeros(()).astype("M8[s]"), np.array("7"), np.array(None), np.array(1j)),
+        *(np.timedelta64(5, "ns"), np.datetime64(5, "ns"), np.array(5, "m8[ns]"), np.bytes_(b"7")),
+    ],
 )
 def test_what_is_no_number_is_refused_by_name(run: str, value: object) -> None:
     """The call raises a TypeError that names the metric, and nothing of the row is kept."""
@@ -159,6 +170,54 @@ def test_what_is_no_number_is_refused_by_name(run: str, value: object) -> None:
     assert [row.values for row in read_run(run).rows()] == [{"a": 1.0, "b": 1.0}] * 2
 
 
+@pytest.mark.parametrize(
+    "value", [np.ma.masked, np.ma.array([3, 4], mask=True).mean(), np.ma.array(3.0, mask=True)]
+)
+def test_what_is_masked_is_no_number(run: str, value: object) -> None:
+    """The mean of values that are all masked is NaN, and never what lies below the mask."""
+    with Journal(run, 1) as journal:
+        journal.log_metrics({"x": value}, 1)
+    assert math.isnan(series(run)[0])
+
+
+@pytest.mark.parametrize("step", [4096.0, np.float64(4096), np.float32(4096), np.array(4096)])
+def test_a_whole_number_of_any_type_is_a_step(run: str, step: Any) -> None:
+    """It is read back as an int."""
+    with Journal(run, 1) as journal:
+        for _ in range(2):  # the second one has a shape that fits
+            journal.log_metrics({"x": 1.0}, step)
+    assert repr(read_run(run).columns("x")[0][-1]) == "4096"
+
+
+@pytest.mark.parametrize(
+    "metrics", ["loss", None, [("x", 1.0)], pd.Series({"x": 1.0}), {"x"}, {"x": 1.0}.items(), []]
+)
+def test_what_is_no_mapping_is_refused(run: str, metrics: Any) -> None:
+    """The error names the argument, and how to call it, with and without a shape that fits."""
+    with Journal(run, 1) as journal:
+        for _ in range(2):
+            with pytest.raises(TypeError, match="metrics must be a mapping .*'loss': 0.5"):
+                journal.log_metrics(metrics)
+            journal.log_metrics({"x": 1.0})
+    assert series(run) == [1.0, 1.0]
+
+
+def test_a_number_that_cannot_be_read_is_named(run: str) -> None:
+    """Its library's error is the cause of a TypeError."""
+
+    class Meta(FakeTensor):
+        device = "meta"
+
+        def item(self) -> float:
+            raise RuntimeError("Tensor.item() cannot be called on meta tensors")
+
+    with Journal(run, 1) as journal:
+        with pytest.raises(TypeError, match="'loss' cannot be read: RuntimeError: Tensor.item"):
+            journal.log_metrics({"loss": Meta()})
+        with pytest.raises(TypeError, match="step must be a whole number, not Meta"):
+            journal.log_metrics({"loss": 1.0}, Meta())  # type: ignore[arg-type]
+
+
 def test_other_mistakes_are_refused(run: str) -> None:
     """Names that are no strings, names given twice, endless nesting, steps that are no integers."""
     endless: dict[str, object] = {}
@@ -168,8 +227,8 @@ def test_other_mistakes_are_refused(run: str) -> None:
         for metrics in wrong:
             with pytest.raises(TypeError):
                 journal.log_metrics(metrics)
-        for step in (1.0, "1", object()):
-            with pytest.raises(TypeError):
+        for step in (1.5, math.nan, math.inf, "1", b"1", object(), [1], 10**5000, np.zeros(1)):
+            with pytest.raises(TypeError, match="step must be a whole number"):
                 journal.log_metrics({}, step)  # type: ignore[arg-type]
         for data in (object(), {"a": endless}):
             with pytest.raises(TypeError, match="'ckpt'"):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import math
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -69,6 +71,15 @@ async def test_rows_and_events_are_there_when_flush_returns(make_config: MakeCon
             ("checkpoint", {"path": "a.pt"})
         ]
         assert session.get_session_summary()["journal"]["written"] == 3
+
+
+@pytest.mark.parametrize("face", [AsyncSessionManager, SessionManager])
+def test_a_session_is_not_pickled(make_config: MakeConfig, face: Any) -> None:
+    """For a worker or an actor, the error says what to send instead; a copy is refused too."""
+    session = face(make_config())
+    for send in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="cannot be pickled.*session.run_name"):
+            send(session)
 
 
 async def test_what_is_no_number_names_its_key(make_config: MakeConfig) -> None:

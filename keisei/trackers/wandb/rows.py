@@ -31,7 +31,7 @@ FLUSH_INTERVAL = 0.02
 PATIENCE = 10.0
 
 _POLL = 0.002
-_RESERVED = {"_step", "_timestamp", "_runtime", "_wandb", NUMBER}
+_RESERVED = {"", "_step", "_timestamp", "_runtime", "_wandb", NUMBER, STEP}
 _NUMBER = re.compile(r"(\d{1,18})/(\d{1,18})", re.ASCII)
 _LINE_END = re.compile(rf"\[{NUMBER} (.+)\]\n?\Z")
 
@@ -231,7 +231,7 @@ def _items(row: Row) -> dict[str, float | str]:
 
 def _name(name: str) -> str:
     """Return a metric's name on W&B, where some belong to W&B, and all have to be encoded."""
-    if not name or name in _RESERVED:
+    if name.replace("own", "") in _RESERVED and name != "own":  # no two names become one
         return f"own{name}"
     return name if name.isascii() else _encodable(name)
 

@@ -106,14 +106,16 @@ def test_a_row_has_its_values_time_and_step(start: Start) -> None:
     run = start()
     assert run.directory is not None
     (path,) = Path(run.directory).glob("run-*.wandb")
-    run.send([row(0, {"loss": 0.5, "train/ok": True}, 700), row(1, {"global_step": 3.0}, 701)])
+    own = {"global_step": 3.0, "ownglobal_step": 4.0}
+    run.send([row(0, {"loss": 0.5, "train/ok": True}, 700), row(1, own, 701)])
     assert rows.last_number(str(path)) == (1, 1)  # once it has returned, the file has them
     run.native.log({"picture": 1})
     run.send([row(2, {"loss": 0.25}, 20)])
     found = ended(run)
     expected = {"loss": 0.5, "train/ok": True, "global_step": 700, "_timestamp": 1.7e9}
     assert found[0].items() >= (expected | {"_keisei": "1/0"}).items()
-    assert found[1]["global_step"] == 3.0
+    assert found[1]["global_step"] == 701
+    assert (found[1]["ownglobal_step"], found[1]["ownownglobal_step"]) == (3.0, 4.0)
     assert (found[2]["picture"], found[3]["global_step"]) == (1, 20)
     assert [each["_step"] for each in found] == [0, 1, 2, 3]
     kinds = [run_file.parsed(p).metric for p in run_file.last_payloads(str(path), b"*")]
