@@ -1,18 +1,21 @@
-"""Measure what keisei costs, and print one table.
+"""Measure what keisei costs, and print a table for each subject.
 
     python -m tests.benchmarks
     python -m tests.benchmarks --quick --only imports
 
 Every number is the median of several repeats, with the lowest and the highest in parentheses;
 keisei and its peer take turns. No clock decides how this ends: a target that is missed is a NO in
-the table. It fails only where a benchmark itself does.
+the table. It fails only where a benchmark itself does. One alone is run by its name, `--only`.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import astuple, fields
+from time import perf_counter
 
 from tests.benchmarks import (
     crowd,
@@ -65,17 +68,25 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def main() -> None:
-    """Run the benchmarks that the command line asks for."""
+    """Run the benchmarks that the command line asks for; print the table of each when it ends."""
     description = (__doc__ or "").partition("\n\n")[0]
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=description)
     parser.add_argument("--quick", action="store_true", help="take fewer repeats")
     parser.add_argument("--only", choices=BENCHMARKS, metavar="NAME", help=", ".join(BENCHMARKS))
     options = parser.parse_args()
-    facts = machine()
-    names = [options.only] if options.only else list(BENCHMARKS)
-    rows = [row for name in names for row in BENCHMARKS[name](quick=options.quick)]
-    print(f"{facts}\n")
-    print(table(rows))
+    print(machine(), flush=True)
+    failed = []
+    for name in [options.only] if options.only else BENCHMARKS:
+        began = perf_counter()
+        try:
+            rows = BENCHMARKS[name](quick=options.quick)
+        except Exception:
+            traceback.print_exc()
+            failed.append(name)
+            continue
+        print(f"\n{name}, {perf_counter() - began:.0f} s\n{table(rows)}", flush=True)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

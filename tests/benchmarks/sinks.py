@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -171,3 +172,11 @@ SINKS: dict[str, Sink] = {
     "tensorboardX": tensorboardx,
     "tensorboard's writer": tensorboard,
 }
+
+PACKAGES = {"tensorboardX": "tensorboardX", "tensorboard's writer": "tensorboard"}
+PACKAGES |= {"wandb offline": "wandb", "trackio": "trackio", "mlflow": "mlflow"}
+
+
+def installed() -> list[str]:
+    """Return the names of those sinks whose packages are installed."""
+    return [name for name in SINKS if name not in PACKAGES or find_spec(PACKAGES[name])]
