@@ -432,7 +432,7 @@ def test_without_its_extra_the_program_names_it(house: House) -> None:
         pytest.param(("closes", None), marks=pytest.mark.storm),
     ],
 )
-@pytest.mark.parametrize("began", [True, False])
+@pytest.mark.parametrize("began", [pytest.param(True, marks=pytest.mark.storm), False])
 def test_a_sync_ends_in_time_whatever_the_server_does(
     house: House, mode: tuple[Any, str | None], began: bool
 ) -> None:

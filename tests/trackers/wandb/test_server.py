@@ -387,12 +387,12 @@ def test_a_sync_beside_a_host_process_that_still_delivers_waits_or_says_so(
         assert status == 1
         assert "delivers the run to it" in said[0]["reason"]
         assert "process" in said[0]["reason"]
+    server.set_mode("ok")  # the host process goes on where it was
     wait_until_nothing_is_left(tmp_path, 9 + HOST_EXIT + LENIENCE)
-    server.set_mode("ok")
     assert program.sync()[0] == 0
     run = server.runs[run_id]
     assert [row["n"] for row in run.history] == list(range(10))
-    assert run.rows_received == 10
+    assert (run.rows_received, run.exit_code) == (10, 0)
 
 
 def test_without_network_a_key_alone_starts_offline(tmp_path: Path) -> None:
