@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -65,8 +66,11 @@ def test_cartpole_learns_and_leaves_everything_behind(tmp_path: Path, backend: s
     process = start("cartpole", tmp_path, *arguments)
     out, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
-    before, after = (float(part.split()[0]) for part in out.split("mean return: ")[-1].split("->"))
-    assert before < 50 < after
+    learned = re.search(
+        r"^completed after .* not solved yet, mean return (.*) -> (.*) \(", out, re.M
+    )
+    assert learned is not None
+    assert float(learned[1]) < 50 < float(learned[2])
     assert "heartbeat: " in out
     run = tmp_path / "r"
     assert (run / "models" / "final_model.npz").exists()
@@ -83,6 +87,20 @@ def test_cartpole_learns_and_leaves_everything_behind(tmp_path: Path, backend: s
     assert file.exit_code == 0
     assert len(file.history) == len(list(read_run(run).rows()))
     assert file.config["training"]["total_timesteps"] == 60000
+
+
+def test_cartpole_is_solved_and_stops(tmp_path: Path) -> None:
+    """Long before its steps are used up; the last screen begins with three lines for a person."""
+    process = start("cartpole", tmp_path, "--run-name", "r")
+    out, errors = process.communicate(timeout=300)
+    assert (process.returncode, errors) == (0, "")
+    first, second, third = out.partition("\n\n")[2].splitlines()[:3]
+    assert re.match(r"completed after [\d.]+ s: CartPole is solved, mean return \d", first)
+    assert second == f"everything is in {tmp_path / 'r'}"
+    assert third.startswith("look at it: ")
+    assert third.endswith(f"keisei plot {tmp_path / 'r'}")
+    assert not re.search(r"\.\d{4}|[{}]", out)
+    assert len(read_run(tmp_path / "r").columns("train/mean_return")) < 40
 
 
 Series = dict[str, list[tuple[int | None, float]]]
@@ -117,7 +135,7 @@ def test_ctrl_c_ends_cartpole_as_cancelled(tmp_path: Path, backend: str) -> None
     out, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
-    assert out.splitlines()[-1].startswith("cancelled: ")
+    assert re.search(r"^cancelled after .* mean return .* episodes\)$", out, re.MULTILINE)
     assert statuses(tmp_path) == ["cancelled"]
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from keisei import AsyncSessionManager, KeiseiError, load_config
 from . import display
 from .config import CartPoleConfig
 from .heartbeat import Heartbeat
+from .learner import solved
 from .metrics import logger
 from .train import train
 
@@ -49,30 +52,44 @@ async def run(session: AsyncSessionManager[CartPoleConfig]) -> None:
                 await train(session, heartbeat, returns)
             tasks.cancel_scope.cancel()
     finally:
-        report_end(session.get_session_summary(), returns, heartbeat)
+        report_end(session, returns)
+        display.line(str(heartbeat))
 
 
-def report_end(summary: dict[str, Any], returns: list[float], heartbeat: Heartbeat) -> None:
-    """Print the session's summary, where its files are, what was learned, and the heartbeat."""
-    display.table("session", summary)
-    if summary["run_artifact_dir"] is not None:
-        run_dir, models = Path(summary["run_artifact_dir"]), Path(summary["model_dir"])
-        places = {
-            "run directory": run_dir,
-            "final model": models / "final_model.npz",
-            "training log": Path(summary["log_file_path"]),
-            "evaluation log": Path(summary["eval_log_file_path"]),
-            "effective config": run_dir / "effective_config.json",
-            "TensorBoard": run_dir / "tensorboard",
-            "W&B offline run": max(run_dir.glob("wandb/offline-run-*"), default=None),
-        }
-        display.table(
-            "files",
-            {name: str(path) for name, path in places.items() if path and path.exists()},
-        )
-    display.line(display.learning_line(returns))
-    display.line(str(heartbeat))
-    display.line(f"{summary['status']}: {summary['run_artifact_dir'] or summary['run_name']}")
+def report_end(session: AsyncSessionManager[CartPoleConfig], returns: list[float]) -> None:
+    """Print how it ended, where it is and what to do next; then the details."""
+    summary = session.get_session_summary()
+    learned = display.learning_line(returns)
+    if summary["status"] == "completed":
+        outcome = "solved" if solved(returns, session.config.cartpole) else "not solved yet"
+        learned = f"CartPole is {outcome}, {learned}"
+    display.line(f"\n{summary['status']} after {summary['duration_s']:.1f} s: {learned}")
+    if summary["run_artifact_dir"] is None:
+        return
+    run = Path(summary["run_artifact_dir"])
+    display.line(f"everything is in {near(run)}")
+    display.line(f"look at it: {near(Path(sys.executable).parent / 'keisei')} plot {near(run)}\n")
+    files = {
+        "final model": Path(summary["model_dir"], "final_model.npz"),
+        "training log": Path(summary["log_file_path"]),
+        "evaluation log": Path(summary["eval_log_file_path"]),
+        "effective config": run / "effective_config.json",
+    }
+    there = {what: os.path.relpath(path, run) for what, path in files.items() if path.exists()}
+    trackers = {name: describe(about, run) for name, about in summary["trackers"].items()}
+    display.table("in that directory", {**there, **trackers})
+
+
+def describe(tracker: Mapping[str, Any], run: Path) -> str:
+    """Return where a tracker has the run, and how it stands, in words."""
+    where = tracker["url"] or os.path.relpath(tracker["directory"] or run, run)
+    behind = f", {tracker['behind']:,} rows behind" if tracker["behind"] else ""
+    return f"{where} ({tracker['state']}{behind})"
+
+
+def near(path: Path) -> str:
+    """Return a path as one would type it here."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def main() -> int:

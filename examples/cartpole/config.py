@@ -41,6 +41,9 @@ class CartPoleSection(Section):
     minibatch: int = Field(default=256, ge=1)
     """Rows in one gradient step."""
 
+    solved_at: float = Field(default=475.0, gt=0)
+    """Mean return of the last 100 episodes at which CartPole is solved and the training stops."""
+
     evaluate_every: int = Field(default=5, ge=1)
     """Epochs between two evaluations."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -52,7 +52,7 @@ async def learn(
     log: Callable[[Mapping[str, object], int], object],
     publish: Callable[[Epoch], Awaitable[None]],
 ) -> None:
-    """Improve the policy, epoch by epoch, until `config.training.total_timesteps` steps are used.
+    """Improve the policy, epoch by epoch, until it is solved or no step is left.
 
     policy: improved in place.
     config: how long, and how.
@@ -65,7 +65,7 @@ async def learn(
     total, settings = config.training.total_timesteps, config.cartpole
     steps = number = 0
     started = perf_counter()
-    while steps < total:
+    while steps < total and not solved(returns, settings):
         parts, rows = [], 0
         wanted = min(config.training.steps_per_epoch, total - steps)
         while rows < wanted:
@@ -91,6 +91,11 @@ async def learn(
                 steps_per_second=steps / (perf_counter() - started),
             )
         )
+
+
+def solved(returns: Sequence[float], settings: CartPoleSection) -> bool:
+    """Return whether the last 100 episodes were good enough."""
+    return len(returns) >= 100 and float(np.mean(returns[-100:])) >= settings.solved_at
 
 
 async def improve(

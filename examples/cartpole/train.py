@@ -23,7 +23,7 @@ from .rollout import Experience, rollout
 async def train(
     session: AsyncSessionManager[CartPoleConfig], heartbeat: Heartbeat, returns: list[float]
 ) -> None:
-    """Train a policy by the session's config, and save it as `final_model.npz`.
+    """Train a policy by the session's config until it is solved, and save it: `final_model.npz`.
 
     session: must have been entered.
     heartbeat: measures how long the loop has been held.
