@@ -16,6 +16,7 @@ from keisei.session.facts import SessionFacts
 from keisei.trackers.base import RunInfo, Tracker
 from keisei.trackers.group import WorkerGroup
 from keisei.trackers.loading import KIND
+from keisei.trackers.places import working_directory
 from keisei.trackers.state import WorkerHandle
 from keisei.trackers.wandb.mode import NAME as WANDB
 from keisei.trackers.wandb.setup import is_wanted, open_wandb
@@ -190,7 +191,7 @@ class Tracking:
         return self._group.open_named(name, info, options)
 
     async def _info(self) -> RunInfo:
-        facts = self._facts
+        facts, directory = self._facts, await files.in_thread(working_directory)
         assert facts.paths is not None
         return RunInfo(
             session_id=facts.session_id,
@@ -198,6 +199,7 @@ class Tracking:
             attempt=facts.attempt,
             directory=facts.paths.run_artifact_dir,
             config_text=await config_text(facts),
+            working_directory=directory,
         )
 
     async def _record(self) -> None:

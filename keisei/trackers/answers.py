@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from typing import cast
 
@@ -9,7 +11,7 @@ from keisei.errors import TrackerError, quoted
 from keisei.journal.records import Position
 from keisei.redaction import clean
 from keisei.run.session_file import TrackerRecord
-from keisei.trackers.base import TrackerRun
+from keisei.trackers.base import Tracker, TrackerRun
 
 _MODES = ("online", "offline")
 
@@ -39,6 +41,35 @@ def record_of(run: object) -> TrackerRecord:
         directory=_text(run, "directory"),
         state="live",
     )
+
+
+def start_timeout_of(tracker: Tracker) -> float:
+    """Return how long a tracker's start may take, in seconds; by default as the protocol says.
+
+    Raises:
+        TrackerError: it is no positive number.
+    """
+    timeout: object = getattr(tracker, "start_timeout", Tracker.start_timeout)
+    if not isinstance(timeout, int | float) or not 0 < timeout < math.inf:
+        raise TrackerError(f"its start_timeout is {quoted(timeout)}, and not a number of seconds")
+    return float(timeout)
+
+
+def options_of(run: object) -> dict[str, object]:
+    """Return what the tracker has to be made with to find a run again.
+
+    Args:
+        run: what `Tracker.start` has returned.
+
+    Raises:
+        TrackerError: it is no mapping of what JSON can hold.
+    """
+    try:
+        options = dict(getattr(run, "options", {}))
+        json.dumps(options)
+    except Exception as exc:
+        raise TrackerError(f"its run's options are no JSON object ({type(exc).__name__})") from exc
+    return options
 
 
 def _text(run: object, name: str) -> str | None:

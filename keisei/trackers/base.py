@@ -9,7 +9,7 @@ keeps to what is said here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -31,6 +31,7 @@ class RunInfo:
         attempt: 1 for the first start, 2 for the first resumption.
         directory: its directory, an absolute path.
         config_text: its effective config as JSON, secrets hidden.
+        working_directory: the program's, when it asked for the tracker: where relative paths begin.
     """
 
     session_id: str
@@ -38,6 +39,7 @@ class RunInfo:
     attempt: int
     directory: str
     config_text: str
+    working_directory: str = ""
 
 
 class TrackerRun(Protocol):
@@ -49,6 +51,8 @@ class TrackerRun(Protocol):
         mode: whether the tracker sends what it gets, or keeps it to be sent later.
         directory: where the tracker keeps the run's files, if anywhere.
         upload_as: the id to upload the run under, where ``run_id`` is a substitute for it.
+        options: what `keisei sync` has to make the tracker with to find this very run, beside what
+            it was made with: what it took from the environment or by default, and absolute paths.
     """
 
     run_id: str
@@ -56,6 +60,7 @@ class TrackerRun(Protocol):
     mode: Literal["online", "offline"] = "online"
     directory: str | None = None
     upload_as: str | None = None
+    options: Mapping[str, object] = {}
 
     def send(self, records: Sequence[Record]) -> None:
         """Take rows and events, in the order in which they were logged; may block, and may raise.

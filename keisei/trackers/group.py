@@ -16,8 +16,9 @@ from keisei.run.status import FinalStatus
 from keisei.trackers.base import RunInfo, Tracker
 from keisei.trackers.host.client import HostedWorker
 from keisei.trackers.host.spawn import why_not
-from keisei.trackers.loading import make_tracker
+from keisei.trackers.loading import kind_of, make_tracker
 from keisei.trackers.pace import Pace
+from keisei.trackers.places import absolute_options
 from keisei.trackers.state import WorkerHandle
 from keisei.trackers.worker import Worker
 
@@ -65,6 +66,7 @@ class WorkerGroup:
             start_by: when the start has to be over, by the monotonic clock, in seconds.
             finish_timeout: in place of the group's, in seconds.
         """
+        options = absolute_options(kind_of(name, options), options, info.working_directory)
         kept = options if kept is None else kept
         if finish_timeout is not None:
             self._own_timeouts[name] = finish_timeout

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal
@@ -57,6 +58,7 @@ class TrackioRun(TrackerRun):
     write: Callable[[list[Entry]], object]
     stored: StoredSteps
     directory: str | None = None
+    options: dict[str, object] = field(default_factory=dict)
     next_step: int | None = None
 
     def __post_init__(self) -> None:
@@ -152,6 +154,7 @@ class TrackioTracker(Tracker):
     Args:
         project: the project that the run is in.
         group: the group that the run is in, by which the dashboard can group runs.
+        directory: the store that the run is in; the process has to have no other one.
         other: there are no other options.
 
     Raises:
@@ -161,7 +164,11 @@ class TrackioTracker(Tracker):
     name = "trackio"
 
     def __init__(
-        self, project: str = DEFAULT_PROJECT, group: str | None = None, **other: object
+        self,
+        project: str = DEFAULT_PROJECT,
+        group: str | None = None,
+        directory: str | None = None,
+        **other: object,
     ) -> None:
         if other:
             raise TrackerError(
@@ -170,6 +177,7 @@ class TrackioTracker(Tracker):
             )
         self.project = _text(clean(project)) or DEFAULT_PROJECT
         self.group = _text(clean(group)) if group is not None else None
+        self._directory = directory
 
     def start(self, run: RunInfo) -> TrackioRun:
         """Open the store, and make it where there is none; may block.
@@ -188,7 +196,13 @@ class TrackioTracker(Tracker):
                     run.run_name,
                 )
         with _turn:
-            fragments, storage, utils = _import_sdk()
+            fragments, storage, utils = _import_sdk(self._directory)
+            directory = os.path.abspath(utils.TRACKIO_DIR)
+            if self._directory not in (None, directory):
+                raise TrackerError(
+                    f"trackio's store is {quoted(directory, 300)} in this process: set TRACKIO_DIR "
+                    f"to {quoted(self._directory, 300)}, where the run is"
+                )
             storage.validate_project_name(self.project)
             if _writes_to_inbox(utils):
                 write = fragments.FragmentWriter().write_local
@@ -204,12 +218,19 @@ class TrackioTracker(Tracker):
             fragments=fragments,
             write=write,
             stored=stored,
-            directory=os.path.abspath(utils.TRACKIO_DIR),
+            directory=directory,
+            options={"directory": directory},
         )
 
 
-def _import_sdk() -> tuple[Any, Any, Any]:
-    """Import trackio, and leave the level of httpx's logger, which it sets, as it was."""
+def _import_sdk(directory: str | None) -> tuple[Any, Any, Any]:
+    """Import trackio, and leave the level of httpx's logger, which it sets, as it was.
+
+    Args:
+        directory: where its store has to be; it asks the environment, once.
+    """
+    if "trackio" not in sys.modules and (chosen := directory or os.environ.get("TRACKIO_DIR")):
+        os.environ["TRACKIO_DIR"] = os.path.abspath(chosen)
     httpx_logger = logging.getLogger("httpx")
     level = httpx_logger.level
     try:

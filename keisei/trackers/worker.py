@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -29,7 +29,7 @@ from keisei.redaction import redact
 from keisei.run.session_file import TrackerRecord
 from keisei.run.status import FinalStatus
 from keisei.trackers import cursor, trust
-from keisei.trackers.answers import position_of, record_of
+from keisei.trackers.answers import options_of, position_of, record_of, start_timeout_of
 from keisei.trackers.base import Position, Record, RunInfo, Tracker, TrackerRun
 from keisei.trackers.cursor import Cursor
 from keisei.trackers.pace import Pace
@@ -182,8 +182,8 @@ class Worker(WorkerHandle):
             logger.error(text, self.name, describe(exc), self.info.run_name)
         finally:
             self._publish(attempted=True, closing=True)
-            with suppress(Exception):
-                getattr(self._tracker, "close", _nothing)()
+            with suppress(Exception):  # perhaps there is no tracker, or it has no such method
+                self._tracker.close()  # type: ignore[union-attr]
             if self._lock is not None:
                 self._lock.release()
             self._publish(done=True)
@@ -237,21 +237,30 @@ class Worker(WorkerHandle):
             return run
         return None
 
+    def _keep(self, options: Mapping[str, object]) -> None:
+        """Keep what the tracker is to be made with again, signed where this user has named it."""
+        if self._named:
+            wanted = {**(self._options or {}), **redact(dict(options))}
+            self._signature = trust.sign(self.info.session_id, self.name, wanted)
+            if self._signature is not None:
+                self._options = wanted
+
     def _start(self) -> tuple[TrackerRun, TrackerRecord]:
         if self._tracker is None:
             self._tracker = self._make()
-            timeout = self._tracker.start_timeout
+            timeout = start_timeout_of(self._tracker)
             if self._start_by is not None:
                 left = self._start_by - time.monotonic()
                 timeout = self._tracker.start_timeout = max(min(1.0, timeout), min(timeout, left))
             self._publish(start_timeout=timeout)
-            if self._named:
-                self._signature = trust.sign(self.info.session_id, self.name, self._options)
+            self._keep({})
             # From now on it is known, so that what it misses, should it never come, is found.
             self._store(self._earlier_record.model_copy(update={"state": "connecting"}))
         run = self._tracker.start(self.info)
         try:
-            return run, record_of(run)
+            record = record_of(run)
+            self._keep(options_of(run))
+            return run, record
         except TrackerError:
             with suppress(Exception):
                 run.finish("failed")  # nobody can use it
@@ -389,7 +398,3 @@ class Worker(WorkerHandle):
             problem = f"its cursor cannot be stored ({describe(exc)})"
             if record.problem != problem:
                 self._publish(problem=problem)
-
-
-def _nothing() -> None:
-    """Close a tracker that has no `close`."""

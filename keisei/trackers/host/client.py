@@ -19,7 +19,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import IO, cast
 
@@ -32,6 +31,7 @@ from keisei.trackers.base import RunInfo
 from keisei.trackers.host.messages import End, News, Open, pack, unpack
 from keisei.trackers.host.spawn import spawn
 from keisei.trackers.loading import kind_of
+from keisei.trackers.places import absolute_environ, working_directory
 from keisei.trackers.state import WorkerHandle, WorkerState
 from keisei.trackers.worker import FIRST_PAUSE, LONGEST_PAUSE
 
@@ -155,7 +155,7 @@ class Host:
     def _start_process(self) -> str | None:
         """Start the process; returns why it cannot be started."""
         try:
-            self._process = process = spawn(dict(self._kind[1]), _working_directory())
+            self._process = process = spawn(dict(self._kind[1]), working_directory())
             reader = threading.Thread(
                 target=self._read, args=(process,), name=f"keisei-{self.name}-news", daemon=True
             )
@@ -189,8 +189,6 @@ class Host:
                 self._write(process, message)
 
     def _write(self, process: subprocess.Popen[bytes], message: Open | End) -> None:
-        if isinstance(message, Open):
-            message = replace(message, directory=_working_directory())
         frame = memoryview(pack(message))
         with suppress(OSError):  # it has ended, which the other thread says
             while frame:
@@ -271,7 +269,8 @@ class Host:
 
 
 def _host_for(worker: HostedWorker) -> Host | None:
-    kind = (kind_of(worker.name, worker.open.options), frozenset(os.environ.items()))
+    environ = absolute_environ(os.environ, worker.info.working_directory)
+    kind = (kind_of(worker.name, worker.open.options), frozenset(environ.items()))
     with _lock:
         host = _hosts.get(kind)
         if host is None:
@@ -294,13 +293,6 @@ def _reap(process: subprocess.Popen[bytes]) -> None:
         with suppress(OSError):
             cast(IO[bytes], pipe).close()
     process.wait()
-
-
-def _working_directory() -> str:
-    try:
-        return os.getcwd()
-    except OSError:  # it has been removed
-        return os.path.expanduser("~")
 
 
 def _after_fork() -> None:

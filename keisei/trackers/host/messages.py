@@ -27,7 +27,6 @@ class Open:
         info: what the tracker is told of the run.
         start_by: when its start has to be over, by the system's monotonic clock, in seconds.
         linger: how long the worker may outlive the program or its session, in seconds.
-        directory: the program's working directory.
     """
 
     key: int
@@ -37,7 +36,6 @@ class Open:
     info: RunInfo
     start_by: float | None
     linger: float
-    directory: str = ""
 
 
 @dataclass(frozen=True)

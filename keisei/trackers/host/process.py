@@ -97,7 +97,7 @@ class HostProcess:
 
     def _open(self, request: Open) -> None:
         with suppress(OSError):
-            os.chdir(request.directory)  # where relative paths among the options begin
+            os.chdir(request.info.working_directory)  # where relative paths among the options begin
         worker = Worker(
             request.tracker,
             request.info,

@@ -63,7 +63,7 @@ def spawn(environ: Mapping[str, str], directory: str) -> subprocess.Popen[bytes]
 
     Args:
         environ: its environment.
-        directory: its working directory.
+        directory: the program's working directory.
 
     Raises:
         OSError: it cannot be started.
@@ -79,7 +79,7 @@ def spawn(environ: Mapping[str, str], directory: str) -> subprocess.Popen[bytes]
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         bufsize=0,
-        cwd=directory,
+        cwd=os.sep,  # which is there; requests say where relative paths begin
         env={**environ, MARK: "1"},
         start_new_session=True,  # what is typed at the terminal is not for it
         creationflags=_FLAGS,

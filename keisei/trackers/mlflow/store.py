@@ -12,13 +12,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from keisei._io import files, locks
-from keisei.errors import KeiseiError, MissingExtraError, TrackerError
+from keisei._log import logger
+from keisei.errors import KeiseiError, MissingExtraError, TrackerError, quoted
 from keisei.redaction import clean, redact_text
 
 # Addresses of MLflow's that are no path.
 _NAMES = frozenset(["databricks", "databricks-uc", "uc"])
 # Its own default is 120 s, seven times over. Whoever sends tries again by itself.
 _REQUEST_TIMEOUT = 15.0
+_NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 # Two threads that import a package of circular imports at the same time may get half of it.
 _import_lock = threading.Lock()
 
@@ -63,14 +65,6 @@ def _needing_mlflow() -> Iterator[None]:
             "the tracker 'mlflow' needs MLflow: install it with `pip install 'keisei[mlflow]'`; "
             "for a tracking server, the package mlflow-skinny does"
         ) from exc
-
-
-def absolute(uri: str) -> str:
-    """Return a tracking URI that means the same in each working directory: MLflow keeps it."""
-    scheme, _, path = uri.partition(":///")
-    if not scheme.startswith("sqlite") or not path or path.startswith((":memory:", "file:", "?")):
-        return uri
-    return f"{scheme}:///{os.path.abspath(path)}"
 
 
 def turn_at(uri: str) -> AbstractContextManager[object]:
@@ -186,8 +180,50 @@ def _server(uri: str) -> Any:
     return store
 
 
-def find_experiment(store: Any, name: str) -> str:
-    """Return the id of the experiment, which is created where it is missing.
+def database_of(uri: str) -> str | None:
+    """Return the file of an SQLite database; ``None`` for any other store."""
+    if not urlsplit(uri).scheme.startswith("sqlite"):
+        return None
+    from sqlalchemy.engine import make_url
+
+    return make_url(uri).database
+
+
+def find_launched(store: Any) -> Any:
+    """Return the run that a launcher has made for this program (``MLFLOW_RUN_ID``), if any."""
+    run_id = os.environ.get("MLFLOW_RUN_ID")
+    if not run_id:
+        return None
+    try:
+        found = store.get_run(run_id)
+    except Exception as exc:
+        if getattr(exc, "error_code", None) not in _NOT_THERE:
+            raise  # it may be tried again
+        found = None
+    if found is None or found.info.lifecycle_stage != "active":
+        text = "MLFLOW_RUN_ID names no run at the tracking URI: one of keisei's own is tracked"
+        logger.warning(text)
+        return None
+    return found
+
+
+def experiment_of(store: Any, experiment_id: str) -> Any:
+    """Return an experiment by its id.
+
+    Raises:
+        TrackerError: there is none, or it is deleted.
+    """
+    try:
+        return _active(store.get_experiment(experiment_id))
+    except Exception as exc:
+        if getattr(exc, "error_code", None) in _NOT_THERE:
+            problem = f"MLFLOW_EXPERIMENT_ID names no experiment ({quoted(experiment_id)})"
+            raise TrackerError(problem) from None
+        raise
+
+
+def find_experiment(store: Any, name: str) -> Any:
+    """Return the experiment of a name, which is created where it is missing.
 
     Raises:
         TrackerError: it is deleted.
@@ -195,11 +231,15 @@ def find_experiment(store: Any, name: str) -> str:
     found = store.get_experiment_by_name(name)
     if found is None:
         try:
-            return str(store.create_experiment(name, None, []))
+            return store.get_experiment(store.create_experiment(name, None, []))
         except Exception:  # another session has created it at the same time
             found = store.get_experiment_by_name(name)
             if found is None:
                 raise
-    if found.lifecycle_stage != "active":
+    return _active(found)
+
+
+def _active(experiment: Any) -> Any:
+    if experiment.lifecycle_stage != "active":
         raise TrackerError("the experiment is deleted in MLflow: restore it, or name another one")
-    return str(found.experiment_id)
+    return experiment

@@ -15,6 +15,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -22,19 +23,23 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from keisei._log import logger
 from keisei.journal.records import Event, Row, as_float
 from keisei.redaction import clean, secret_values
 from keisei.run.status import FinalStatus
 from keisei.trackers.base import Position, Record, RunInfo, Tracker, TrackerRun
 from keisei.trackers.mlflow.rows import LONGEST_VALUE, Progress, mlflow_name, params
 from keisei.trackers.mlflow.store import (
-    absolute,
+    database_of,
     default_uri,
     errors,
+    experiment_of,
     find_experiment,
+    find_launched,
     open_store,
     turn_at,
 )
+from keisei.trackers.places import absolute_uri, working_directory
 
 DEFAULT_EXPERIMENT = "keisei"
 
@@ -51,6 +56,7 @@ _STATUSES: dict[FinalStatus, str] = {
 _MOST_METRICS = 900
 _MOST_TAGS = 90
 _MOST_BYTES = 800_000
+_taking = threading.Lock()  # of the run that a launcher has made: one session takes it
 
 
 @dataclass
@@ -63,6 +69,8 @@ class MlflowRun(TrackerRun):
     known: tuple[str, ...] = field(repr=False)
     progress: Progress | None = field(repr=False)
     url: str | None = None
+    directory: str | None = None
+    options: dict[str, object] = field(default_factory=dict)
     mode: Literal["online", "offline"] = "online"  # a local database, too, has what it was sent
 
     def send(self, records: Sequence[Record]) -> None:
@@ -162,9 +170,11 @@ class MlflowTracker(Tracker):
     Args:
         tracking_uri: a server (``https://...``) or a database (``sqlite:///mlflow.db``); by
             default the one that MLflow itself would use, which ``MLFLOW_TRACKING_URI`` sets.
-        experiment: the experiment's name; by default ``MLFLOW_EXPERIMENT_NAME``, else ``keisei``.
+        experiment: the experiment's name; by default the one that ``MLFLOW_EXPERIMENT_NAME`` or
+            ``MLFLOW_EXPERIMENT_ID`` names, else ``keisei``.
         tags: tags for the run.
 
+    A run that a launcher has made (``MLFLOW_RUN_ID``) is taken by the first session that comes.
     A request takes ``MLFLOW_HTTP_REQUEST_TIMEOUT`` seconds at most (15 where it is not set), and
     is not tried again by MLflow's own client. A server has to keep its runs in a database, too.
     """
@@ -189,18 +199,38 @@ class MlflowTracker(Tracker):
         """
         known = secret_values({"": self._tracking_uri or ""})
         with errors(known):
-            uri = absolute(self._tracking_uri or default_uri())
+            directory = run.working_directory or working_directory()
+            uri = absolute_uri(self._tracking_uri or default_uri(), directory)
             known, turn = secret_values({"": uri}), turn_at(uri)
         with errors(known), turn:
             store = open_store(uri)
-            experiment = self.experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME")
-            experiment_id = find_experiment(store, clean(experiment or DEFAULT_EXPERIMENT))
-            found = _find(store, experiment_id, run) or _create(store, experiment_id, run)
+            launched = find_launched(store)
+            experiment = self._find_experiment(store, launched)
+            experiment_id = str(experiment.experiment_id)
+            found = _find(store, experiment_id, run)
+            if launched is not None:
+                found = _take(store, launched, found, run)
+            found = found or _create(store, experiment_id, run)
             _describe(store, found, run, self.tags)
             run_id = str(found.info.run_id)
             progress = Progress.parsed(found.data.tags.get(POSITION_TAG))
             url = _url(uri, experiment_id, run_id)
-            return MlflowRun(run_id, store, turn, known, progress, url)
+            started = MlflowRun(run_id, store, turn, known, progress, url)
+            started.directory = database_of(uri)
+            started.options = {"experiment": experiment.name}
+            if clean(uri) == uri:  # what a shell of another day has to be told by its environment
+                started.options["tracking_uri"] = uri
+            return started
+
+    def _find_experiment(self, store: Any, launched: Any) -> Any:
+        """Return the experiment: the launched run's, the one that is named, or the default."""
+        wanted = os.environ.get("MLFLOW_EXPERIMENT_ID")
+        if launched is not None:
+            return experiment_of(store, launched.info.experiment_id)
+        name = self.experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME")
+        if wanted and not name:
+            return experiment_of(store, wanted)
+        return find_experiment(store, clean(name or DEFAULT_EXPERIMENT))
 
 
 def _find(store: Any, experiment_id: str, run: RunInfo) -> Any:
@@ -214,6 +244,28 @@ def _find(store: Any, experiment_id: str, run: RunInfo) -> Any:
     taken = min(found, key=lambda it: (POSITION_TAG not in it.data.tags, it.info.start_time))
     store.update_run_info(taken.info.run_id, RunStatus.RUNNING, None, None)
     return taken
+
+
+def _take(store: Any, launched: Any, found: Any, run: RunInfo) -> Any:
+    """Return the run that a launcher has made for this program, unless it is taken."""
+    from mlflow.entities import RunStatus, RunTag
+
+    run_id = launched.info.run_id
+    if found is not None and found.info.run_id == run_id:
+        return found
+    with _taking:
+        taken_by = store.get_run(run_id).data.tags.get(SESSION_TAG)
+        if found is None and taken_by is None:
+            store.log_batch(run_id, [], [], [RunTag(SESSION_TAG, run.session_id)])
+            store.update_run_info(run_id, RunStatus.RUNNING, None, None)
+            return store.get_run(run_id)
+    logger.warning(
+        "MLFLOW_RUN_ID names a run that is %s: run %s is tracked as %s.",
+        "another session's" if found is None else "not the one of its earlier attempts",
+        run.run_name,
+        "one of its own" if found is None else "that one",
+    )
+    return found
 
 
 def _create(store: Any, experiment_id: str, run: RunInfo) -> Any:
