@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -11,8 +12,9 @@ from functools import partial
 from typing import Any
 
 from keisei._io.files import OpenDirectory
-from keisei.errors import ConfigError, TrackerError
+from keisei.errors import ConfigError, TrackerError, quoted
 from keisei.journal.follower import count_after
+from keisei.redaction import HIDDEN, clean
 from keisei.run.find import read_file
 from keisei.run.layout import CONFIG_FILE, RECORD_FILE
 from keisei.run.session_file import SessionRecord, TrackerRecord
@@ -116,7 +118,8 @@ def catch_up(behind: Behind, timeout: float, *, trusted: bool = False) -> int:
         How many rows and events it has got just now.
 
     Raises:
-        TrackerError: it has still not got all; what it has got it will not get again.
+        TrackerError: it may not or cannot be made again, or has still not got all; what it has got
+            it will not get again.
     """
     if behind.cursor.options is None:
         problem = "the program had made it itself, and only that can start it again"
@@ -167,6 +170,18 @@ def _named_in(config_text: str, name: str) -> dict[str, object] | None:
 def _options(behind: Behind, config_text: str) -> dict[str, object]:
     """Return what the tracker is made with; W&B's options are a section of the config."""
     options = dict(behind.cursor.options or {})
+    for option, value in trust.places(behind.tracker, options).items():
+        if HIDDEN in str(value):
+            known = os.environ.get("MLFLOW_TRACKING_URI") if option == "tracking_uri" else None
+            if known is None or clean(known) != value:
+                way = (
+                    ", or set MLFLOW_TRACKING_URI to the whole" if option == "tracking_uri" else ""
+                )
+                raise TrackerError(
+                    f"{behind.tracker}: the secret in its option {quoted(option)} is not kept in "
+                    f"the run's directory: start the run again, which resumes it{way}"
+                )
+            options[option] = known
     if behind.tracker == WANDB:
         section: Any = json.loads(config_text).get(WANDB)
         if isinstance(section, Mapping):

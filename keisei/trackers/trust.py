@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from keisei._io import files, locks
 from keisei.config.schema import WandbConfig
 from keisei.errors import quoted
+from keisei.redaction import clean
 from keisei.run.find import absolute_path
 from keisei.trackers.loading import KIND, kind_of
 
@@ -75,12 +76,26 @@ def reach(name: str, options: Mapping[str, object], directory: str) -> str | Non
     kind = kind_of(name, options)
     if kind not in _HARMLESS:
         return f"load the tracker {quoted(kind)}"
-    for option, value in options.items():
-        named = option == "tracking_uri" and value == os.environ.get("MLFLOW_TRACKING_URI")
-        harmless = option in (KIND, *_HARMLESS[kind]) or value is None or named
-        if not (harmless or _inside(value, directory)):
+    for option, value in places(name, options).items():
+        named = option == "tracking_uri" and value == clean(os.environ.get("MLFLOW_TRACKING_URI"))
+        if not (named or _inside(value, directory)):
             return f"use {quoted(value, 300)} as {quoted(option)}"
     return None
+
+
+def places(name: str, options: Mapping[str, object]) -> dict[str, object]:
+    """Return the options of a tracker that may name a server, a path or a package.
+
+    Args:
+        name: the tracker's name.
+        options: what it would be made with.
+    """
+    others = {KIND, *_HARMLESS.get(kind_of(name, options), ())}
+    return {
+        option: value
+        for option, value in options.items()
+        if option not in others and value is not None
+    }
 
 
 def refusal(beyond: str) -> str:

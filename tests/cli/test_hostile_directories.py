@@ -19,8 +19,9 @@ from keisei.cli import plot as _plot  # noqa: F401
 from keisei.cli import sync as _sync  # noqa: F401
 from keisei.cli import tail as _tail  # noqa: F401
 from keisei.cli.program import app
+from keisei.redaction import redact
 from keisei.run.session_file import TrackerRecord
-from keisei.trackers import trust
+from keisei.trackers import backfill, trust
 from keisei.trackers.cursor import Cursor, store
 from keisei.trackers.wandb.backfill import sync_run
 from keisei.trackers.wandb.local_runs import LocalRun, attempts_in
@@ -156,6 +157,23 @@ def test_the_environment_names_a_server_too(monkeypatch: pytest.MonkeyPatch) -> 
     assert trust.reach("mlflow", options, "/runs/r") is None
 
 
+def test_a_hidden_password_is_taken_from_the_environment_or_asked_for(
+    run: Path, server: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run's directory does not hold it; a server without it would only say that it is wrong."""
+    place = f"127.0.0.1:{server.getsockname()[1]}"
+    options: dict[str, object] = {"tracking_uri": f"http://me:{'pass' * 4}@{place}"}
+    claim(run, "mlflow", redact(options))
+    (reason,) = reasons(keisei("sync", "--json", "--trust"))
+    assert "the secret in its option 'tracking_uri' is not kept" in reason
+    assert "MLFLOW_TRACKING_URI" in reason
+    assert not connected(server)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", str(options["tracking_uri"]))
+    (behind,) = backfill.find_behind(str(run))
+    assert behind.beyond is None
+    assert backfill._options(behind, "{}") == options
+
+
 @POSIX
 def test_the_key_is_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is made once, for nobody else to read; another user's signature counts for nothing."""
@@ -248,19 +266,19 @@ def test_a_run_file_that_names_files_is_not_uploaded(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Outside its directory, by name, by a link, or by a record that makes the SDK read others."""
-    from keisei.trackers.wandb import backfill
+    from keisei.trackers.wandb.backfill import _beyond
 
     place = run / "wandb" / "offline-run-20260101_000000-r"
     (place / "files").mkdir(parents=True)
     (place / "run-r.wandb").write_bytes(b"x" * 9)
     (attempt,) = attempts_in(str(run))
-    assert backfill._beyond(attempt, RunFile(names={"media/a.png", "wandb-summary.json"})) is None
+    assert _beyond(attempt, RunFile(names={"media/a.png", "wandb-summary.json"})) is None
     for name in ("../../../secret", "/etc/passwd", "media\\..\\..\\x"):
-        assert backfill._beyond(attempt, RunFile(names={name})) is not None
+        assert _beyond(attempt, RunFile(names={name})) is not None
     for order in ("artifact", "tbrecord", "request", "None"):
-        assert backfill._beyond(attempt, RunFile(orders={order})) is not None
+        assert _beyond(attempt, RunFile(orders={order})) is not None
     (place / "files" / "key").symlink_to("/etc/passwd")
-    assert backfill._beyond(attempt, RunFile()) is not None
+    assert _beyond(attempt, RunFile()) is not None
 
 
 def test_the_settings_of_a_run_are_not_the_users(
