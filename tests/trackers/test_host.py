@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -574,3 +575,26 @@ def test_two_of_a_kind_have_names_of_their_own(
     assert all("Give it a name of its own" in text for text in said)
     with pytest.raises(ConfigError, match="the options of wandb belong to the section"):
         make_config(tracking={"trackers": {"mine": {"tracker": "wandb"}}})
+
+
+def test_it_runs_the_keisei_of_the_program(tmp_path: Path) -> None:
+    """A program in a checkout of its own has that one on both sides, whatever is installed."""
+    checkout = tmp_path / "checkout"
+    shutil.copytree(ROOT / "keisei", checkout / "keisei")
+    (checkout / "tests").symlink_to(ROOT / "tests")
+    with open(checkout / "keisei" / "trackers" / "host" / "process.py", "a") as file:
+        file.write("open(os.path.join(sys.argv[0]), 'a').close()\nimport sys\n" * 0)
+    own = checkout / "keisei" / "trackers" / "loading.py"
+    own.write_text(own.read_text() + f"\nopen({str(tmp_path / 'seen')!r}, 'a').write('x')\n")
+    body = PROGRAM.replace("sys.argv[1:3]", "sys.argv[2:3]")
+    done = subprocess.run(
+        [sys.executable, "-c", body, str(checkout), str(tmp_path / "site"), str(tmp_path / "runs")],
+        cwd=checkout,
+        env={**os.environ, "STEPS": "100", "END": "completed"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "started True" in done.stdout, done.stderr
+    assert (tmp_path / "seen").read_text() == "xx"  # here, and in the host process
+    assert held(str(tmp_path / "runs" / "r")) == [(1, n) for n in range(100)]

@@ -41,6 +41,8 @@ _HOLD_BACK = 0.02
 
 _Kind = tuple[str, frozenset[tuple[str, str]]]
 
+# What changes without any tracker's reading it: pytest names the test that runs.
+_UNREAD = frozenset(["PYTEST_CURRENT_TEST"])
 _keys = itertools.count(1)
 _hosts: dict[_Kind, Host] = {}
 _lock = threading.Lock()
@@ -270,6 +272,7 @@ class Host:
 
 def _host_for(worker: HostedWorker) -> Host | None:
     environ = absolute_environ(os.environ, worker.info.working_directory)
+    environ = {name: value for name, value in environ.items() if name not in _UNREAD}
     kind = (kind_of(worker.name, worker.open.options), frozenset(environ.items()))
     with _lock:
         host = _hosts.get(kind)

@@ -28,7 +28,13 @@ nothing = os.open(os.devnull, os.O_RDWR)
 for number in (0, 1, 2):
     os.dup2(nothing, number)
 try:
-    sys.path[:], sys.argv[:] = pickle.load(requests)
+    sys.path[:], sys.argv[:], package = pickle.load(requests)
+    start = os.path.join(package, "__init__.py")
+    if os.path.isfile(start):  # the program's own keisei, whatever comes first on the path
+        from importlib import util
+        spec = util.spec_from_file_location("keisei", start, submodule_search_locations=[package])
+        sys.modules["keisei"] = module = util.module_from_spec(spec)
+        spec.loader.exec_module(module)
     from keisei.trackers.host.process import begin
 except EOFError:
     os._exit(0)
@@ -85,7 +91,8 @@ def spawn(environ: Mapping[str, str], directory: str) -> subprocess.Popen[bytes]
         creationflags=_FLAGS,
     )
     assert process.stdin is not None
-    process.stdin.write(pack((import_path(directory), sys.argv[:1])))
+    package = sys.modules["keisei"].__path__[0]
+    process.stdin.write(pack((import_path(directory), sys.argv[:1], package)))
     return process
 
 
