@@ -24,7 +24,7 @@ from keisei.run.find import FoundRun, find_runs, is_others, root_of_runs
 from keisei.trackers.backfill import catch_up, find_behind, is_signed
 from keisei.trackers.wandb import backfill, upload
 from keisei.trackers.wandb.backfill import ASK_TIMEOUT, Outcome, State
-from keisei.trackers.wandb.local_runs import LocalRun, attempts_in
+from keisei.trackers.wandb.local_runs import LocalRun, attempts_in, id_of
 from keisei.trackers.wandb.mode import NAME as WANDB
 
 Progress = Callable[[str], None]
@@ -153,7 +153,8 @@ def _uploads_of(run: FoundRun, *, trust: bool) -> LocalRun:
     session_id, alive = run.record.session_id, run.live_owner is not None
     trusted = trust or is_signed(run.directory, session_id, "wandb")
     files = tuple(attempts_in(run.directory))
-    return LocalRun(run.name, session_id, run.directory, alive, files, trusted)
+    run_id = id_of(run.directory, session_id)
+    return LocalRun(run.name, run_id, run.directory, alive, files, trusted)
 
 
 def _remaining(run: FoundRun, exc: Exception) -> Outcome:

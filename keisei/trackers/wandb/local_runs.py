@@ -7,9 +7,12 @@ import json
 import os
 import re
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 
 from keisei._io import files
+from keisei.trackers import cursor
+from keisei.trackers.wandb.mode import NAME
 
 EMPTY = 7  # bytes: the header alone, of an attempt that was killed at its start
 _DIRECTORY = re.compile(r"(offline-)?run-(\d{8}_\d{6})-.+")
@@ -90,6 +93,19 @@ def attempts_in(directory: str) -> list[Attempt]:
                     if os.path.getsize(path) > EMPTY:
                         found.append(Attempt(path, match[1] is None, match[2]))
     return sorted(found, key=lambda attempt: (attempt.started, os.path.getmtime(attempt.path)))
+
+
+def id_of(directory: str, session_id: str) -> str:
+    """Return the id that a run has on W&B: the one that the SDK took, else the session's own.
+
+    Args:
+        directory: the run's directory.
+        session_id: the run's id.
+    """
+    with suppress(OSError):
+        known = cursor.load(directory, NAME).known
+        return known.upload_as or known.run_id or session_id
+    return session_id
 
 
 def to_upload(directory: str) -> int:

@@ -129,6 +129,17 @@ def logged_in(sdk: Any) -> bool:
         return bool(getattr(getattr(sdk, "api", None), "api_key", None))
 
 
+def launched_id() -> str | None:
+    """Return the id that the SDK takes in a sweep or a launch, whatever it is asked for."""
+    with suppress(Exception):  # private names of the SDK
+        from wandb.sdk import wandb_setup
+
+        settings: Any = wandb_setup.singleton().settings
+        if settings.run_id and (settings.sweep_id or settings.launch):
+            return str(settings.run_id)
+    return None
+
+
 def base_url() -> str:
     """Return the address of the W&B server that the SDK's settings name."""
     from wandb.sdk import wandb_setup

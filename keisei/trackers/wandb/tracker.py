@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import wandb
 
 DEFAULT_PROJECT = "keisei"
+_live = set[str]()  # ids of runs that this process tracks
 
 # W&B shows 255 as `killed`, any other non-zero code as `failed`.
 _EXIT_CODES: dict[FinalStatus, int] = {
@@ -71,6 +72,7 @@ class WandbRun(TrackerRun):
         """
         if status == "preempted":
             self.native.mark_preempting()
+        _live.discard(self.run_id)
         self.native.finish(exit_code=_EXIT_CODES[status])
         if self.mode == "online" and self.directory is not None:
             # The SDK's own mark for a run file that W&B has got in full.
@@ -129,15 +131,16 @@ class WandbTracker(Tracker):
                 run.run_name,
             )
             mode = "offline"
+        run_id = _id_for(run)
         if mode == "offline":
-            return self.init(module, run, "offline", run.session_id)
-        return self._start_online(module, run, deadline)
+            return self.init(module, run, "offline", run_id)
+        return self._start_online(module, run, run_id, deadline)
 
-    def _start_online(self, module: Any, run: RunInfo, deadline: float) -> WandbRun:
+    def _start_online(self, module: Any, run: RunInfo, wanted: str, deadline: float) -> WandbRun:
         falls_back = self.config.offline_fallback
         # For the offline start, or for the news of the failure to arrive.
         reserve = min(2.0 if falls_back else 0.2, self.start_timeout / 4)
-        run_id = run.session_id
+        run_id = wanted
         online = partial(self.init, module, run, "online", run_id)
         try:
             sdk.ask_server(sdk.base_url(), timeout=min(5.0, self.start_timeout / 4))
@@ -146,13 +149,15 @@ class WandbTracker(Tracker):
         except TimeoutError:
             reason = "it did not answer in time"
             if self._pending is not None:
-                run_id = f"{run.session_id}-{run.attempt}"  # the SDK holds the run's own
+                run_id = f"{wanted}-{run.attempt}"  # the SDK holds the run's own
         except Exception as exc:  # noqa: BLE001 - foreign code
             reason = describe(exc)
             sdk.free_id(run_id)
         if not falls_back:
             raise TrackerError(f"W&B cannot be reached ({reason})")
         offline = self.init(module, run, "offline", run_id)
+        if offline.run_id != wanted:
+            offline.upload_as = wanted
         logger.warning(
             "W&B cannot be reached (%s): run %s is tracked offline, in %s. Upload it with "
             "`keisei sync` once W&B is back.",
@@ -173,6 +178,29 @@ class WandbTracker(Tracker):
         """Start a run of the SDK's, as `start_run` does, and the service that belongs to it."""
         sdk.start_service()
         return start_run(module, self.config, run, mode, run_id)
+
+
+def _id_for(run: RunInfo) -> str:
+    """Return the id of a run on W&B: the sweep's, that of its earlier attempts, or the session's.
+
+    Raises:
+        TrackerError: another session of this process tracks the sweep's run.
+    """
+    forced = sdk.launched_id()
+    if forced is not None:
+        if forced in _live:
+            problem = "another session of this program tracks it, and a sweep has one run at a time"
+            raise TrackerError(f"W&B would take the run {quoted(forced)} of the sweep: {problem}")
+        return forced
+    run_id = local_runs.id_of(run.directory, run.session_id)
+    if os.environ.get("WANDB_RUN_ID", run_id) != run_id:
+        logger.warning(
+            "WANDB_RUN_ID is set, but run %s has an id of its own on W&B, the same for all its "
+            "attempts: %s.",
+            run.run_name,
+            run_id,
+        )
+    return run_id
 
 
 def start_run(
@@ -213,9 +241,11 @@ def start_run(
         reinit="create_new",
         settings=_settings(module, config, finish_timeout),
     )
+    run_id = str(getattr(native, "id", None) or run_id)  # in a sweep it takes another one
     url = getattr(native, "url", None) if mode == "online" else None
     sync_dir = getattr(getattr(native, "settings", None), "sync_dir", None)
     kept_in = sync_dir if isinstance(sync_dir, str) else None
+    _live.add(run_id)
     return WandbRun(
         run_id=run_id,
         url=url if isinstance(url, str) else None,
@@ -223,7 +253,6 @@ def start_run(
         directory=kept_in,
         native=native,
         rows=_rows(native, run, run_id, mode, kept_in),
-        upload_as=None if run_id == run.session_id else run.session_id,
     )
 
 
