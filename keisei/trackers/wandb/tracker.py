@@ -156,8 +156,6 @@ class WandbTracker(Tracker):
         if not falls_back:
             raise TrackerError(f"W&B cannot be reached ({reason})")
         offline = self.init(module, run, "offline", run_id)
-        if offline.run_id != wanted:
-            offline.upload_as = wanted
         logger.warning(
             "W&B cannot be reached (%s): run %s is tracked offline, in %s. Upload it with "
             "`keisei sync` once W&B is back.",
@@ -246,8 +244,10 @@ def start_run(
     sync_dir = getattr(getattr(native, "settings", None), "sync_dir", None)
     kept_in = sync_dir if isinstance(sync_dir, str) else None
     _live.add(run_id)
+    own = local_runs.id_of(run.directory, run.session_id)
     return WandbRun(
         run_id=run_id,
+        upload_as=own if run_id == f"{own}-{run.attempt}" else None,
         url=url if isinstance(url, str) else None,
         mode=mode,
         directory=kept_in,
