@@ -345,18 +345,19 @@ def test_a_dark_server_is_waited_for_once(house: House) -> None:
     """Within the limit, and every run is listed as remaining."""
     house.offline(0, 3, "a")
     house.offline(0, 3, "b")
+    start = house.sync("--dry-run").seconds  # imports, on this machine as busy as it is
     house.server.set_mode("silent")
     synced = house.sync("--timeout", "2", "--json")
     assert synced.code == 1
     assert [told["state"] for told in synced.json] == ["remaining"] * 2
     assert all("W&B does not answer" in told["reason"] for told in synced.json)
-    assert synced.seconds < 2 + 2 + LENIENCE
+    assert synced.seconds < 2 + 2 + 3 * start + LENIENCE
     house.server.set_mode("ok")
     house.server.set_mode("silent", endpoint="file_stream")
     synced = house.sync("a", "--timeout", "2")
     assert synced.code == 1
     assert "a: remaining: W&B did not take it within 2 s" in synced.out
-    assert synced.seconds < 2 + 3 + LENIENCE
+    assert synced.seconds < 2 + 3 + 3 * start + LENIENCE
     house.server.set_mode("ok")
     assert house.sync().code == 0
     assert [run.rows_received for run in house.server.runs.values()] == [3, 3]
@@ -366,12 +367,13 @@ def test_a_dark_server_is_waited_for_once(house: House) -> None:
 def test_a_server_that_refuses_leaves_all_where_it_is(house: House, mode: Any) -> None:
     """It ends in time, says why, and never shows the key."""
     house.offline(0, 3)
+    start = house.sync("--dry-run").seconds
     house.server.set_mode(mode)
     synced = house.sync("--timeout", "3")
     assert synced.code == 1
     assert "r: remaining:" in synced.out
     assert house.server.api_key not in synced.out + synced.errors
-    assert synced.seconds < 3 + 3 + LENIENCE
+    assert synced.seconds < 3 + 3 + 3 * start + LENIENCE
 
 
 def test_a_dry_run_touches_nothing(house: House) -> None:
