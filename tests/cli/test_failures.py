@@ -45,7 +45,6 @@ def assert_refused(done: Result, *parts: str) -> None:
         assert part in done.stderr
 
 
-@pytest.mark.requirement("LOOK-1")
 @pytest.mark.parametrize("command", OF_ALL, ids=" ".join)
 @pytest.mark.parametrize("how", ["option", "variable", "default"])
 def test_a_root_that_does_not_exist_is_an_error(command: list[str], how: str) -> None:
@@ -106,7 +105,6 @@ def test_a_run_that_is_missing_is_an_error(runs: Runs, command: list[str], name:
     assert_refused(keisei(*command, "q"), "There is 'r'.")
 
 
-@pytest.mark.requirement("LOOK-1")
 @pytest.mark.parametrize("command", NAMED, ids=" ".join)
 def test_the_option_comes_before_the_environment(runs: Runs, command: list[str]) -> None:
     """A root that is named at the command is the one that is looked at, also with `~`."""

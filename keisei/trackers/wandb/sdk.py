@@ -48,7 +48,7 @@ def load_sdk() -> Any:
 
 @contextmanager
 def _known_mode() -> Iterator[None]:
-    """Have a WANDB_MODE that the SDK knows: any other would make the loading of settings fail."""
+    """Replace a WANDB_MODE that the SDK does not know, which it would refuse to load."""
     asked, known = os.environ.get("WANDB_MODE"), for_sdk(os.environ)
     if asked == known:
         yield
