@@ -149,6 +149,26 @@ def test_what_the_user_says_is_done(run: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
+def test_a_database_counts_as_in_the_run_where_nothing_else_can_be_meant(tmp_path: Path) -> None:
+    """Its address has no query, no escape and no relative part."""
+    run = str(tmp_path)
+    for rest in ("m.db", "below/m.db"):
+        assert trust.reach("mlflow", {"tracking_uri": f"sqlite:///{run}/{rest}"}, run) is None
+    for uri in (
+        f"sqlite:///{run}/m.db?uri=true",
+        f"sqlite:///{run}/%2e%2e/m.db",
+        f"sqlite:///{run}/../m.db",
+        f"sqlite:///{run}-other/m.db",
+        f"sqlite:///file:{run}/m.db",
+        f"sqlite+pysqlite:///{run}/m.db",
+        f"file://{run}/m",
+        "sqlite:///m.db",
+        "https://tracking.example",
+        ["https://tracking.example"],
+    ):
+        assert trust.reach("mlflow", {"tracking_uri": uri}, run) is not None
+
+
 def test_the_environment_names_a_server_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then a directory that names the same one says nothing new."""
     options = {"tracking_uri": "https://tracking.example"}
