@@ -6,6 +6,7 @@ import atexit
 import http.client
 import importlib
 import os
+import re
 import signal
 import sys
 import threading
@@ -19,7 +20,10 @@ from typing import Any
 from urllib.parse import quote
 
 from keisei.config.schema import WandbMode
+from keisei.errors import TrackerError, describe
 from keisei.trackers.wandb.mode import for_sdk
+
+FITTING = (0, 31), (0, 32)  # from the first of the SDK's releases up to the other, without it
 
 _import_lock = threading.Lock()
 _SENDS_NOTHING: dict[str, WandbMode] = {
@@ -71,6 +75,28 @@ def default_mode() -> WandbMode | None:
         mode = str(wandb_setup.singleton().settings.mode)
         return _SENDS_NOTHING.get(mode)
     return None
+
+
+@contextmanager
+def telling_version() -> Iterator[None]:
+    """Have whatever fails say so, where the installed SDK is none that keisei was made for.
+
+    Raises:
+        TrackerError: something has failed, and the SDK's version does not fit.
+    """
+    try:
+        yield
+    except Exception as exc:
+        version = str(getattr(sys.modules.get("wandb"), "__version__", ""))
+        first, end = FITTING
+        numbers = tuple(map(int, re.findall(r"\d+", version)[:2]))
+        if not version or first <= numbers < end:
+            raise
+        wanted = f"wandb>={first[0]}.{first[1]},<{end[0]}.{end[1]}"
+        raise TrackerError(
+            f"wandb {version} is installed, and keisei needs {wanted}: `pip install '{wanted}'` "
+            f"({describe(exc)})"
+        ) from exc
 
 
 def start_service() -> None:

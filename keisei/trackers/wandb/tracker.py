@@ -118,6 +118,10 @@ class WandbTracker(Tracker):
         Raises:
             TrackerError: W&B is disabled, or it cannot be reached and may not fall back.
         """
+        with sdk.telling_version():
+            return self._start(run)
+
+    def _start(self, run: RunInfo) -> WandbRun:
         deadline = time.monotonic() + self.start_timeout
         module = self.load()
         mode = requested_mode(self.config, os.environ) or mode_in_files(os.environ)
