@@ -43,6 +43,7 @@ PURE = [
     "journal.records",
     "journal.superseding",
     "journal.values",
+    "run.failure",
     "run.layout",
     "run.log_lines",
     "run.rebuild",

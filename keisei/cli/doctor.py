@@ -141,7 +141,8 @@ def _about(run: Diagnosis) -> str:
         return f"{about}{whose}, is gone"
     if run.state == "elsewhere":
         return f"{about}{whose}; if that host is gone: --gone {owner.host}"
-    return f"{about}started {record.started_at}, ended {record.ended_at or '?'}"
+    why = "" if record.failure is None else f": {record.failure}"
+    return f"{about}started {record.started_at}, ended {record.ended_at or '?'}{why}"
 
 
 def _about_finding(finding: Finding) -> tuple[str, str]:
@@ -185,6 +186,7 @@ def _as_data(run: Diagnosis) -> dict[str, Any]:
         "owner": record and record.owner.model_dump(),
         "started_at": record and record.started_at,
         "ended_at": record and record.ended_at,
+        "failure": record and record.failure and record.failure.model_dump(),
         "findings": [asdict(finding) for finding in run.findings],
         "repairs": list(run.repairs),
     }

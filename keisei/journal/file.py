@@ -132,16 +132,18 @@ class JournalFile:
 
     def _open(self) -> int:
         exclusive = 0 if self._made else os.O_EXCL
-        with OpenDirectory(self._directory) as directory:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | exclusive
-            fd = directory.open(file_name(self._attempt), flags)
-            self._made = True
-            try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | exclusive
+        fd: int | None = None
+        try:
+            with OpenDirectory(self._directory) as directory:
+                fd = directory.open(file_name(self._attempt), flags)
+                self._made = True
                 if self._sync:
                     directory.sync()
-            except OSError:
+        except OSError:  # the directory's close can fail too
+            if fd is not None:
                 os.close(fd)
-                raise
+            raise
         return fd
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ from keisei.errors import DirectorySetupError, quoted
 from keisei.journal.format import attempt_of
 from keisei.redaction import clean
 from keisei.run import names, session_file
+from keisei.run.failure import Failure
 from keisei.run.find import absolute_path, owner_state, root_of_runs
 from keisei.run.layout import (
     CONFIG_FILE,
@@ -104,7 +105,7 @@ class OwnedRun:
         with self._alone(), self._directory() as directory:
             self._write(directory, changes)
 
-    def end(self, final: FinalStatus, duration_s: float) -> None:
+    def end(self, final: FinalStatus, duration_s: float, failure: Failure | None = None) -> None:
         """Record how the run ended, then append the end line to its training log.
 
         An end that is recorded already stays as it is.
@@ -112,6 +113,7 @@ class OwnedRun:
         Args:
             final: how the run ended.
             duration_s: how long it took, in seconds.
+            failure: why, where an error or a signal ended it.
 
         Raises:
             OSError: one of them cannot be written; the other was tried all the same.
@@ -120,8 +122,13 @@ class OwnedRun:
             if self._ended:
                 return
             moment = now()
-            line = end_line(moment, self.record.run_name, final, duration_s)
-            changes = {"status": final, "ended_at": moment, "duration_s": duration_s}
+            line = end_line(moment, self.record.run_name, final, duration_s, failure)
+            changes = {
+                "status": final,
+                "ended_at": moment,
+                "duration_s": duration_s,
+                "failure": failure,
+            }
             try:
                 with self._directory() as directory:
                     try:

@@ -8,6 +8,7 @@ from typing import Any
 from keisei._text import one_line
 from keisei.config.schema import AppConfig
 from keisei.redaction import clean
+from keisei.run.failure import Failure
 from keisei.run.layout import RunPaths
 from keisei.run.session_file import Owner
 from keisei.run.status import FinalStatus
@@ -70,7 +71,9 @@ def start_line(now: str, run_name: str, session_id: str, attempt: int) -> str:
     return one_line(f"[{now}] session started: run {run_name}, id {session_id}, attempt {attempt}")
 
 
-def end_line(now: str, run_name: str, status: FinalStatus, duration_s: float) -> str:
+def end_line(
+    now: str, run_name: str, status: FinalStatus, duration_s: float, failure: Failure | None = None
+) -> str:
     """Return the line that ends an attempt in the training log.
 
     Args:
@@ -78,8 +81,12 @@ def end_line(now: str, run_name: str, status: FinalStatus, duration_s: float) ->
         run_name: the run's name.
         status: how it ended.
         duration_s: how long it took, in seconds.
+        failure: why, where an error or a signal ended it.
     """
-    return one_line(f"[{now}] session ended: run {run_name}, {status} after {duration_s:.3f} s")
+    why = "" if failure is None else f": {failure}"
+    return one_line(
+        f"[{now}] session ended: run {run_name}, {status} after {duration_s:.3f} s{why}"
+    )
 
 
 def gone_line(now: str, run_name: str, last_seen: str, owner: Owner | None) -> str:

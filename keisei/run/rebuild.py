@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from keisei.run.failure import Failure
 from keisei.run.session_file import Owner, SessionRecord
 from keisei.run.status import FINAL
 
@@ -19,7 +20,7 @@ _START = (
 )
 _END = (
     rf"\[({_TIME})\] session ended: run {_NAME}, ({'|'.join(FINAL)})"
-    rf"(?: after ([0-9]{{1,12}}\.[0-9]{{3}}) s| at ({_TIME}): .*)"
+    rf"(?: after ([0-9]{{1,12}}\.[0-9]{{3}}) s(?:: ([^\s:(]{{1,100}})[: ]*(.*))?| at ({_TIME}): .*)"
 )
 _OWNER = (
     rb'"host":\s*"([^"\\]{1,255})",\s*"pid":\s*([0-9]{1,10}),\s*'
@@ -61,11 +62,12 @@ def rebuilt_record(log_text: str, run_name: str, paths: dict[str, str]) -> Sessi
                 paths=paths,
             )
         elif record is not None and (ended := re.fullmatch(_END, line, re.ASCII)):
-            written_at, status, seconds, ended_at = ended.groups()
+            written_at, status, seconds, error, message, ended_at = ended.groups()
             changes = {
                 "status": status,
                 "ended_at": ended_at or written_at,
                 "duration_s": float(seconds) if seconds else None,
+                "failure": Failure(type=error, message=message) if error else None,
             }
             record = record.model_copy(update=changes)
     return record

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from keisei.config.schema import IfExists
 from keisei.errors import SessionInUseError, quoted
+from keisei.run.failure import Failure
 from keisei.run.names import SESSION_ID, check_run_name
 from keisei.run.status import Status
 
@@ -56,6 +57,8 @@ class SessionRecord(BaseModel):
     started_at: str
     ended_at: str | None = None
     duration_s: float | None = None
+    failure: Failure | None = None
+    """Why it ended so, where an error or a signal ended it."""
     paths: dict[str, str]
     trackers: dict[str, TrackerRecord] = {}
 

@@ -133,7 +133,7 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
             logger.warning("run %s goes on in the process that has forked this one", self.run_name)
             return
         try:
-            await self._ending.end(self._interruption.ends_as(exc))
+            await self._ending.end(self._interruption.ends_as(exc), self._interruption.reason(exc))
         except anyio.get_cancelled_exc_class():
             if exc is None:
                 raise
@@ -304,10 +304,17 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
         Raises:
             InvalidStatusError: a run cannot end with that status.
         """
+        return await self._finalize(status, self._handled_now())
+
+    async def _finalize(
+        self, status: FinalStatus | None, handled: BaseException | None
+    ) -> FinalStatus:
+        """End the session by a status, or by the exception that the caller is handling."""
         self._facts.check_process("finalize_session()")
-        final = self._status_now() if status is None else check_final(status)
+        final = self._interruption.ends_as(handled) if status is None else check_final(status)
         self._handled_before = None
-        return await self._ending.end(final)
+        reason = None if final == "completed" else self._interruption.reason(handled)
+        return await self._ending.end(final, reason)
 
     def handle_signals(self, *, preemption: str | None = None, grace: float | None = None) -> None:
         """End the session gracefully at SIGINT, SIGTERM or a preemption signal; a second ends it.
@@ -336,10 +343,10 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
         require(Step.SIGNALS, self._facts.done, self._facts.status)
         self._interruption.start(self.config.signals, self._ending.end_now, preemption, grace, tell)
 
-    def _status_now(self) -> FinalStatus:
-        """Return how the run ends by the exception that the caller is handling."""
+    def _handled_now(self) -> BaseException | None:
+        """Return the exception that the caller is handling, if it is news since the session."""
         handled = sys.exc_info()[1]
-        return self._interruption.ends_as(None if handled is self._handled_before else handled)
+        return None if handled is self._handled_before else handled
 
 
 _STEPS = [

@@ -159,8 +159,8 @@ class SessionManager(SessionRecording[ConfigT]):
     def finalize_session(self, status: FinalStatus | None = None) -> FinalStatus:
         """End the session; see `AsyncSessionManager`."""
         # Which exception is being handled is known in this thread alone.
-        final = status or self._session._status_now()
+        handled = self._session._handled_now()
         try:
-            return portal.call(self._session.finalize_session, final)
+            return portal.call(self._session._finalize, status, handled)
         finally:
             self._interruption.stop()

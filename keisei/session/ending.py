@@ -16,6 +16,7 @@ from keisei._io import files
 from keisei._io.loop import ThreadEvent, load_backend
 from keisei._io.offload import Work, patiently
 from keisei._log import logger
+from keisei.run.failure import Failure
 from keisei.run.status import FinalStatus
 from keisei.session.facts import SessionFacts
 from keisei.session.recording import Recorder
@@ -89,16 +90,17 @@ class Ending:
         self._interruption = interruption
         self._over: ThreadEvent | None = None
 
-    async def end(self, status: FinalStatus) -> FinalStatus:
+    async def end(self, status: FinalStatus, failure: Failure | None = None) -> FinalStatus:
         """End the session, or wait for the end that is under way.
 
         Args:
             status: how the session ended; the first caller's word counts.
+            failure: why, where an error or a signal ended it.
 
         Returns:
             How the session ended.
         """
-        status = self._facts.ends_as(status)
+        status = self._facts.ends_as(status, failure)
         if self._over is None:
             self._over = ThreadEvent()
             self._tracking.stop_waiting()
@@ -159,13 +161,14 @@ class Ending:
         facts = self._facts
         status = facts.ends_as(status)
         duration_s = facts.has_ended()
-        self._recorder.close(timeout)
+        self._recorder.close(timeout, facts.failure)
         if facts.owned is not None:
             try:
-                facts.owned.end(status, duration_s)
+                facts.owned.end(status, duration_s, facts.failure)
             except (OSError, RuntimeError) as exc:
                 logger.error("the end of run %s cannot be recorded: %s", facts.run_name, exc)
 
-    def end_now(self, status: FinalStatus) -> None:
+    def end_now(self, status: FinalStatus, failure: Failure | None) -> None:
         """Record the end for a process that is about to die; see `record_end`."""
+        status = self._facts.ends_as(status, failure)
         self.record_end(status, LAST_WORDS / 2)

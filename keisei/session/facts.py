@@ -12,6 +12,7 @@ from keisei.config.schema import AppConfig
 from keisei.errors import ForkedSessionError
 from keisei.run import names
 from keisei.run.claim import OwnedRun
+from keisei.run.failure import Failure
 from keisei.run.layout import RunPaths
 from keisei.run.status import FinalStatus, Status, Step
 
@@ -35,6 +36,7 @@ class SessionFacts(Generic[ConfigT]):
         config_text: the effective config as text, as it was serialised last.
         seeded: what was seeded.
         duration_s: how long the session took, once it has ended.
+        failure: why it ended so, where an error or a signal ended it.
         logger_errors: how often the user's logger has raised.
         process: the process that the session belongs to.
 
@@ -51,6 +53,7 @@ class SessionFacts(Generic[ConfigT]):
         self.config_text: str | None = None
         self.seeded: tuple[str, ...] | None = None
         self.duration_s: float | None = None
+        self.failure: Failure | None = None
         self.logger_errors = 0
         self.process = os.getpid()
         self._asked_name = names.resolve_run_name(run_name, args, config)
@@ -90,10 +93,11 @@ class SessionFacts(Generic[ConfigT]):
         self.owned = owned
         self.done.add(Step.DIRECTORIES)
 
-    def ends_as(self, status: FinalStatus) -> FinalStatus:
-        """Note how the session ends, and return it: the first caller's word counts."""
+    def ends_as(self, status: FinalStatus, failure: Failure | None = None) -> FinalStatus:
+        """Note how the session ends and why, and return how: the first caller's word counts."""
         with self._ending:
-            self._end = self._end or status
+            if self._end is None:
+                self._end, self.failure = status, failure
             return self._end
 
     def has_ended(self) -> float:

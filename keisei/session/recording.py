@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import Any, NoReturn
 
@@ -21,6 +21,7 @@ from keisei.errors import JournalError, NotReadyError, SessionEndedError
 from keisei.journal.superseding import RESUME
 from keisei.journal.values import exact_step, step_or_unread
 from keisei.journal.writer import Journal
+from keisei.run.failure import EVENT, Failure
 from keisei.run.layout import EVALUATION_LOG, RunPaths
 from keisei.run.status import FINAL
 from keisei.session import context
@@ -103,10 +104,21 @@ class Recorder:
         """Whether `close` could have to wait."""
         return self.logs.started or (self.journal is not None and self.journal.started)
 
-    def close(self, timeout: float) -> None:
-        """Write what is queued, and end; blocks, and logs what could not be written."""
-        self.ready = False
+    def close(self, timeout: float, failure: Failure | None = None) -> None:
+        """Write what is queued, and end; blocks, and logs what could not be written.
+
+        Args:
+            timeout: how long it may take, in seconds.
+            failure: why the run ended, for the trackers: the journal's last event.
+        """
         give_up = time.monotonic() + timeout
+        with self._making:
+            first, self.ready = self.ready, False
+            if first and failure is not None and self._make is not None:
+                self.journal = self.journal or self._make()
+        if first and failure is not None and self.journal is not None:
+            with suppress(JournalError):
+                self.journal.log_event(EVENT, failure.model_dump())
         if self.journal is not None:
             try:
                 self.journal.close(timeout)

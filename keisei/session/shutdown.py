@@ -17,9 +17,11 @@ from keisei._io import signals
 from keisei._io.loop import calling_soon
 from keisei.config.schema import SignalsConfig
 from keisei.errors import SignalError, quoted
+from keisei.run.failure import Failure, ended_by, failure_of
 from keisei.run.status import FinalStatus, status_after
 
 Tell = Callable[[FrameType | None], BaseException | None]
+EndNow = Callable[[FinalStatus, Failure | None], object]
 
 # How long the last words of a session that is ended at once may take, in seconds.
 LAST_WORDS = 1.0
@@ -29,7 +31,7 @@ class Interruption:
     """The signals of one session: what came, what it means, and how the body is told."""
 
     def __init__(self) -> None:
-        self._end_now: Callable[[FinalStatus], object] = lambda final: None
+        self._end_now: EndNow = lambda final, failure: None
         self._watch: signals.Watch | None = None
         self._preemption: signal.Signals | None = None
         self._cancel: Callable[[], object] | None = None
@@ -47,7 +49,7 @@ class Interruption:
     def start(
         self,
         config: SignalsConfig,
-        end_now: Callable[[FinalStatus], object],
+        end_now: EndNow,
         preemption: str | None = None,
         grace: float | None = None,
         tell: Tell | None = None,
@@ -56,7 +58,7 @@ class Interruption:
 
         Args:
             config: which signals, and how long the graceful end may take.
-            end_now: records the end with this status, for a process that is about to die.
+            end_now: records the end with status and reason, for a process that is about to die.
             preemption: the preemption signal's name, in place of the config's.
             grace: how long the graceful end may take, in seconds, in place of the config's.
             tell: tells the body in the main thread, given the frame that the signal interrupted;
@@ -107,10 +109,22 @@ class Interruption:
 
     def ends_as(self, exc: BaseException | None) -> FinalStatus:
         """Return how the session ends: by what leaves its body, and the signal if one came."""
-        by_body, by_signal = status_after(exc), self.status
-        if by_signal is None or (by_body == "failed" and not self._is_its_exit(exc)):
-            return by_body
-        return by_signal
+        by_signal = self.status
+        return status_after(exc) if by_signal is None or self._fails_itself(exc) else by_signal
+
+    def reason(self, exc: BaseException | None) -> Failure | None:
+        """Return why the session ends so: the error that leaves its body, or the signal."""
+        return failure_of(exc) if self._fails_itself(exc) else self._signal() or failure_of(exc)
+
+    def _signal(self) -> Failure | None:
+        error = self.error()
+        if error is None or self._watch is None or self._watch.received is None:
+            return None
+        return ended_by(signal.Signals(self._watch.received).name, error)
+
+    def _fails_itself(self, exc: BaseException | None) -> bool:
+        """Return whether the body has failed by an error of its own, whatever signal came."""
+        return status_after(exc) == "failed" and not self._is_its_exit(exc)
 
     def _is_its_exit(self, exc: BaseException | None) -> bool:
         """Return whether the signal raised it, perhaps through a session around this one."""
@@ -153,7 +167,8 @@ class Interruption:
 
     def _end_at_once(self, received: int) -> None:
         status: FinalStatus = "preempted" if received == self._preemption else "cancelled"
-        words = threading.Thread(target=self._end_now, args=(status,), daemon=True)
+        failure = self._signal()
+        words = threading.Thread(target=self._end_now, args=(status, failure), daemon=True)
         words.start()
         words.join(LAST_WORDS)
         os._exit(128 + received)

@@ -101,6 +101,7 @@ class SessionView(Generic[ConfigT]):
             "status": facts.status,
             "started_at": owned and owned.record.started_at,
             "duration_s": facts.elapsed(),
+            "failure": facts.failure and facts.failure.model_dump(),
             "run_artifact_dir": paths and paths.run_artifact_dir,
             "model_dir": paths and paths.model_dir,
             "log_file_path": paths and paths.log_file_path,

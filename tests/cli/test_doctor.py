@@ -356,3 +356,13 @@ def test_a_start_that_is_at_work_is_no_run_without_a_record(
     threads[0].join()
     assert (seen[0].code, seen[0].states) == (0, {"r": "running"})
     session.finalize_session()
+
+
+def test_a_failed_run_says_why(runs: Runs) -> None:
+    """The line and the JSON have the error's type, message and place."""
+    with pytest.raises(RuntimeError), SessionManager(runs.make_config(), run_name="bad"):
+        raise RuntimeError("CUDA out of memory")
+    code, text, _ = runs.doctor_text()
+    assert code == 0
+    assert f"RuntimeError: CUDA out of memory ({__file__}:" in text
+    assert runs.doctor().runs["bad"]["failure"]["message"] == "CUDA out of memory"

@@ -8,6 +8,7 @@ import pytest
 
 from keisei import SessionManager
 from keisei._io import process
+from keisei.run.failure import Failure
 from keisei.run.log_lines import end_line, gone_line, start_line
 from keisei.run.rebuild import NOBODY, rebuilt_record, salvaged_owner
 from keisei.run.session_file import Owner, SessionRecord
@@ -46,6 +47,15 @@ def test_an_end_line_tells_how_the_attempt_ended(status: str) -> None:
     record = rebuilt(start_line(T1, "r", ID, 1), end_line(T2, "r", status, 1.25))  # type: ignore[arg-type]
     assert record is not None
     assert (record.status, record.ended_at, record.duration_s) == (status, T2, 1.25)
+
+
+def test_an_end_line_tells_why_the_attempt_failed() -> None:
+    """The error's type and message come back; where it was is part of the message."""
+    failure = Failure(type="RuntimeError", message="CUDA: no memory", place="/t.py:3 in main")
+    record = rebuilt(start_line(T1, "r", ID, 1), end_line(T2, "r", "failed", 1.25, failure))
+    assert record is not None
+    assert record.duration_s == 1.25
+    assert str(record.failure) == str(failure)
 
 
 def test_an_owner_that_was_found_gone_ended_at_its_last_sign_of_life() -> None:
