@@ -376,6 +376,14 @@ def test_a_server_that_refuses_leaves_all_where_it_is(house: House, mode: Any) -
     assert synced.seconds < 3 + 3 + 3 * start + LENIENCE
 
 
+def test_the_service_of_another_program_is_left_alone(house: House) -> None:
+    """A training program that starts the command has named its own in the environment."""
+    run_id = house.offline(0, 3)
+    synced = house.sync(WANDB_SERVICE="4-1-unix-/gone")
+    assert synced.code == 0, synced.errors
+    house.complete(run_id, 3)
+
+
 def test_a_dry_run_touches_nothing(house: House) -> None:
     """It lists, without the network and without a mark on the disk."""
     run_id = house.offline(0, 3)
