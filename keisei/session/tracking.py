@@ -19,7 +19,7 @@ from keisei.trackers.loading import KIND
 from keisei.trackers.places import working_directory
 from keisei.trackers.state import WorkerHandle
 from keisei.trackers.wandb.mode import NAME as WANDB
-from keisei.trackers.wandb.setup import is_wanted, open_wandb
+from keisei.trackers.wandb.setup import is_wanted, open_wandb, setup_wandb
 from keisei.trackers.worker import Worker
 from keisei.training import utils
 
@@ -36,24 +36,31 @@ class Tracking:
         self._facts = facts
         self._last_record: Work[None] | None = None
         self._made_of: dict[str, object] = {}
+        self._answer: bool | None = None  # of W&B's step
         tracking = facts.config.tracking
         self._group = WorkerGroup(tracking.linger, tracking.finish_timeout, logged)
 
     @property
     def wanted(self) -> bool:
-        """Whether the config asks for any tracker."""
-        return bool(self._facts.config.tracking.trackers) or is_wanted(self._facts.config)
+        """Whether the config asks for any tracker, or W&B's step is not keisei's own."""
+        return bool(self._facts.config.tracking.trackers) or self._wants_wandb
+
+    @property
+    def _wants_wandb(self) -> bool:
+        """Whether W&B's step has anything to do: one that is replaced decides it by itself."""
+        return utils.setup_wandb is not setup_wandb or is_wanted(self._facts.config)
 
     async def wandb(self) -> bool:
         """Start W&B, and wait for it; return whether it tracks the run."""
         worker = self._group.workers.get(WANDB)
         if worker is not None and worker.attempted.is_set():
             active = worker.live
-        elif worker is None and not is_wanted(self._facts.config):
-            active = False
+        elif worker is None and (self._answer is not None or not self._wants_wandb):
+            active = bool(self._answer)
         else:
             self._made_of.setdefault(WANDB, {})
             active = await utils.setup_wandb(self._facts.config, await self._info(), self._group)
+            self._answer = bool(active)
             await self._record()
         self._facts.done.add(Step.WANDB)
         return active
@@ -132,7 +139,7 @@ class Tracking:
         if Step.WANDB not in self._facts.done:
             return None
         worker = self._group.workers.get(WANDB)
-        return worker is not None and worker.live
+        return bool(self._answer) if worker is None else worker.live
 
     def wandb_run(self) -> Any:
         """Return the SDK's run, where it is in the program; ``None`` where W&B is not active.
@@ -140,9 +147,9 @@ class Tracking:
         Raises:
             TrackerError: W&B is active in a process of its own.
         """
-        if not self.wandb_active:
+        worker = self._group.workers.get(WANDB)
+        if worker is None or not self.wandb_active:
             return None
-        worker = self._group.workers[WANDB]
         if isinstance(worker, Worker):
             return getattr(worker.run, "native", None)
         raise TrackerError(

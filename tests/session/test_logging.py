@@ -15,6 +15,7 @@ import pytest
 from keisei import AsyncSessionManager, NotReadyError, SessionManager
 from keisei.testing import MemoryRun, MemoryTracker
 from keisei.trackers.base import RunInfo
+from keisei.trackers.group import WorkerGroup
 from tests.conftest import MakeConfig
 
 
@@ -224,8 +225,10 @@ async def test_the_url_of_a_tracked_run_is_shown(
             started.url = "https://wandb.example/r/1"
             return started
 
-    async def setup_wandb(config: Any, run: RunInfo) -> MemoryRun:
-        return Tracked().start(run)
+    async def setup_wandb(config: Any, run: RunInfo, group: WorkerGroup) -> bool:
+        worker = group.open_here("wandb", run, Tracked)
+        await worker.attempted.wait()
+        return worker.live
 
     # The documented place to replace a step.
     monkeypatch.setitem(utils.__dict__, "setup_wandb", setup_wandb)
@@ -234,3 +237,22 @@ async def test_the_url_of_a_tracked_run_is_shown(
         lines = await introduce(session)
     assert lines[0] == "Run: r (https://wandb.example/r/1)"
     assert session.get_session_summary()["wandb_url"] == "https://wandb.example/r/1"
+
+
+@pytest.mark.parametrize("answer", [True, False])
+async def test_what_a_replaced_wandb_step_answers_is_heard(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, answer: bool
+) -> None:
+    """The documented function is called in every session, also where W&B is not asked for."""
+    asked: list[str] = []
+
+    async def setup_wandb(config: Any, run: RunInfo, group: WorkerGroup) -> bool:
+        asked.append(run.run_name)
+        return answer
+
+    monkeypatch.setattr("keisei.training.utils.setup_wandb", setup_wandb)
+    async with AsyncSessionManager(make_config(), run_name="r") as session:
+        assert session.is_wandb_active is answer
+        assert await session.setup_wandb() is answer
+        assert session.wandb_run is None
+    assert asked == ["r"]
