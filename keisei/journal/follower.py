@@ -101,19 +101,3 @@ def count_after(directory: str, after: Position, last: int) -> int:
                     max(0, seq + count - max(seq, start)) for seq, count in reader.counts()
                 )
     return total
-
-
-def count_logged(directory: str, attempt: int) -> int:
-    """Count what an attempt has logged, with what it had to drop: the number that came next.
-
-    Args:
-        directory: the run's directory.
-        attempt: the attempt.
-
-    Raises:
-        OSError: its journal cannot be read.
-    """
-    if attempt not in RunJournal(directory).attempts():
-        return 0
-    with AttemptReader(directory, attempt) as reader:
-        return max((seq + count for seq, count in reader.counts()), default=0)
