@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import (
@@ -480,7 +480,7 @@ def test_no_link_leads_out_and_modes_are_private(tmp_path: Path) -> None:
 
 
 def test_a_log_dir_of_its_own(tmp_path: Path) -> None:
-    """It is made; a run of the same name but another session has nothing that counts as its own."""
+    """It is made; a run of the same name but another session has a directory of its own there."""
     log_dir = tmp_path / "made" / "logs"
     chosen = TensorBoardTracker(log_dir=log_dir)
     run = chosen.start(info(tmp_path / "r"))
@@ -490,7 +490,9 @@ def test_a_log_dir_of_its_own(tmp_path: Path) -> None:
     other = chosen.start(replace(info(tmp_path / "r"), session_id="01K" + "0" * 23))
     assert other.position() == Position(1, -1)
     other.send(rows(1, [1, 2]))
-    assert len(scalars(log_dir / "r", purge=True)["loss"]) == 2
+    assert len(scalars(log_dir / "r", purge=True)["loss"]) == 5
+    assert other.directory is not None
+    assert len(scalars(Path(other.directory), purge=True)["loss"]) == 2
 
 
 def test_a_missing_package_names_the_extra() -> None:
@@ -526,3 +528,48 @@ print("tensorboard" in sys.modules, "numpy" in sys.modules, "tensorboard.summary
     command = [sys.executable, "-c", code, os.path.realpath(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.stdout == "False\nTrue False False\n", done.stderr
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_runs_of_one_name_in_a_shared_directory_both_stay(
+    make_config: MakeConfig, tmp_path: Path, at_once: bool
+) -> None:
+    """The second one's directory has its id behind the name; each resumes in its own."""
+    boards = tmp_path / "boards"
+    options = {"tracker": "tensorboard", "log_dir": str(boards)}
+
+    def session(root: str, last: int) -> Any:
+        config = make_config(
+            logging={"log_dir": str(tmp_path / root)}, tracking={"trackers": {"boards": options}}
+        )
+        opened = keisei.SessionManager(config, run_name="r")
+        opened.__enter__()
+        opened.log_metrics({"x": float(last)}, step=last)
+        return opened
+
+    for step in (1, 2):
+        opened = []
+        for number, root in enumerate(["one", "two"]):
+            opened.append(session(root, step + 10 * number))
+            if not at_once:
+                opened.pop().finalize_session()
+        for each in opened:
+            each.finalize_session()
+    steps = {}
+    for directory in sorted(boards.iterdir()):
+        found = EventAccumulator(str(directory), STORE_EVERYTHING_SIZE_GUIDANCE)
+        found.Reload()
+        steps[directory.name] = [it.step for it in found.Scalars("x")]
+    first, second = sorted(boards.iterdir())
+    assert (first.name, second.name[:2]) == ("r", "r-")
+    assert sorted(steps.values()) == [[1, 2], [11, 12]]
+
+
+def test_a_directory_of_another_program_is_left_to_it(tmp_path: Path) -> None:
+    """Its event files stay alone in it."""
+    theirs = tmp_path / "boards" / "r"
+    theirs.mkdir(parents=True)
+    (theirs / "events.out.tfevents.1700000000.host.1.0").write_bytes(b"")
+    run = TensorBoardTracker(tmp_path / "boards").start(info(tmp_path / "r"))
+    assert run.directory == str(tmp_path / "boards" / f"r-{SESSION}")
+    assert len(list(theirs.iterdir())) == 1

@@ -13,6 +13,7 @@ import os
 import re
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from keisei._io import files
@@ -24,6 +25,8 @@ from keisei.trackers.base import Position, Record, RunInfo, Tracker, TrackerRun
 from keisei.trackers.tensorboard.event_file import EventFile
 from keisei.trackers.tensorboard.events import Batch, import_protos, session_log_of
 
+_EVENTS = "events.out.tfevents"
+_CLAIM = ".keisei-run"  # holds the id of the run whose directory it is
 _MARK = "keisei's cursor: "
 _LARGEST_STEP = 2**63 - 1  # as the format has it
 
@@ -38,8 +41,9 @@ class TensorBoardTracker(Tracker):
     too. An attempt that begins at an earlier step makes TensorBoard drop what came after that.
 
     Args:
-        log_dir: where to make the run's directory, ``{log_dir}/{run_name}``; ``None`` for
-            ``tensorboard`` in the run's own.
+        log_dir: where to make the run's directory, ``{log_dir}/{run_name}``, which gets the run's
+            id behind its name where that is another run's; ``None`` for ``tensorboard`` in the
+            run's own.
     """
 
     name = "tensorboard"
@@ -60,9 +64,30 @@ class TensorBoardTracker(Tracker):
             files.make_directory(self.log_dir)
             above, name = self.log_dir, run.run_name
         with files.OpenDirectory(above) as parent:
+            if self.log_dir is not None and not _claim(parent, name, run.session_id):
+                name = f"{name}-{run.session_id}"
             parent.make(name)
         with files.OpenDirectory(os.path.join(above, name)) as directory:
             return TensorBoardRun(directory, run)
+
+
+def _claim(parent: files.OpenDirectory, name: str, session_id: str) -> bool:
+    """Return whether a run's files belong into a directory of its name, which may be another run's.
+
+    TensorBoard takes what is in one directory for one run.
+    """
+    parent.make(name)
+    with files.OpenDirectory(os.path.join(parent.path, name)) as directory:
+        events = [found for found in directory.names() if _EVENTS in found]
+        if any(f"{_EVENTS}.{session_id}." in found for found in events):
+            return True
+        if events:
+            return False
+        with suppress(FileExistsError):  # the file decides between two that start at once
+            fd = directory.open(_CLAIM, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+            with open(fd, "wb") as file:
+                file.write(session_id.encode())
+        return directory.read(_CLAIM) == session_id.encode()
 
 
 class TensorBoardRun(TrackerRun):
@@ -79,7 +104,7 @@ class TensorBoardRun(TrackerRun):
         self.run_id, self.directory = info.session_id, directory.path
         self._info = info
         # A reader goes through the files in the order of their names, and never back.
-        prefix = f"events.out.tfevents.{info.session_id}."
+        prefix = f"{_EVENTS}.{info.session_id}."
         own = re.compile(re.escape(prefix) + r"\d{6,}")
         names = {name for name in directory.names() if own.fullmatch(name)}
         last, *earlier = sorted({*names, f"{prefix}{info.attempt:06}"}, reverse=True)
