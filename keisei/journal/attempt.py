@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from keisei._io.files import OpenDirectory
 from keisei.journal.decoding import CHUNK, Batch, Block, RawRow, Scanner, unpack_records
@@ -90,6 +91,22 @@ class AttemptReader:
                 self._next = block.seq
                 break
         return not start
+
+    def last_step(self) -> int | None:
+        """Return the highest step of the last rows, read near the end; ``None`` where none has one.
+
+        Afterwards nothing else can be read with this reader.
+        """
+        for size in (1 << 16, CHUNK):
+            whole = self.seek_back(size)
+            steps: list[int] = []
+            for block in self._scanner.blocks():
+                with suppress(ValueError):
+                    for batch in unpack_records(block, events=False):
+                        steps += [raw[-1] for raw in batch.rows if type(raw[-1]) is int]
+            if steps or whole:
+                return max(steps, default=None)
+        return None
 
     def first_step(self) -> float:
         """Return the first step that was logged; infinity where there is none."""

@@ -70,6 +70,15 @@ class RunJournal:
         found = [attempt_of(name) for name in os.listdir(self.directory)]
         return sorted(attempt for attempt in found if attempt is not None)
 
+    def last_step(self) -> int | None:
+        """Return the last step that was logged, read near the end; ``None`` where there is none."""
+        for attempt in reversed(self.attempts()):
+            with AttemptReader(self.directory, attempt) as reader:
+                step = reader.last_step()
+            if step is not None:
+                return step
+        return None
+
     def rows(self, include_superseded: bool = False) -> Iterator[Row]:
         """Yield the rows in order, attempt by attempt.
 

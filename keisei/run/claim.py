@@ -52,12 +52,14 @@ class OwnedRun:
     Attributes:
         paths: where they are.
         record: the run's record, as it stands in the session file.
+        earlier: the record of the run's last attempt before this one, where it had one.
         torn_lines: how many of the logs had a torn last line, which the claim has closed.
         fallback_reason: why the fallback root is used, or ``None`` where it is not.
     """
 
     paths: RunPaths
     record: SessionRecord
+    earlier: SessionRecord | None = None
     torn_lines: int = 0
     fallback_reason: str | None = None
     _writing: threading.Lock = field(default_factory=threading.Lock)
@@ -298,7 +300,7 @@ def _take(
             trackers={},
         )
         files.write_atomic(directory, RECORD_FILE, record.text())
-        return OwnedRun(paths, record, torn_lines=sum(torn))
+        return OwnedRun(paths, record, earlier, torn_lines=sum(torn))
 
 
 def _lives(record: SessionRecord) -> bool:

@@ -10,8 +10,10 @@ from keisei.config.schema import AppConfig
 from keisei.redaction import clean
 from keisei.run.failure import Failure
 from keisei.run.layout import RunPaths
-from keisei.run.session_file import Owner
+from keisei.run.session_file import Owner, SessionRecord
 from keisei.run.status import FinalStatus
+
+_ENDED = {"cancelled": "was cancelled", "preempted": "was preempted"}
 
 
 def info_lines(
@@ -23,6 +25,7 @@ def info_lines(
     resumed_from_checkpoint: str | None,
     global_timestep: int,
     total_episodes_completed: int,
+    resumes: str | None = None,
 ) -> list[str]:
     """Return the lines that introduce a session, one for each subject.
 
@@ -35,6 +38,7 @@ def info_lines(
         resumed_from_checkpoint: the checkpoint's path, or ``None`` at a fresh start.
         global_timestep: the environment steps taken so far.
         total_episodes_completed: the episodes completed so far.
+        resumes: which attempt this is and after which, from `resumes_text`, if it is not the first.
     """
     lines = [
         f"Run: {run_name}" + (f" ({url})" if url else ""),
@@ -49,14 +53,32 @@ def info_lines(
         f"Total timesteps: {config.training.total_timesteps}, "
         f"steps per epoch: {config.training.steps_per_epoch}"
     )
+    progress = f"timestep {global_timestep}, {total_episodes_completed} episodes completed"
     if resumed_from_checkpoint:
-        lines.append(
-            f"Resuming from checkpoint: {resumed_from_checkpoint}, timestep {global_timestep}, "
-            f"{total_episodes_completed} episodes completed"
-        )
+        last = f"Resuming from checkpoint: {resumed_from_checkpoint}, {progress}"
+    elif global_timestep or total_episodes_completed:
+        last = f"Resuming at {progress}"
     else:
-        lines.append("Starting fresh")
+        last = "Resuming the run" if resumes else "Starting fresh"
+    lines.append(f"{last}: {resumes}" if resumes else last)
     return [one_line(line) for line in clean(lines)]
+
+
+def resumes_text(attempt: int, earlier: SessionRecord | None, last_step: int | None) -> str:
+    """Return which attempt of a run this is, and what is known of the one before it.
+
+    Args:
+        attempt: which attempt this is.
+        earlier: the record of the one before it; ``None`` where it is lost.
+        last_step: the last step that was logged.
+    """
+    if earlier is None:
+        before = "the session file of the earlier one is lost"
+    else:
+        status = "died" if earlier.status == "running" else earlier.status
+        before = f"attempt {earlier.attempt} {_ENDED.get(status, status)}"
+    step = "no step is logged" if last_step is None else f"the last step logged is {last_step}"
+    return f"attempt {attempt}, {before}, {step}"
 
 
 def start_line(now: str, run_name: str, session_id: str, attempt: int) -> str:

@@ -259,6 +259,7 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
             resumed_from_checkpoint,
             global_timestep,
             total_episodes_completed,
+            self._facts.resumes,
         )
         self._facts.logger_errors += await callbacks.tell(logger_func, lines)
 

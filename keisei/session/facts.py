@@ -33,6 +33,7 @@ class SessionFacts(Generic[ConfigT]):
     Attributes:
         done: the steps taken.
         owned: the run's directories, once they are claimed.
+        resumes: which attempt this is and after which, in words; ``None`` at the first.
         config_text: the effective config as text, as it was serialised last.
         seeded: what was seeded.
         duration_s: how long the session took, once it has ended.
@@ -50,6 +51,7 @@ class SessionFacts(Generic[ConfigT]):
         self.config, self.args = config, args
         self.done: set[Step] = set()
         self.owned: OwnedRun | None = None
+        self.resumes: str | None = None
         self.config_text: str | None = None
         self.seeded: tuple[str, ...] | None = None
         self.duration_s: float | None = None

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from keisei._io import files
 from keisei._log import logger
 from keisei.errors import ConfigSaveError, DirectorySetupError, KeiseiError, quoted
+from keisei.journal.reader import RunJournal
 from keisei.run import claim
 from keisei.run.claim import OwnedRun
+from keisei.run.log_lines import resumes_text
 from keisei.run.status import FINAL, Step, check_final
 from keisei.session.callbacks import config_text, serialized
 from keisei.session.ending import Ending
@@ -99,6 +101,23 @@ class Steps:
         else:
             journal = facts.config.journal
             self._recorder.open(owned.paths, facts.attempt, journal, self._tracking.wake)
+            if facts.attempt > 1:
+                self._log_resume(owned)
+
+    def _log_resume(self, owned: OwnedRun) -> None:
+        """Log that an earlier run goes on; where that had completed, it may not be meant."""
+        facts, step = self._facts, None
+        with suppress(OSError):
+            step = RunJournal(owned.paths.run_artifact_dir).last_step()
+        facts.resumes = resumes_text(facts.attempt, owned.earlier, step)
+        if owned.earlier is not None and owned.earlier.status == "completed":
+            text = (
+                "run %s had completed, and goes on: %s. If this is to be a run of its own, use "
+                "another run name, or set logging.if_exists to 'number' (or 'refuse')"
+            )
+            logger.warning(text, facts.run_name, facts.resumes)
+        else:
+            logger.info("run %s is resumed: %s", facts.run_name, facts.resumes)
 
     @contextmanager
     def _setting_up(self) -> Iterator[None]:

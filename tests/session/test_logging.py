@@ -13,6 +13,7 @@ import anyio
 import pytest
 
 from keisei import AsyncSessionManager, NotReadyError, SessionManager
+from keisei.run.status import FinalStatus
 from keisei.testing import MemoryRun, MemoryTracker
 from keisei.trackers.base import RunInfo
 from keisei.trackers.group import WorkerGroup
@@ -65,6 +66,36 @@ async def test_a_resumed_session_says_from_where(make_config: MakeConfig) -> Non
     for word in ("/m/checkpoint_1000.ckpt", "1000", "37"):
         assert word in lines[-1]
     assert "fresh" not in " ".join(lines).lower()
+
+
+@pytest.mark.parametrize("ended", ["completed", "failed", "cancelled"])
+async def test_a_start_that_resumes_a_run_says_so(
+    make_config: MakeConfig, caplog: pytest.LogCaptureFixture, ended: FinalStatus
+) -> None:
+    """With attempt, the earlier one's status and the last step; after a completed one it warns."""
+    async with AsyncSessionManager(make_config(), run_name="r") as session:
+        for step in range(500):
+            session.log_metrics({"loss": 1.0}, step)
+        session.log_metrics({"epoch/loss": 1.0}, 5)
+        await session.finalize_session(ended)
+    assert not caplog.records
+    caplog.set_level("INFO", "keisei")
+    async with AsyncSessionManager(make_config(), run_name="r") as session:
+        lines = await introduce(session)
+    (said,) = [record for record in caplog.records if record.levelname in ("INFO", "WARNING")]
+    assert said.levelname == ("WARNING" if ended == "completed" else "INFO")
+    assert ("logging.if_exists to 'number'" in said.getMessage()) is (ended == "completed")
+    for text in (said.getMessage(), lines[-1]):
+        assert "attempt 2" in text
+        assert f"{ended}, the last step logged is 499" in text
+    assert "fresh" not in lines[-1]
+
+
+async def test_a_timestep_without_a_checkpoint_is_no_fresh_start(make_config: MakeConfig) -> None:
+    """The program has restored something of its own."""
+    async with AsyncSessionManager(make_config(), run_name="r") as session:
+        lines = await introduce(session, global_timestep=1000)
+    assert lines[-1] == "Resuming at timestep 1000, 0 episodes completed"
 
 
 @pytest.mark.requirement("LOG-1")
