@@ -40,6 +40,9 @@ def info_lines(
         total_episodes_completed: the episodes completed so far.
         resumes: which attempt this is and after which, from `resumes_text`, if it is not the first.
     """
+    if not isinstance(agent_info, Mapping | None):
+        kind = type(agent_info).__name__
+        raise TypeError(f"agent_info must be a mapping with 'type' and 'name', not a {kind}")
     lines = [
         f"Run: {run_name}" + (f" ({url})" if url else ""),
         f"Run directory: {paths.run_artifact_dir}, effective config: {paths.config_path}",

@@ -75,10 +75,19 @@ def require(step: Step, done: Set[Step], status: Status) -> None:
         SessionEndedError: the session has ended.
     """
     if status in FINAL:
-        raise SessionEndedError(f"{step}() comes too late: the session has ended as {status}")
+        raise too_late(f"{step}()", status)
     needed = _NEEDS[step]
     if needed is not None and needed not in done:
         raise NotReadyError(f"{step}() needs the run's directories: call {needed}() first")
+
+
+def too_late(step: str, status: Status) -> SessionEndedError:
+    """Return the error that a step came after the session's end."""
+    return SessionEndedError(
+        f"{step} comes too late: the session has ended as {status}. Call it before the block is "
+        "left or finalize_session() is called; or make a new session, which is the run's next "
+        "attempt where it has the same run name."
+    )
 
 
 def session_state(done: Set[Step], status: Status) -> SessionState:

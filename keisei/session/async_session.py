@@ -64,6 +64,7 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
     async def __aenter__(self) -> Self:
         """Take the set-up steps in their order; a failed one ends the session before it raises."""
         await load_backend()
+        self._facts.enter()
         if self.config.signals.handle:
             self._start_signals()
         self._interruption.open_scope()
@@ -132,8 +133,12 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
         if self._facts.forked():
             logger.warning("run %s goes on in the process that has forked this one", self.run_name)
             return
+        status, reason = self._interruption.ends_as(exc), self._interruption.reason(exc)
+        if status == "failed" and self._facts.status == "completed":
+            text = "run %s stays recorded as completed: it ended before its block failed (%s)"
+            logger.warning(text, self.run_name, reason)
         try:
-            await self._ending.end(self._interruption.ends_as(exc), self._interruption.reason(exc))
+            await self._ending.end(status, reason)
         except anyio.get_cancelled_exc_class():
             if exc is None:
                 raise
@@ -203,6 +208,7 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
 
         Raises:
             NotReadyError: the directories are not set up.
+            TypeError: the tracker is neither a name nor a tracker.
         """
         async with self._one_step:
             require(Step.REMOTE, self._facts.done, self._facts.status)
@@ -248,6 +254,7 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
 
         Raises:
             NotReadyError: the directories are not set up.
+            TypeError: ``agent_info`` is no mapping.
         """
         known = self._tracking.records().get("wandb") if self._tracking.wandb_active else None
         lines = info_lines(

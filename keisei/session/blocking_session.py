@@ -42,6 +42,7 @@ class SessionManager(SessionRecording[ConfigT]):
 
     def __enter__(self) -> Self:
         """Take the set-up steps in their order; a failed one ends the session before it raises."""
+        self._facts.enter()
         if self.config.signals.handle:
             self.handle_signals()
         self._recorder.enter(self._facts)

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from keisei.config.checking import check_config
 from keisei.config.schema import AppConfig
-from keisei.errors import ForkedSessionError
+from keisei.errors import ForkedSessionError, SessionEndedError, SessionInUseError
 from keisei.run import names
 from keisei.run.claim import OwnedRun
 from keisei.run.failure import Failure
@@ -62,6 +62,7 @@ class SessionFacts(Generic[ConfigT]):
         self._new_id = names.new_session_id()
         self._started: float | None = None
         self._end: FinalStatus | None = None
+        self._entered = False
         self._ending = threading.Lock()
 
     @property
@@ -113,6 +114,28 @@ class SessionFacts(Generic[ConfigT]):
         if self.duration_s is not None or self._started is None:
             return self.duration_s
         return time.monotonic() - self._started
+
+    def enter(self) -> None:
+        """Note that the session's block is entered.
+
+        Raises:
+            ForkedSessionError: this process was forked from the session's own.
+            SessionEndedError: the session has ended.
+            SessionInUseError: the block was entered before.
+        """
+        self.check_process("entering the session")
+        if self._end is not None:
+            raise SessionEndedError(
+                f"the session of run {self.run_name} has ended as {self._end}, and has one life: "
+                "make a new one, which is the run's next attempt where it has the same run name"
+            )
+        with self._ending:
+            before, self._entered = self._entered, True
+        if before:
+            raise SessionInUseError(
+                f"the session of run {self.run_name} is entered already: use it inside its block "
+                "as it is, or make a second session with another run name"
+            )
 
     def forked(self) -> bool:
         """Check whether this process was forked from the session's own."""

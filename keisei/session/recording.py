@@ -17,13 +17,13 @@ from keisei._io.loop import calling_soon
 from keisei._log import logger
 from keisei.config.schema import JournalConfig
 from keisei.console import progress
-from keisei.errors import JournalError, NotReadyError, SessionEndedError
+from keisei.errors import JournalError, NotReadyError
 from keisei.journal.superseding import RESUME
 from keisei.journal.values import exact_step, step_or_unread
 from keisei.journal.writer import Journal
 from keisei.run.failure import EVENT, Failure
 from keisei.run.layout import EVALUATION_LOG, RunPaths
-from keisei.run.status import FINAL
+from keisei.run.status import FINAL, too_late
 from keisei.session import context
 from keisei.session.evaluation import plain_record
 from keisei.session.facts import ConfigT, SessionFacts
@@ -296,7 +296,5 @@ class SessionRecording(SessionView[ConfigT]):
     def _no_journal(self, step: str) -> Exception:
         self._facts.check_process(step)
         if self._facts.status in FINAL:
-            return SessionEndedError(
-                f"{step} comes too late: the session has ended as {self._facts.status}"
-            )
+            return too_late(step, self._facts.status)
         return NotReadyError(f"{step} needs the run's directories: call setup_directories() first")

@@ -82,7 +82,7 @@ class Interruption:
             self._cancel = _task_cancel() if tell is None else None
             self._watch = watch  # before it starts: the first signal may be there already
             watch.start()
-        except (KeyError, RuntimeError, OSError, ValueError) as exc:
+        except (KeyError, RuntimeError, OSError, ValueError, TypeError) as exc:
             self._watch = None
             raise SignalError(
                 f"signals cannot be handled ({quoted(str(exc))}). Call handle_signals() in the "

@@ -67,6 +67,12 @@ class Tracking:
 
     async def add(self, backend: str | Tracker, options: dict[str, object]) -> bool:
         """Start one more tracker, and wait for it; return whether it tracks the run."""
+        if isinstance(backend, type) or not (isinstance(backend, str) or hasattr(backend, "start")):
+            given = backend.__name__ if isinstance(backend, type) else type(backend).__name__
+            what = (
+                f"the class {given}: call it, to make one" if isinstance(backend, type) else given
+            )
+            raise TypeError(f"backend must be a tracker's name or a tracker, not {what}")
         name = backend if isinstance(backend, str) else backend.name
         known = self._group.workers.get(name)
         made_of = options if isinstance(backend, str) else backend

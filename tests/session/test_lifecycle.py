@@ -13,7 +13,14 @@ from typing import Any
 import anyio
 import pytest
 
-from keisei import AsyncSessionManager, ConfigSaveError, InvalidStatusError, SessionManager
+from keisei import (
+    AsyncSessionManager,
+    ConfigSaveError,
+    InvalidStatusError,
+    SessionEndedError,
+    SessionInUseError,
+    SessionManager,
+)
 from keisei.testing import MemoryTracker
 from tests.conftest import MakeConfig
 from tests.support.session_files import record_of
@@ -420,3 +427,59 @@ async def test_an_end_that_cannot_be_written_is_logged_and_not_raised(
     with caplog.at_level(logging.ERROR):
         assert await session.finalize_session() == "completed"
     assert "cannot be recorded" in caplog.text
+
+
+@pytest.mark.requirement("FACE-3")
+async def test_a_session_is_entered_once(make_config: MakeConfig) -> None:
+    """Inside its block, and after it, an error says what to do; the session itself goes on."""
+    session = AsyncSessionManager(make_config(), run_name="r")
+    async with session:
+        with pytest.raises(SessionInUseError, match="entered already.*another run name"):
+            await session.__aenter__()
+        session.log_metrics({"x": 1}, 1)
+        assert session.status == "running"
+    with pytest.raises(SessionEndedError, match="the same run name"):
+        await session.__aenter__()
+    assert session.status == "completed"
+
+
+def test_the_blocking_face_is_entered_once(make_config: MakeConfig) -> None:
+    """The same in a script."""
+    session = SessionManager(make_config(), run_name="r")
+    with session:
+        with pytest.raises(SessionInUseError, match="entered already"):
+            session.__enter__()
+        session.log_metrics({"x": 1}, 1)
+    with pytest.raises(SessionEndedError, match="the same run name"):
+        session.__enter__()
+
+
+async def test_what_comes_after_the_end_in_the_block_says_what_to_do(
+    make_config: MakeConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A block that ends the session and then fails stays completed, and that is said."""
+    session = AsyncSessionManager(make_config(), run_name="r")
+    with pytest.raises(SessionEndedError, match="or make a new session"):
+        async with session:
+            await session.finalize_session()
+            session.log_metrics({"x": 1})
+    assert session.status == "completed"
+    assert "stays recorded as completed" in caplog.text
+
+
+@pytest.mark.parametrize(("backend", "named"), [(5, "not int"), (dict, "the class dict: call it")])
+async def test_what_is_no_tracker_is_named(
+    make_config: MakeConfig, backend: Any, named: str
+) -> None:
+    """The argument, and what it was given."""
+    async with AsyncSessionManager(make_config()) as session:
+        with pytest.raises(TypeError, match=f"backend must be a tracker's name.*{named}"):
+            await session.setup_remote_logging(backend)
+
+
+async def test_an_agent_that_is_no_mapping_is_named(make_config: MakeConfig) -> None:
+    """The argument, and what belongs there."""
+    agent: Any = "PPO"
+    async with AsyncSessionManager(make_config()) as session:
+        with pytest.raises(TypeError, match="agent_info must be a mapping with 'type'"):
+            await session.log_session_info(print, agent)
