@@ -437,7 +437,7 @@ async def test_a_session_is_entered_once(make_config: MakeConfig) -> None:
         with pytest.raises(SessionInUseError, match="entered already.*another run name"):
             await session.__aenter__()
         session.log_metrics({"x": 1}, 1)
-        assert session.status == "running"
+        await session.flush()
     with pytest.raises(SessionEndedError, match="the same run name"):
         await session.__aenter__()
     assert session.status == "completed"
