@@ -133,6 +133,7 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
         if self._facts.forked():
             logger.warning("run %s goes on in the process that has forked this one", self.run_name)
             return
+        self._interruption.end_body()
         status, reason = self._interruption.ends_as(exc), self._interruption.reason(exc)
         if status == "failed" and self._facts.status == "completed":
             text = "run %s stays recorded as completed: it ended before its block failed (%s)"

@@ -37,6 +37,8 @@ class Interruption:
         self._cancel: Callable[[], object] | None = None
         self._scope: anyio.CancelScope | None = None
         self._raised: BaseException | None = None
+        self._task: asyncio.Task[Any] | None = None  # that `_cancel` cancels, on asyncio
+        self._told = self._body_is_over = False
 
     @property
     def status(self) -> FinalStatus | None:
@@ -79,7 +81,8 @@ class Interruption:
                 self._preemption = signal.Signals[name]
                 numbers.add(self._preemption)
             watch = signals.Watch(numbers, wait, lambda _, frame: to_body(frame), self._end_at_once)
-            self._cancel = _task_cancel() if tell is None else None
+            if tell is None and (task := _current_task()) is not None:
+                self._task, self._cancel = task, calling_soon(task.cancel)
             self._watch = watch  # before it starts: the first signal may be there already
             watch.start()
         except (KeyError, RuntimeError, OSError, ValueError, TypeError) as exc:
@@ -95,17 +98,28 @@ class Interruption:
         if self._watch is not None and self._scope is None:
             scope = anyio.CancelScope()
             self._scope = scope.__enter__()
-            self._cancel = calling_soon(scope.cancel)
+            self._task, self._cancel = _current_task(), calling_soon(scope.cancel)
             if self._watch.received is not None:
                 scope.cancel()
 
-    def cancel_body(self, frame: FrameType | None = None) -> None:
+    def cancel_body(self, frame: FrameType | None = None) -> BaseException | None:
         """Cancel the body's task, from a signal handler.
 
         Where none is known yet, `open_scope` does it, or the grace time ends it.
+
+        Returns:
+            What to raise in the main thread, where the task that entered is over: a fixture's.
         """
+        if self._task is not None and self._task.done() and not self._body_is_over:
+            self._told = True
+            return self.error()
         if self._cancel is not None:
             self._cancel()
+        return None
+
+    def end_body(self) -> None:
+        """Note that the body is over: from now on a signal leaves the end whole."""
+        self._body_is_over = True
 
     def ends_as(self, exc: BaseException | None) -> FinalStatus:
         """Return how the session ends: by what leaves its body, and the signal if one came."""
@@ -158,9 +172,16 @@ class Interruption:
         if scope is not None:
             try:
                 caught = bool(scope.__exit__(type(exc) if exc else None, exc, None))
+            except RuntimeError as misplaced:  # left in another task than it was entered in
+                if exc is None and (self._task is None or not self._task.done()):
+                    exc = SignalError(
+                        "a session that handles signals was left in another task than the one that "
+                        "entered it. Leave it in the same task, or set signals.handle to false"
+                    )
+                    exc.__cause__ = misplaced
             except BaseException as filtered:  # noqa: BLE001 - a group without the cancellations
                 exc = filtered
-        error = self.error()
+        error = None if self._told else self.error()
         if error is not None and (caught or exc is None or self.ends_as(exc) != "failed"):
             return error
         return None if caught else exc
@@ -174,10 +195,9 @@ class Interruption:
         os._exit(128 + received)
 
 
-def _task_cancel() -> Callable[[], object] | None:
-    """Return what cancels the task that runs now, where the loop knows one without a scope."""
+def _current_task() -> asyncio.Task[Any] | None:
+    """Return the task that runs now, where the loop is asyncio's."""
     try:
-        task: asyncio.Task[Any] | None = asyncio.current_task()
+        return asyncio.current_task()
     except RuntimeError:
         return None
-    return None if task is None else calling_soon(task.cancel)

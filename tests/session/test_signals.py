@@ -303,3 +303,49 @@ def test_what_cannot_be_handled_is_a_typed_error(make_config: MakeConfig) -> Non
     assert [type(error) for error in errors] == [SignalError]
     assert "main thread" in str(errors[0])
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("number", STATUS, ids=lambda number: number.name)
+async def test_the_signal_is_the_reason(
+    make_config: MakeConfig, own_handlers: list[int], number: signal.Signals
+) -> None:
+    """Its name is in the session file, and what left the block."""
+    session = AsyncSessionManager(make_config(signals={"handle": True}), run_name="r")
+    with pytest.raises(LEAVES[number]):
+        async with session:
+            signal.raise_signal(number)
+            await anyio.sleep_forever()
+    failure = record_of(session)["failure"]
+    assert (failure["type"], failure["message"]) == (LEAVES[number].__name__, number.name)
+
+
+@pytest.mark.parametrize("when", ["never", "in the test", "in the end"])
+def test_a_fixture_may_leave_in_another_task(
+    make_config: MakeConfig, own_handlers: list[int], when: str
+) -> None:
+    """As pytest's plug-ins do it: a signal then reaches the program by what it raises."""
+    config = make_config(signals={"handle": True})
+    session = AsyncSessionManager(config, run_name="r")
+
+    async def at(moment: str) -> None:
+        if when == moment:
+            signal.raise_signal(signal.SIGTERM)
+        await asyncio.sleep(0)
+
+    async def leave() -> None:
+        session._interruption.end_body()
+        await at("in the end")
+        await session.__aexit__(None, None, None)
+
+    codes: list[object] = []
+    with asyncio.Runner() as runner:
+        runner.run(session.__aenter__())
+        for step in (at("in the test"), leave()):
+            try:
+                runner.run(step)
+                codes.append(None)
+            except SystemExit as exc:
+                codes.append(exc.code)
+    ended = 128 + signal.SIGTERM
+    assert codes == {"never": [None] * 2, "in the test": [ended, None]}.get(when, [None, ended])
+    assert session.status == ("completed" if when == "never" else "cancelled")
