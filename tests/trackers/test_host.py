@@ -443,14 +443,19 @@ START = "import runpy, sys; sys.argv[:] = ['p', *sys.argv[1:]]; runpy.run_path(s
 
 
 @pytest.mark.parametrize(
-    "how", ["-c", "stdin", "file", "-m", "zipapp", "-I", "-P", "no main", "planted"]
+    "how",
+    ["-c", "stdin", "file", "-m", "zipapp", "-I", "-P", "no main", "planted", "below", "removed"],
 )
 def test_it_starts_however_the_program_was_started(tmp_path: Path, how: str) -> None:
-    """Also where keisei is only on the program's path, and where files are called like modules."""
+    """Also where keisei is only on the program's path, and where files are called like modules.
+
+    The working directory may have been removed, and there may be no home.
+    """
     there = tmp_path / "there"
     (there / "wandb").mkdir(parents=True)
     (there / "mlflow").mkdir()
     planted = ["queue", "random", "types", "logging", "typing", "json", "pickle", "lines"]
+    planted += ["pathlib", "subprocess", "keisei", "site", "sitecustomize", "os", "io"]
     body = PROGRAM.replace("sys.path[:0] = sys.argv[1:3]", "sys.path += sys.argv[1:3]")
     arguments = [str(ROOT), str(tmp_path / "site"), str(tmp_path / "runs")]
     (there / "program.py").write_text(body)
@@ -470,13 +475,19 @@ def test_it_starts_however_the_program_was_started(tmp_path: Path, how: str) -> 
         main = [how, "program.py"]
     elif how == "no main":
         main = ["-c", f"import sys; sys.modules.pop('__main__')\n{body}"]
-    elif how == "planted":
-        main = ["-P", "program.py"]
+    elif how == "removed":
+        (there / "gone").mkdir()
+        leave = "import os; os.chdir('gone'); os.rmdir(os.getcwd())"
+        main = ["-c", f"{leave}; os.environ['HOME'] = '/no/such/home'\n{body}"]
+    elif how in ("planted", "below"):
+        main = ["-P", "program.py"] if how == "planted" else [str(there / "program.py")]
+        where = there if how == "planted" else there / "below"
+        where.mkdir(exist_ok=True)
         for name in planted:
-            (there / f"{name}.py").write_text("import os; os._exit(77)\n")
+            (where / f"{name}.py").write_text("import os; os._exit(77)\n")
     done = subprocess.run(
         [sys.executable, *main, *arguments],
-        cwd=there,
+        cwd=there / "below" if how == "below" else there,
         env={**os.environ, "STEPS": "100", "END": "completed"},
         input=body if how == "stdin" else None,
         capture_output=True,
