@@ -37,7 +37,6 @@ _HAS_DIR_FD = os.open in os.supports_dir_fd and os.rename in os.supports_dir_fd
 _O_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _O_BINARY = getattr(os, "O_BINARY", 0)
 _O_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
-
 FILE_TIMEOUT = 60.0
 
 
@@ -62,13 +61,14 @@ async def hop(func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     """
     call = Call(partial(func, *args, **kwargs))
     try:
-        with anyio.fail_after(FILE_TIMEOUT):
-            if isinstance(current_token().native_token, asyncio.AbstractEventLoop):
-                result = await aiofiles.os.wrap(call.run)()
-            else:
-                result = await anyio.to_thread.run_sync(call.run, abandon_on_cancel=True)
+        with anyio.move_on_after(FILE_TIMEOUT):
+            on_asyncio = isinstance(current_token().native_token, asyncio.AbstractEventLoop)
+            to_thread = partial(anyio.to_thread.run_sync, abandon_on_cancel=True)
+            await (aiofiles.os.wrap(call.run)() if on_asyncio else to_thread(call.run))
+        if not call.ended.is_set():  # else the loop may have been held past the deadline
+            raise TimeoutError(f"the file system has not answered for {FILE_TIMEOUT:g} s")
         await checkpoint_if_cancelled()  # one that came as the function ended
-        return result
+        return call.outcome.result()
     except anyio.get_cancelled_exc_class():
         if call.give_up():
             with suppress(TimeoutError):

@@ -1,18 +1,9 @@
-"""Blocking calls on daemon threads: foreign ones with a timeout, and our own that must be whole.
+"""Our own blocking work that must not stop half-way, on daemon threads.
 
-`offload` is for a foreign blocking call. It gets a daemon thread of its own: anyio's and
-asyncio's worker threads are joined before the process may end, so one hung call in them holds
-the process. The caller waits for it no longer than the timeout.
-
-Why a late result cannot be lost: the thread, when its call has ended, does not end. It wakes the
-caller and waits for one decision, which the caller makes on every way out of its wait (in
-`finally`): *taken*, or *left*. Left means that nobody will ever see the result, so the thread
-itself hands it to `on_late`. There is no third way and no moment between the two.
-
-`Work` is for our own work that must not stop half-way. A thread cannot be cancelled; only the wait
-for it can, and that is taken up again (`patiently`) until the work is done. Nothing else is
-needed against a plain `asyncio.Task.cancel()`, which passes through anyio's shields, nor against
-the end of `asyncio.run`, which cancels every task that there is.
+A thread cannot be cancelled; only the wait for it can, and that is taken up again (`patiently`)
+until the work is done. Nothing else is needed against a plain `asyncio.Task.cancel()`, which passes
+through anyio's shields, nor against the end of `asyncio.run`, which cancels every task that there
+is.
 """
 
 from __future__ import annotations
@@ -20,12 +11,10 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 import anyio
-import anyio.from_thread
-from anyio.lowlevel import checkpoint_if_cancelled, current_token
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from keisei._io.forks import after_in_child
 from keisei._io.loop import ThreadEvent
@@ -59,83 +48,6 @@ class Outcome(Generic[T]):
         return self.values[0]
 
 
-class Offloaded(Generic[T]):
-    """A foreign blocking call under way on a daemon thread of its own.
-
-    Args:
-        func: the call.
-        on_late: gets, on that thread, a result that nobody waits for any more.
-        name: the thread's name.
-
-    Raises:
-        RuntimeError: the system has no thread left.
-    """
-
-    def __init__(
-        self, func: Callable[[], T], on_late: Callable[[T], object] | None, name: str
-    ) -> None:
-        self._func = func
-        self._on_late = on_late
-        self._outcome = Outcome[T]()
-        self._token = current_token()
-        self._ended = anyio.Event()
-        self._decided = threading.Event()
-        self._taken = False
-        threading.Thread(target=self._work, name=name, daemon=True).start()
-
-    def _work(self) -> None:
-        self._outcome.run(self._func)
-        if not self._decided.is_set():
-            with suppress(RuntimeError):  # the loop has ended, and with it the wait
-                anyio.from_thread.run_sync(self._ended.set, token=self._token)
-        self._decided.wait()
-        if not self._taken and self._on_late is not None and self._outcome.values:
-            self._on_late(self._outcome.values[0])
-
-    async def result(self, timeout: float) -> T:
-        """Wait for the call, once, until the timeout.
-
-        Args:
-            timeout: the longest wait, in seconds; the call may go on after it.
-
-        Raises:
-            TimeoutError: the time is over. What the call itself raises is raised as it is.
-        """
-        try:
-            if not self._ended.is_set():
-                with anyio.fail_after(timeout):
-                    await self._ended.wait()
-            self._taken = True  # nothing is awaited between here and the return
-        finally:
-            self._decided.set()
-        return self._outcome.result()
-
-
-async def offload(
-    func: Callable[[], T],
-    *,
-    timeout: float,
-    on_late: Callable[[T], object] | None = None,
-    name: str = "keisei-offload",
-) -> T:
-    """Run a foreign blocking call on a daemon thread of its own, and wait until the timeout.
-
-    Args:
-        func: the call.
-        timeout: the longest wait, in seconds; the call may go on after it.
-        on_late: gets, on that thread, a result that nobody waits for any more.
-        name: the thread's name.
-
-    Returns:
-        What the call returned.
-
-    Raises:
-        TimeoutError: the time is over. What the call itself raises is raised as it is.
-        RuntimeError: the system has no thread left.
-    """
-    return await Offloaded(func, on_late, name).result(timeout)
-
-
 async def patiently(wait: Callable[[], Coroutine[Any, Any, T]], timeout: float) -> T:
     """Wait although the caller is cancelled, then let the cancellation through.
 
@@ -162,6 +74,14 @@ async def patiently(wait: Callable[[], Coroutine[Any, Any, T]], timeout: float) 
                 cancelled = exc
             except Exception as exc:  # noqa: BLE001 - a cancellation goes before it
                 outcome.error = exc
+    if outcome.error is None and not outcome.values:
+        # The deadline has passed; but the work may be done, and only the loop was held so long.
+        with anyio.CancelScope(shield=True) as last:
+            last.cancel()
+            try:
+                outcome.values.append(await wait())
+            except Exception as exc:  # noqa: BLE001 - as above
+                outcome.error = exc
     if cancelled is not None:
         raise cancelled
     await checkpoint_if_cancelled()
@@ -178,24 +98,23 @@ class Call(Generic[T]):
 
     Attributes:
         ended: set when the function is done.
+        outcome: what it has returned or raised by then.
     """
 
     def __init__(self, func: Callable[[], T]) -> None:
         self._func = func
         self._lock = threading.Lock()
         self._begun = self._given_up = False
-        self.ended = ThreadEvent()
+        self.ended, self.outcome = ThreadEvent(), Outcome[T]()
 
-    def run(self) -> T:
+    def run(self) -> None:
         """Call the function, unless it was given up before."""
         with self._lock:
             if self._given_up:  # an executor keeps a call that it had no thread for
                 raise RuntimeError("nobody waits for this call any more")
             self._begun = True
-        try:
-            return self._func()
-        finally:
-            self.ended.set()
+        self.outcome.run(self._func)
+        self.ended.set()
 
     def give_up(self) -> bool:
         """Prevent the function from beginning; return whether it has begun before."""

@@ -1,4 +1,4 @@
-"""Foreign calls with a timeout, and our own work that is done whole, or not at all."""
+"""Our own work that is done whole, or not at all."""
 
 from __future__ import annotations
 
@@ -14,127 +14,8 @@ import anyio
 import pytest
 
 from keisei._io import files
-from keisei._io.offload import THREADS, Work, offload, patiently
+from keisei._io.offload import THREADS, Work, patiently
 from tests.support.forks import in_child
-
-
-class Foreign:
-    """A blocking call that ends when the test says so."""
-
-    def __init__(self) -> None:
-        self.started = threading.Event()
-        self.release = threading.Event()
-        self.late: list[str] = []
-        self.closed = threading.Event()
-
-    def call(self) -> str:
-        """Block until released."""
-        self.started.set()
-        self.release.wait(30)
-        return "result"
-
-    def close(self, result: str) -> None:
-        """Take a result that nobody waits for."""
-        self.late.append(result)
-        self.closed.set()
-
-
-async def test_a_result_in_time_is_returned_and_not_late() -> None:
-    """The caller gets it; `on_late` is not called; no thread is left."""
-    foreign = Foreign()
-    foreign.release.set()
-    assert await offload(foreign.call, timeout=10, on_late=foreign.close, name="kf") == "result"
-    for thread in [t for t in threading.enumerate() if t.name == "kf"]:
-        await anyio.to_thread.run_sync(thread.join, 10)
-    assert foreign.late == []
-
-
-async def test_an_error_of_the_call_is_raised_as_it_is() -> None:
-    """No group and no other type is wrapped around it."""
-
-    def fail() -> None:
-        raise ZeroDivisionError("mine")
-
-    with pytest.raises(ZeroDivisionError, match="mine"):
-        await offload(fail, timeout=10)
-
-
-@pytest.mark.requirement("WB-4", "WB-8")
-async def test_a_call_past_its_deadline_is_left_and_its_late_result_closed() -> None:
-    """The wait ends on time, and the late result goes to `on_late`, once, on a daemon thread."""
-    foreign = Foreign()
-    with pytest.raises(TimeoutError):
-        await offload(foreign.call, timeout=0.05, on_late=foreign.close, name="kl")
-    assert foreign.late == []
-    assert all(thread.daemon for thread in threading.enumerate() if thread.name == "kl")
-    foreign.release.set()
-    assert await anyio.to_thread.run_sync(foreign.closed.wait, 10)
-    assert foreign.late == ["result"]
-
-
-@pytest.mark.requirement("WB-8")
-async def test_a_cancelled_wait_leaves_the_call_and_closes_its_result() -> None:
-    """A scope's cancellation ends the wait at once."""
-    foreign = Foreign()
-
-    async def wait() -> None:
-        await offload(foreign.call, timeout=30, on_late=foreign.close)
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(wait)
-        while not foreign.started.is_set():
-            await anyio.sleep(0)
-        group.cancel_scope.cancel()
-    foreign.release.set()
-    assert await anyio.to_thread.run_sync(foreign.closed.wait, 10)
-
-
-@pytest.mark.requirement("WB-8")
-def test_a_loop_that_has_ended_closes_the_late_result() -> None:
-    """Also where the loop of the caller is gone when the call ends."""
-    foreign = Foreign()
-
-    async def main() -> None:
-        task = asyncio.create_task(offload(foreign.call, timeout=30, on_late=foreign.close))
-        while not foreign.started.is_set():
-            await asyncio.sleep(0)
-        task.cancel()
-        await asyncio.wait([task])
-
-    asyncio.run(main())
-    foreign.release.set()
-    assert foreign.closed.wait(10)
-
-
-@pytest.mark.requirement("WB-8")
-async def test_no_result_is_ever_lost_or_taken_twice() -> None:
-    """Whatever the moment of the deadline, a result is either returned or closed."""
-    outcomes = []
-
-    async def race(delay: float) -> None:
-        gone: list[int] = []
-        got: list[int] = []
-        ended = threading.Event()
-
-        def call() -> int:
-            time.sleep(delay)
-            return 1
-
-        def late(result: int) -> None:
-            gone.append(result)
-            ended.set()
-
-        try:
-            got.append(await offload(call, timeout=0.01, on_late=late))
-        except TimeoutError:
-            await anyio.to_thread.run_sync(ended.wait, 10)
-        outcomes.append((len(got), len(gone)))
-
-    async with anyio.create_task_group() as group:
-        for number in range(60):
-            group.start_soon(race, 0.008 + number * 0.0001)
-    assert len(outcomes) == 60
-    assert {got + gone for got, gone in outcomes} == {1}
 
 
 @pytest.mark.requirement("FIN-2")
@@ -143,9 +24,9 @@ def test_a_hung_call_does_not_hold_the_process(backend: str) -> None:
     """The process ends while the call still hangs."""
     code = (
         "import anyio, sys, time\n"
-        "from keisei._io.offload import offload\n"
+        "from keisei._io.offload import Work, patiently\n"
         "async def main():\n"
-        "    try: await offload(lambda: time.sleep(600), timeout=0.1)\n"
+        "    try: await patiently(Work(lambda: time.sleep(600)).result, timeout=0.1)\n"
         "    except TimeoutError: print('left', flush=True)\n"
         "anyio.run(main, backend=sys.argv[1])\n"
     )
@@ -211,6 +92,31 @@ async def test_a_patient_wait_has_a_timeout() -> None:
     """A shield is no reason to wait for ever."""
     with pytest.raises(TimeoutError):
         await patiently(anyio.sleep_forever, timeout=0.02)
+
+
+@pytest.mark.parametrize("how", ["work", "hop"])
+async def test_what_was_done_in_time_counts_although_the_loop_was_held(
+    monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """The program's own code holds the loop past the deadline: what is there then is looked at."""
+    begun, held = threading.Event(), threading.Event()
+
+    def work() -> str:
+        begun.set()
+        held.wait(10)
+        return "done"
+
+    async def hold() -> None:
+        while not begun.is_set():
+            await anyio.sleep(0)
+        held.set()
+        time.sleep(0.6)
+
+    monkeypatch.setattr(files, "FILE_TIMEOUT", 0.3)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(hold)
+        done = patiently(Work(work).result, timeout=0.3) if how == "work" else files.hop(work)
+        assert await done == "done"
 
 
 async def test_an_error_of_the_work_is_raised_as_it_is() -> None:

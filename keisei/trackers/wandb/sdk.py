@@ -79,7 +79,7 @@ def default_mode() -> WandbMode | None:
 
 @contextmanager
 def telling_version() -> Iterator[None]:
-    """Have whatever fails say so, where the installed SDK is none that keisei was made for.
+    """Name the version in whatever fails, where the installed SDK is none that keisei is made for.
 
     Raises:
         TrackerError: something has failed, and the SDK's version does not fit.
