@@ -185,17 +185,21 @@ class Tracking:
 
     async def _open_named(self) -> list[WorkerHandle]:
         workers, named = self._group.workers, self._facts.config.tracking.trackers
+        names = [name for name in named if name != WANDB]
+        info = await self._info() if set(names) - set(workers) else None  # one hop for all
         opened = [
-            workers.get(name) or await self._open(name, name, named[name])
-            for name in named
-            if name != WANDB
+            workers.get(name) or await self._open(name, name, named[name], info) for name in names
         ]
         return [worker for worker in opened if worker is not None]
 
     async def _open(
-        self, name: str, backend: str | Tracker, options: dict[str, object]
+        self,
+        name: str,
+        backend: str | Tracker,
+        options: dict[str, object],
+        info: RunInfo | None = None,
     ) -> WorkerHandle | None:
-        info = await self._info()
+        info = info or await self._info()
         self._made_of[name] = options if isinstance(backend, str) else backend
         if not isinstance(backend, str):
             return self._group.open_here(name, info, lambda: backend)
