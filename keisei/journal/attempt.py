@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from keisei._io.files import OpenDirectory
-from keisei.journal.decoding import CHUNK, Batch, Block, RawRow, Scanner, unpack_records
-from keisei.journal.format import HEAD_SIZE, RECORDS, SHAPES, file_name, unpack_shape
+from keisei.journal.decoding import CHUNK, Batch, Block, RawRow, Scanner, Shape, unpack_records
+from keisei.journal.format import ANY_SHAPE, HEAD_SIZE, RECORDS, SHAPES, file_name, unpack_shape
+from keisei.journal.numbering import Numbers
 from keisei.journal.records import Damage
 
 _MOST_NAMES = 1 << 18
+_NEAR = 2 * CHUNK  # bytes, among which the writer repeats the names of what it writes
 
 
 class AttemptReader:
@@ -31,11 +33,13 @@ class AttemptReader:
         with OpenDirectory(directory) as opened:
             self._fd = opened.open(file_name(attempt), os.O_RDONLY)
         self._scanner = Scanner(_reads(self._fd))
-        self._shapes: dict[int, Block] = {}  # as they are in the file, where they take less
-        self._names: dict[int, tuple[str, ...]] = {}  # of some of them
+        self._shapes: dict[Shape, Block] = {}  # as they are in the file, where they take less
+        self._names: dict[Shape, tuple[str, ...]] = {}  # of some of them
         self._name_count = 0
-        self._unsearched: list[int | None] = [None, CHUNK]  # up to where to look for lost names
-        self._next = self._missing = self._unnamed = self._foreign = 0
+        # Where to look for lost names, the last first.
+        self._unsearched: list[tuple[int, int | None]] = [(0, None), (0, CHUNK)]
+        self._numbers = Numbers()
+        self._unnamed = self._foreign = 0
 
     def __enter__(self) -> AttemptReader:
         return self
@@ -55,8 +59,7 @@ class AttemptReader:
     def counts(self) -> Iterator[tuple[int, int]]:
         """Yield the first number and the count of the records of each block, unread."""
         for block in self._scanner.blocks():
-            if block.marker == RECORDS and block.seq >= self._next and block.records:
-                self._next = block.seq + block.records
+            if block.marker == RECORDS and self._numbers.add(block.seq, block.records):
                 yield block.seq, block.records
 
     def fileno(self) -> int:
@@ -69,8 +72,8 @@ class AttemptReader:
 
     def shapes(self) -> list[tuple[str, ...]]:
         """Look through the file for the names of all rows' values, and return them."""
-        self._look(None)
-        return [self._keys(number) for number in self._shapes]
+        self._look(0, None)
+        return [self._keys(shape) for shape in self._shapes]
 
     def seek_back(self, size: int) -> bool:
         """Go on reading near the end of the file, with the rows of its last bytes.
@@ -82,14 +85,17 @@ class AttemptReader:
             Whether these are all that there are.
         """
         start = max(0, os.fstat(self._fd).st_size - size)
-        ahead, self._scanner = Scanner(_reads(self._fd)), Scanner(_reads(self._fd))
-        ahead.position = self._scanner.position = start
-        self._next = 0
-        for block in ahead.blocks() if start else ():
-            if block.marker == RECORDS:
-                self._scanner.position = ahead.position - HEAD_SIZE - len(block.payload)
-                self._next = block.seq
-                break
+        self._numbers = Numbers()
+        self._scanner = Scanner(_reads(self._fd), start)
+        if start:
+            ahead = Scanner(_reads(self._fd), start)
+            for block in ahead.blocks():
+                if block.marker == RECORDS:
+                    offset = ahead.position - HEAD_SIZE - len(block.payload)
+                    self._scanner = Scanner(_reads(self._fd), offset)
+                    self._numbers = Numbers(block.seq)
+                    break
+            self._unsearched.insert(1, (max(0, start - _NEAR), start + _NEAR))
         return not start
 
     def last_step(self) -> int | None:
@@ -108,13 +114,9 @@ class AttemptReader:
                 return max(steps, default=None)
         return None
 
-    def first_step(self) -> float:
-        """Return the first step that was logged; infinity where there is none."""
-        for batch in self.batches(events=False):
-            for raw in batch.rows:
-                if raw[-1] is not None:
-                    return raw[-1]
-        return float("inf")
+    def has_steps(self) -> bool:
+        """Return whether any row has a step."""
+        return any(raw[-1] is not None for _, _, raw in self.rows())
 
     def batches(self, *, events: bool = True) -> Iterator[Batch]:
         """Yield the records that can be read, each once, to the present end of the file.
@@ -125,18 +127,18 @@ class AttemptReader:
         for block in self._scanner.blocks():
             if block.marker in SHAPES:
                 self._learn(block)
-            # What was written twice, after an fsync that failed, has numbers seen before.
-            if block.marker != RECORDS or block.seq < self._next or not block.records:
+            if block.marker != RECORDS:
                 continue
-            self._missing += block.seq - self._next
-            self._next = block.seq + block.records
-            if self._next <= self._start:
+            if block.seq + block.records <= self._start:
+                self._numbers.add(block.seq, block.records)
                 continue
             try:
                 batches = unpack_records(block, events=events)
             except ValueError:
                 self._foreign += 1
-                self._missing += block.records
+                continue
+            # What was written twice, after an fsync that failed, has numbers seen before.
+            if not self._numbers.add(block.seq, block.records):
                 continue
             for batch in batches:
                 if batch.shape is None or self._knows(batch.shape):
@@ -173,7 +175,7 @@ class AttemptReader:
             scanner.skipped + self._foreign,
             scanner.skipped_bytes,
             scanner.torn_bytes,
-            self._missing,
+            self._numbers.missing,
             self._unnamed,
         )
 
@@ -183,32 +185,32 @@ class AttemptReader:
         except ValueError:
             self._foreign += 1
             return
-        self._shapes[number] = block
-        self._remember(number, keys)
+        shape = number, len(keys)
+        self._shapes[shape] = block
+        self._remember(shape, keys)
 
-    def _remember(self, number: int, keys: tuple[str, ...]) -> None:
+    def _remember(self, shape: Shape, keys: tuple[str, ...]) -> None:
         self._name_count += len(keys)
         if self._name_count > _MOST_NAMES:
             self._names.clear()
             self._name_count = len(keys)
-        self._names[number] = keys
+        self._names[shape] = keys
 
-    def _keys(self, number: int) -> tuple[str, ...]:
-        if number not in self._names:
-            block = self._shapes[number]
-            self._remember(*unpack_shape(block.marker, block.payload))
-        return self._names[number]
+    def _keys(self, shape: Shape) -> tuple[str, ...]:
+        if shape not in self._names:
+            block = self._shapes[shape]
+            self._remember(shape, unpack_shape(block.marker, block.payload)[1])
+        return self._names[shape]
 
-    def _knows(self, shape: int) -> bool:
+    def _knows(self, shape: Shape) -> bool:
         # Its first definition is damaged, or stands before the offset at which reading began.
         while shape not in self._shapes and self._unsearched:
-            self._look(self._unsearched.pop())
+            self._look(*self._unsearched.pop())
         return shape in self._shapes
 
-    def _look(self, end: int | None) -> None:
-        for block in Scanner(_reads(self._fd, end)).blocks():
-            if block.marker in SHAPES:
-                self._learn(block)
+    def _look(self, start: int, end: int | None) -> None:
+        for block in Scanner(_reads(self._fd, end), start, ANY_SHAPE).blocks():
+            self._learn(block)
 
 
 def repair(path: str | os.PathLike[str]) -> int:

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-import json
+import re
 import struct
-from collections.abc import Callable, Iterator
-from typing import NamedTuple, cast
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
-from keisei.journal.format import HEAD_SIZE, PREFIX, block_size, read_block
+from keisei.journal.format import (
+    ANY_BLOCK,
+    HEAD_SIZE,
+    MARKER_SIZE,
+    block_size,
+    check_times,
+    read_block,
+    unpack_event,
+)
 
 CHUNK = 1 << 22
 
 # The time, one value per key, and the step.
 RawRow = tuple[float | int | bool | None, ...]
 
+# The id of a row's names, and how many there are.
+Shape = tuple[int, int]
+
+_MOST_CHECKED = 1 << 28  # bytes of what only looks like blocks, and four times what is read
+_STEPS = frozenset([int, type(None)])
 _SIZES = {b"g": 9, b"i": 5, b"T": 1, b"F": 1, b"N": 1}
 _FORMATS = {b"g": "xd", b"i": "xi", b"T": "B", b"F": "B", b"N": "x"}
 _FIXED = {b"T": True, b"F": False, b"N": None}
@@ -33,9 +46,16 @@ class Block(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Records of one kind that follow each other: rows of one shape, or events (no shape)."""
+    """Records of one kind that follow each other: rows of one shape, or events (no shape).
 
-    shape: int | None
+    Attributes:
+        shape: the id of the rows' shape, and how many values each has.
+        seq: the number of the first one.
+        rows: the rows.
+        events: time, name and data of the events.
+    """
+
+    shape: Shape | None
     seq: int
     rows: list[RawRow]
     events: list[tuple[float, str, object]]
@@ -44,8 +64,14 @@ class Batch(NamedTuple):
 class Scanner:
     """Finds the blocks of a file that may grow, be torn at its end, or be damaged anywhere.
 
+    It holds no more of the file than one block may take, and the time that it takes is bounded by
+    the file's size, whatever the file holds: what looks like large blocks and is none is checked
+    only as far as that.
+
     Args:
         read: returns the bytes from an offset, at most so many.
+        start: the offset to begin at.
+        sought: how the wanted blocks begin.
 
     Attributes:
         position: the end of the last good block.
@@ -54,37 +80,51 @@ class Scanner:
         torn_bytes: the bytes after the last good block: torn, or not all there yet.
     """
 
-    def __init__(self, read: Callable[[int, int], bytes]) -> None:
-        self.position = 0
+    def __init__(
+        self,
+        read: Callable[[int, int], bytes],
+        start: int = 0,
+        sought: re.Pattern[bytes] = ANY_BLOCK,
+    ) -> None:
+        self.position = self._next = start
         self.skipped = self.skipped_bytes = self.torn_bytes = 0
-        self._read = read
+        self._read, self._sought = read, sought
+        self._checks_left = _MOST_CHECKED  # bytes
 
     def blocks(self) -> Iterator[Block]:
-        """Yield the good blocks from the position on, to the present end of the file."""
-        data, start, pos = b"", 0, 0  # the last good block ends at start; pos looks for the next
-        ended = False
+        """Yield the good blocks that come next, to the present end of the file."""
+        data, begin, at, ended = b"", self._next, 0, False
+        unfinished: int | None = None  # where a block begins that may not be all there yet
         while True:
-            size = block_size(data, pos) if pos + HEAD_SIZE <= len(data) else HEAD_SIZE
-            if size is not None and pos + size > len(data) and not ended:
-                end = self.position + len(data) - start
-                more = self._read(end, max(CHUNK, pos + size - len(data)))
-                data, pos, start = data[start:] + more, pos - start, 0
-                ended = not more
+            found = self._sought.search(data, at)
+            at = found.start() if found else max(at, len(data) - MARKER_SIZE + 1)
+            known = at + HEAD_SIZE <= len(data)
+            size = block_size(data, at) if known else HEAD_SIZE
+            if size is not None and at + size > len(data):
+                if not ended:
+                    more = self._read(begin + len(data), max(CHUNK, at + size - len(data)))
+                    data, begin, at, ended = data[at:] + more, begin + at, 0, not more
+                    self._checks_left += 4 * len(more)
+                    continue
+                if unfinished is None:
+                    unfinished = begin + at
+                size = None
+                if not found:
+                    break
+            block = None
+            if size is not None and size <= self._checks_left:
+                block = read_block(data, at, size)
+                self._checks_left -= size if block is None else 0
+            if block is None or size is None:
+                at += 1
                 continue
-            fits = size is not None and pos + size <= len(data)
-            found = read_block(data, pos, size) if size is not None and fits else None
-            if found is not None and size is not None:
-                self.skipped += pos > start
-                self.skipped_bytes += pos - start
-                self.position += pos + size - start
-                start = pos = pos + size
-                yield Block(*found)
-                continue
-            pos_of_next = data.find(PREFIX, pos + 1)
-            if pos_of_next < 0 and ended:
-                self.torn_bytes = len(data) - start
-                return
-            pos = pos_of_next if pos_of_next >= 0 else max(pos + 1, len(data) - len(PREFIX) + 1)
+            self.skipped += begin + at > self.position
+            self.skipped_bytes += begin + at - self.position
+            self.position = self._next = begin + at + size
+            at, unfinished = at + size, None
+            yield Block(*block)
+        self._next = unfinished
+        self.torn_bytes = begin + len(data) - self.position
 
 
 def unpack_records(block: Block, *, events: bool = True) -> list[Batch]:
@@ -95,7 +135,7 @@ def unpack_records(block: Block, *, events: bool = True) -> list[Batch]:
         events: whether to decode its events, which are left out else.
 
     Raises:
-        ValueError: it holds what this version does not know.
+        ValueError: it holds what no journal does, or what this version does not know.
     """
     try:
         alike = _unpack_alike(block) if block.payload[4:5] == b"i" else None
@@ -136,12 +176,15 @@ def _unpack_alike(block: Block) -> Batch | None:
     values, shape = _HEAD.unpack_from(payload)
     if pos != size or values != len(tags) + 1 or b"N" in tags[:-1]:
         return None
+    if len(tags) < 2 or tags[0] != b"g" or tags[-1] not in (b"i", b"N") or shape < 0:
+        raise ValueError("a row has no time, or no whole number as its step")
     rows: list[RawRow] = list(struct.iter_unpack(form, payload))
+    check_times([row[0] for row in rows])
     if flags:
         rows = [tuple(v == _TRUE if i in flags else v for i, v in enumerate(row)) for row in rows]
     if tags[-1] == b"N":
         rows = [(*row, None) for row in rows]
-    return Batch(shape, block.seq, rows, [])
+    return Batch((shape, len(tags) - 2), block.seq, rows, [])
 
 
 def _unpack_each(block: Block, events: bool) -> Iterator[Batch]:
@@ -150,27 +193,40 @@ def _unpack_each(block: Block, events: bool) -> Iterator[Batch]:
     for seq in range(block.seq, block.seq + block.records):
         (count,) = _U32.unpack_from(payload, pos)
         pos += 4
-        shape: int | None = None
-        row: list[float | int | bool | None] = []
+        shape: Shape | None = None
         if count:
+            row: list[float | int | bool | None] = []
             for _ in range(count):
                 value, pos = _value(payload, pos)
                 row.append(value)
-            shape = cast(int, row.pop(0))
+            shape = _shape_of(row)
         if batch is None or batch.shape != shape:
             if batch is not None:
                 yield batch
             batch = Batch(shape, seq, [], [])
         if count:
-            batch.rows.append(tuple(row))
-        else:
-            (length,) = _U32.unpack_from(payload, pos)
-            pos += 4 + length
-            if events:
-                time, name, data = json.loads(payload[pos - length : pos])
-                batch.events.append((time, name, data))
+            batch.rows.append(tuple(row[1:]))
+            continue
+        (length,) = _U32.unpack_from(payload, pos)
+        pos += 4 + length
+        if pos > len(payload):
+            raise ValueError("an event is cut off")
+        if events:
+            batch.events.append(unpack_event(payload[pos - length : pos]))
+    if pos != len(payload):
+        raise ValueError("there is more than the records")
     if batch is not None:
         yield batch
+
+
+def _shape_of(row: Sequence[float | int | bool | None]) -> Shape:
+    """Return the shape of a row, after a check of what is no metric's in it."""
+    if len(row) < 3 or None in row[:-1] or type(row[0]) is not int or row[0] < 0:
+        raise ValueError("a row is no row")
+    if type(row[-1]) not in _STEPS:
+        raise ValueError("a row's step is no whole number")
+    check_times([row[1]])
+    return row[0], len(row) - 3
 
 
 def _value(payload: bytes, pos: int) -> tuple[float | int | bool | None, int]:
@@ -185,5 +241,7 @@ def _value(payload: bytes, pos: int) -> tuple[float | int | bool | None, int]:
         raise ValueError(f"no value begins with {tag!r}")
     (count,) = _I32.unpack_from(payload, pos + 1)
     digits = struct.unpack_from(f"<{abs(count)}H", payload, pos + 5)
+    if digits and max(digits) > 0x7FFF:
+        raise ValueError("a digit is no digit")
     number = int("".join(f"{digit:015b}" for digit in reversed(digits)) or "0", 2)
     return (-number if count < 0 else number), pos + 5 + 2 * len(digits)

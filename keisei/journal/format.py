@@ -32,6 +32,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from keisei.errors import quoted
 from keisei.journal.values import Number, Unread, number_or_unread
@@ -50,7 +51,12 @@ _HEAD = struct.Struct("<4sI")
 _BODY = struct.Struct("<IIQ")
 _EVENT = struct.Struct("<II")
 HEAD_SIZE = _HEAD.size + _BODY.size
+MARKER_SIZE = 4
+ANY_BLOCK = re.compile(rb"\xf5KJ[HKNR]")
+ANY_SHAPE = re.compile(rb"\xf5KJ[KN]")
 LARGEST = 1 << 26
+_SMALLEST = 16  # bytes of a record
+_LAST = 1 << 53  # no sequence number goes so far
 
 # Payloads stay under 5 KiB where rows are small: above that, `zlib.crc32` gives up the GIL, and
 # waits 5 ms for it where the training computes in Python. It also is what a flipped bit costs.
@@ -59,13 +65,16 @@ RECORDS_PER_BLOCK = 40
 # From this size on, bytes are neither copied nor encoded at once, which would hold the GIL.
 LARGE = 1 << 18
 _LONG_NAMES = 512  # bytes of JSON that are worth compressing
+_MOST_PACKED = 100  # times that names may be longer than what they are compressed to
 
 # What is stored of what `dump` returns; and the tags of a row, of which each but the last is a
 # float's, beginning with the time's.
 STORED = slice(1, None)
 TAGS = slice(9, None, 9)
 SHAPE_ID = slice(4, 9)  # what the rows of a shape have in common, and no event has
-_DEEPEST = 32
+_DEEPEST, _DEEPEST_EVENT = 32, 100
+_TIMES = frozenset([float, int])
+_EARLIEST, _LATEST = -6e10, 2.5e11  # seconds since the epoch: the years 69 to 9892
 _FILE = re.compile(r"metrics\.([1-9][0-9]{0,8})\.journal")
 
 
@@ -104,9 +113,12 @@ def pack_block(
 
 def block_size(data: bytes, pos: int) -> int | None:
     """Return the size that the block at an offset says it has; ``None`` where there is none."""
-    if data[pos : pos + 4] not in MARKERS:
+    marker = data[pos : pos + MARKER_SIZE]
+    if marker not in MARKERS:
         return None
-    length, _, _ = _BODY.unpack_from(data, pos + _HEAD.size)
+    length, count, seq = _BODY.unpack_from(data, pos + _HEAD.size)
+    if marker == RECORDS and not (0 < count * _SMALLEST <= length and seq + count < _LAST):
+        return None
     return HEAD_SIZE + length if length <= LARGEST else None
 
 
@@ -132,7 +144,9 @@ def pack_shape(number: int, keys: tuple[str, ...]) -> bytes:
     text = json.dumps({"id": number, "keys": keys}, separators=(",", ":")).encode()
     marker, payload = SHAPE, text
     if len(text) >= _LONG_NAMES:
-        marker, payload = PACKED_SHAPE, zlib.compress(text, 1)
+        packed = zlib.compress(text, 1)
+        if len(text) < _MOST_PACKED * len(packed):
+            marker, payload = PACKED_SHAPE, packed
     return b"".join(pack_block(marker, 0, 0, [payload], len(payload)))
 
 
@@ -150,13 +164,16 @@ def unpack_shape(marker: bytes, payload: bytes) -> tuple[int, tuple[str, ...]]:
     try:
         if marker == PACKED_SHAPE:
             unpacker = zlib.decompressobj()
-            payload = unpacker.decompress(payload, LARGEST)
-            if unpacker.unconsumed_tail:
+            payload = unpacker.decompress(payload, _MOST_PACKED * len(payload))
+            if not unpacker.eof:
                 raise ValueError("a shape is too large")
         shape = json.loads(payload)
-        return shape["id"], tuple(shape["keys"])
+        number, keys = shape["id"], tuple(shape["keys"])
     except (zlib.error, KeyError, TypeError, RecursionError) as exc:
         raise ValueError(f"not a shape: {exc}") from exc
+    if type(number) is not int or number < 0 or not all(type(key) is str for key in keys):
+        raise ValueError("not a shape")
+    return number, keys
 
 
 def pack_event(time: float, name: str, data: object) -> Record:
@@ -171,9 +188,55 @@ def pack_event(time: float, name: str, data: object) -> Record:
         text = json.dumps([time, name, data], separators=(",", ":"))  # of ASCII alone
     except (TypeError, ValueError, RecursionError) as exc:
         raise TypeError(f"event {quoted(name)} is no JSON data: {exc}") from exc
+    if not _is_shallow(text, data):
+        raise TypeError(f"event {quoted(name)} is nested more than {_DEEPEST_EVENT} deep")
     if len(text) > LARGEST // 2:
         raise TypeError(f"event {quoted(name)} is too large: {len(text):,} bytes")
     return text if len(text) >= LARGE else _EVENT.pack(0, len(text)) + text.encode()
+
+
+def unpack_event(payload: bytes) -> tuple[float, str, object]:
+    """Return an event's time, name and data.
+
+    Raises:
+        ValueError: it is none, or no JSON writer takes it. What `json` raises is raised as it is.
+    """
+    text = payload.decode()
+    time, name, data = json.loads(text)
+    if type(name) is not str or not _is_shallow(text, data):
+        raise ValueError("not an event")
+    check_times([time])
+    return time, name, data
+
+
+def _is_shallow(text: str, data: object) -> bool:
+    """Return whether every reader and tracker can go through an event's data, which it recurses."""
+    if text.count("[") + text.count("{") <= _DEEPEST_EVENT:
+        return True
+    level = [data]
+    for _ in range(_DEEPEST_EVENT):
+        level = [
+            inner
+            for value in level
+            if isinstance(value, (dict, list, tuple))
+            for inner in (value.values() if isinstance(value, dict) else value)
+        ]
+        if not level:
+            return True
+    return False
+
+
+def check_times(times: Sequence[Any]) -> None:
+    """Check that times are moments that a calendar has.
+
+    Raises:
+        ValueError: one is none.
+    """
+    if not _TIMES.issuperset(map(type, times)):
+        raise ValueError("a time is no number")
+    total = sum(times)
+    if not (min(times) > _EARLIEST and max(times) < _LATEST) or total != total:
+        raise ValueError("a time is none")
 
 
 def pack_records(seq: int, records: Sequence[Record]) -> Iterator[bytes]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from time import sleep
 from typing import TYPE_CHECKING
 
 from keisei.errors import MissingExtraError
 from keisei.journal.attempt import AttemptReader, repair
-from keisei.journal.decoding import RawRow
-from keisei.journal.format import attempt_of
+from keisei.journal.columns import ColumnBuilder
+from keisei.journal.decoding import Batch, RawRow
+from keisei.journal.format import attempt_of, file_name
 from keisei.journal.records import Damage, Event, Position, Row, Value
 from keisei.journal.superseding import (
     RESUME,
@@ -18,6 +19,7 @@ from keisei.journal.superseding import (
     Predecessors,
     StepPosition,
     Steps,
+    Stretches,
     position_in,
     step_in,
 )
@@ -36,6 +38,12 @@ __all__ = [
     "read_run",
     "repair",
 ]
+
+
+_REREAD = 1 << 22
+
+_Part = tuple[int, bool, int, tuple[str, ...], RawRow]
+_Read = tuple[int, Batch, tuple[str, ...], Stretches, list[list[Steps]] | None]
 
 
 def read_run(directory: str | os.PathLike[str]) -> RunJournal:
@@ -91,24 +99,41 @@ class RunJournal:
 
     def columns(
         self, key: str, include_superseded: bool = False
-    ) -> tuple[list[int | None], list[Value]]:
+    ) -> tuple[Sequence[int | None], Sequence[Value]]:
         """Return the steps and the values of one metric, in order.
 
         Args:
             key: the metric's name.
             include_superseded: return these rows' too.
+
+        Returns:
+            Each as an array, where all its numbers are floats or all are integers (and each row
+            has a step); else as a list. An array equals a list of the same numbers.
         """
-        steps: list[int | None] = []
-        values: list[Value] = []
+        steps, values = ColumnBuilder(), ColumnBuilder()
         columns: dict[tuple[str, ...], int | None] = {}
-        for _, superseded, _, keys, raw in self.merged():
+
+        def column_of(keys: tuple[str, ...]) -> int | None:
             if keys not in columns:
                 columns[keys] = keys.index(key) + 1 if key in keys else None
-            column = columns[keys]
-            if column is not None and (include_superseded or not superseded):
-                steps.append(raw[-1])  # type: ignore[arg-type]
-                values.append(raw[column])  # type: ignore[arg-type]
-        return steps, values
+            return columns[keys]
+
+        for attempt, batch, keys, stretches, later in self._batches():
+            column = column_of(keys)
+            if column is None:
+                continue
+            rows = batch.rows
+            if not include_superseded and (stretches or later is not None):
+                parts = _divided(attempt, batch, keys, stretches, later)
+                rows = [
+                    (raw[0], raw[at], raw[-1])
+                    for _, superseded, _, names, raw in parts
+                    if not superseded and (at := column_of(names)) is not None
+                ]
+                column = 1
+            steps.extend([raw[-1] for raw in rows])
+            values.extend([raw[column] for raw in rows])
+        return steps.column, values.column
 
     def events(self) -> Iterator[Event]:
         """Yield the events of all attempts, in order."""
@@ -178,11 +203,16 @@ class RunJournal:
         right = pd.DataFrame.from_records([row.values for row in rows], index=left.index)
         return pd.concat([left, right], axis=1)
 
-    def merged(self) -> Iterator[tuple[int, bool, int, tuple[str, ...], RawRow]]:
+    def merged(self) -> Iterator[_Part]:
         """Yield attempt, whether superseded, number, keys and raw row, in order.
 
         A row of which only some values are superseded comes in two parts, one after the other.
         """
+        for attempt, batch, keys, stretches, later in self._batches():
+            yield from _divided(attempt, batch, keys, stretches, later)
+
+    def _batches(self) -> Iterator[_Read]:
+        """Yield the rows, with what a later attempt has left behind or logged anew."""
         attempts = self.attempts()
         cuts = self._cuts(attempts)
         predecessors = self._predecessors(attempts, cuts)
@@ -190,23 +220,21 @@ class RunJournal:
             stretches = cuts.of(attempt)
             with AttemptReader(self.directory, attempt) as reader:
                 for batch in reader.batches(events=False):
-                    keys = reader.keys(batch)
-                    later = predecessors.of(attempt, keys) if predecessors else None
-                    for seq, raw in enumerate(batch.rows, batch.seq):
-                        if stretches and any(a <= seq < b for a, b in stretches):
-                            yield attempt, True, seq, keys, raw
-                        elif later is None or raw[-1] is None:
-                            yield attempt, False, seq, keys, raw
-                        else:
-                            yield from _parts(attempt, seq, keys, raw, later)
+                    if batch.rows:
+                        keys = reader.keys(batch)
+                        later = predecessors.of(attempt, keys) if predecessors else None
+                        yield attempt, batch, keys, stretches, later
 
     def _cuts(self, attempts: list[int]) -> Cuts:
         """Return the stretches that the run's resumes have left behind."""
         cuts = Cuts()
+        sizes = [os.path.getsize(os.path.join(self.directory, file_name(n))) for n in attempts]
+        left = _REREAD + 30 * sum(sizes)  # bytes: no run resumes so often
         for at, said in self._resumes(attempts):
             after, step = position_in(said), step_in(said)
-            if after is None and step is not None:
+            if after is None and step is not None and left > 0:
                 after = self._position_of(step, at, cuts)
+                left -= sum(sizes[: attempts.index(at.attempt) + 1])
             if after is not None and after < at:
                 cuts.add(after, at)
         return cuts
@@ -229,7 +257,7 @@ class RunJournal:
                 for seq, keys, raw in reader.rows():
                     if attempt == before.attempt and seq >= before.seq:
                         break
-                    if not any(a <= seq < b for a, b in stretches):
+                    if seq not in stretches:
                         found.add(Position(attempt, seq), keys, raw[-1])  # type: ignore[arg-type]
         return found.found()
 
@@ -244,15 +272,32 @@ class RunJournal:
                 for batch in reader.batches(events=False):
                     keys = reader.keys(batch)
                     for seq, raw in enumerate(batch.rows, batch.seq):
-                        if raw[-1] is not None and not any(a <= seq < b for a, b in stretches):
+                        if raw[-1] is not None and seq not in stretches:
                             noted.add(attempt, keys, raw[-1])  # type: ignore[arg-type]
         noted.seal(attempts)
         return noted
 
 
+def _divided(
+    attempt: int,
+    batch: Batch,
+    keys: tuple[str, ...],
+    stretches: Stretches,
+    later: list[list[Steps]] | None,
+) -> Iterator[_Part]:
+    """Yield attempt, whether superseded, number, keys and raw row of what a batch has."""
+    for seq, raw in enumerate(batch.rows, batch.seq):
+        if stretches and seq in stretches:
+            yield attempt, True, seq, keys, raw
+        elif later is None or raw[-1] is None:
+            yield attempt, False, seq, keys, raw
+        else:
+            yield from _parts(attempt, seq, keys, raw, later)
+
+
 def _parts(
     attempt: int, seq: int, keys: tuple[str, ...], raw: RawRow, later: list[list[Steps]]
-) -> Iterator[tuple[int, bool, int, tuple[str, ...], RawRow]]:
+) -> Iterator[_Part]:
     """Yield what of a row still holds, and what of it a later attempt has logged anew."""
     step: int = raw[-1]  # type: ignore[assignment]
     hidden = [any(step in steps for steps in each) for each in later]

@@ -33,6 +33,7 @@ class Steps:
         self._ends: list[int] = []
         self._strides: list[int] = []
         self._sorted = True
+        self._all: set[int] = set()
 
     def add(self, step: int) -> None:
         """Add a step; those that come in order cost no memory."""
@@ -49,25 +50,42 @@ class Steps:
         self._strides.append(1)
 
     def seal(self) -> None:
-        """Sort the runs, for `in`; runs that overlap are looked through one by one."""
+        """Prepare for `in`: steps in any order become a set, which takes what their rows take."""
         if not self._sorted:
-            order = sorted(range(len(self._starts)), key=self._starts.__getitem__)
-            self._starts = [self._starts[i] for i in order]
-            self._ends = [self._ends[i] for i in order]
-            self._strides = [self._strides[i] for i in order]
-        self._reach: list[int] = []
-        furthest = None
-        for end in self._ends:
-            furthest = end if furthest is None else max(furthest, end)
-            self._reach.append(furthest)
+            runs = zip(self._starts, self._ends, self._strides, strict=True)
+            self._all = {step for run in runs for step in range(run[0], run[1] + 1, run[2])}
 
     def __contains__(self, step: int) -> bool:
+        if not self._sorted:
+            return step in self._all
         at = bisect_right(self._starts, step) - 1
-        while at >= 0 and self._reach[at] >= step:
-            if step <= self._ends[at] and (step - self._starts[at]) % self._strides[at] == 0:
-                return True
-            at -= 1
-        return False
+        return (
+            at >= 0
+            and step <= self._ends[at]
+            and (step - self._starts[at]) % self._strides[at] == 0
+        )
+
+
+class Stretches:
+    """Numbers of records, in stretches.
+
+    Args:
+        found: the first number of each stretch, and the one behind it; they may overlap.
+    """
+
+    def __init__(self, found: Iterable[tuple[int, int]]) -> None:
+        self._bounds: list[int] = []  # where it begins and ends, in turns
+        for first, behind in sorted(found):
+            if self._bounds and first <= self._bounds[-1]:
+                self._bounds[-1] = max(self._bounds[-1], behind)
+            else:
+                self._bounds += first, behind
+
+    def __bool__(self) -> bool:
+        return bool(self._bounds)
+
+    def __contains__(self, seq: int) -> bool:
+        return bisect_right(self._bounds, seq) % 2 == 1
 
 
 class Cuts:
@@ -83,8 +101,8 @@ class Cuts:
     def __bool__(self) -> bool:
         return bool(self._stretches)
 
-    def of(self, attempt: int) -> list[tuple[int, int]]:
-        """Return the stretches of one attempt: the first number of each, and the one behind it."""
+    def of(self, attempt: int) -> Stretches:
+        """Return the stretches of one attempt."""
         found = []
         for after, before in self._stretches:
             if after.attempt <= attempt <= before.attempt:
@@ -92,7 +110,7 @@ class Cuts:
                 behind = before.seq if attempt == before.attempt else 1 << 62
                 if first < behind:
                     found.append((first, behind))
-        return found
+        return Stretches(found)
 
 
 class Predecessors:

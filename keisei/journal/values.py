@@ -19,7 +19,6 @@ from keisei.errors import describe, quoted
 Number = float | int | bool
 
 EXACT = frozenset([float, int, bool])
-LONGEST_INTEGER = 14_000  # bits: Python itself reads back no more than 4,300 digits
 _TIMES = frozenset("mM")  # numpy's kinds of dates and durations, which are counted in any unit
 _OTHER_FLOATS = frozenset("fV")  # long doubles, and what `ml_dtypes` adds: they are no float
 
@@ -96,8 +95,6 @@ def step_or_unread(step: object) -> int | Unread | None:
         except Exception as exc:
             what = quoted(step, 80) if isinstance(step, (str, float)) else type(step).__name__
             raise TypeError(f"step must be a whole number, not {what}") from exc
-    if isinstance(found, int) and found.bit_length() > LONGEST_INTEGER:
-        raise TypeError(f"step must be a whole number, not one of {found.bit_length():,} bits")
     return found  # type: ignore[return-value]
 
 
@@ -116,16 +113,6 @@ def exact_step(step: object) -> int | None:
     return found
 
 
-def check_size(value: Number) -> None:
-    """Refuse an integer that no JSON reader takes.
-
-    Raises:
-        TypeError: it is one; the message says what it is.
-    """
-    if isinstance(value, int) and value.bit_length() > LONGEST_INTEGER:
-        raise TypeError(f"an integer of {value.bit_length():,} bits")
-
-
 def _whole(value: object) -> int:
     if isinstance(value, float):
         if not value.is_integer():
@@ -138,7 +125,6 @@ def _exact(value: object) -> Number:
     if isinstance(value, bool):
         return value
     if isinstance(value, int):
-        check_size(value)
         return int(value)
     if isinstance(value, float):
         return float(value)

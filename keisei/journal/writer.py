@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from time import time
 from typing import Literal, get_args
 
@@ -24,14 +24,13 @@ from keisei.journal.format import (
     pack_event,
 )
 from keisei.journal.unread import Losses, Queued, UnreadRow
-from keisei.journal.values import EXACT, Unread, check_size, step_or_unread
+from keisei.journal.values import EXACT, Unread, step_or_unread
 
 Durability = Literal["buffered", "line", "fsync"]
 OnDurable = Callable[[JournalError | None], object]
 _MOST_SHAPES, _MOST_NAMES = 4096, 1 << 18  # that are remembered
 _MOST_KEYS = 1_000_000
 _NAME = frozenset([str])
-_LONG_ROW = 1_500  # bytes, by which a row is longer that has an integer of too many bits
 
 # An id, the keys, and the tags of a row of floats with a step and without one.
 _Shape = tuple[int, tuple[str, ...], tuple[bytes, bytes]]
@@ -260,22 +259,13 @@ class Journal:
             self._shape = _NO_SHAPE
             return UnreadRow(shape[0], keys, list(values), when, self._lost)
         row = dump([shape[0], time(), *values, when], 2)[STORED]
-        if len(row) > 9 * len(keys) + _LONG_ROW:  # it has a long integer
-            self._check_sizes(keys, values, len(row))
+        if len(row) > LARGEST:
+            raise TypeError(f"a row of {len(row):,} bytes is too large")
         with self._writer.lock:
             self._check_open()
             if "jax" not in sys.modules:  # `dump` would wait for what it computes on the CPU
                 self._shape = shape
         return row
-
-    def _check_sizes(self, keys: Iterable[str], values: Iterable[object], size: int) -> None:
-        for key, value in zip(keys, values, strict=True):
-            try:
-                check_size(value)  # type: ignore[arg-type]
-            except TypeError as exc:
-                raise TypeError(f"metric {quoted(key)} must be a number, not {exc}") from None
-        if size > LARGEST:
-            raise TypeError(f"a row of {size:,} bytes is too large")
 
     def _check_open(self) -> None:
         try:

@@ -171,7 +171,7 @@ def has_steps(directory: str) -> bool:
     """Return whether any row of a run has a step."""
     for attempt in read_run(directory).attempts():
         with AttemptReader(directory, attempt) as reader:
-            if reader.first_step() < math.inf:
+            if reader.has_steps():
                 return True
     return False
 

@@ -41,7 +41,7 @@ def chart(panel: Panel, look: Look) -> list[Text]:
     head = Text(panel.title, "bold")
     if not lines:
         return [_wide(text, look) for text in (head, Text("nothing to draw", "dim"))]
-    xs = limits([x for line in lines for x in (line.points.xs[0], line.points.xs[-1])])
+    xs = limits([f(line.points.xs) for line in lines for f in (min, max)])
     scale = math.log10 if look.log else float
     ys = limits([scale(f(line.points.ys)) for line in lines for f in (min, max)])
     y_ticks = _log_ticks(*ys) if look.log else ticks(*ys, max(3, look.height // 3))

@@ -16,6 +16,7 @@ from keisei.journal.values import Number, Unread, number_or_unread
 
 _DEEPEST = 32
 _MOST = 100_000
+_LONGEST_INTEGER = 14_000  # bits: Python itself reads back no more than 4,300 digits
 _LARGEST = 1 << 20
 
 Numbers = dict[str, Number | Unread]
@@ -80,6 +81,8 @@ class _Copier:
         if isinstance(value, str):
             return str.__str__(value)
         number = number_or_unread(key, value, of="value", allowed="what JSON can hold")
+        if type(number) is int and number.bit_length() > _LONGEST_INTEGER:
+            raise TypeError(f"value {quoted(key)} is longer than an integer may be in JSON")
         if not in_list:
             if key in self.numbers:
                 raise TypeError(f"{quoted(key)} is given twice, once as a nested name")

@@ -28,7 +28,7 @@ def log(run: Path, attempt: int, *rows: Any) -> None:
 
 def steps_of(run: Path, key: str = "loss") -> list[int | None]:
     """Return the steps of a metric that hold."""
-    return read_run(run).columns(key)[0]
+    return list(read_run(run).columns(key)[0])
 
 
 def test_another_axis_hides_nothing(tmp_path: Path) -> None:

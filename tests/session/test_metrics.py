@@ -279,7 +279,7 @@ async def test_a_restored_checkpoint_is_said_by_the_program(make_config: MakeCon
 
     def read() -> list[list[int | None]]:
         run = read_run(session.run_artifact_dir)
-        return [run.columns(key)[0] for key in ("loss", "epoch/loss")]
+        return [list(run.columns(key)[0]) for key in ("loss", "epoch/loss")]
 
     assert await anyio.to_thread.run_sync(read) == [list(range(12)), [0, 1, 2, 3]]
     with pytest.raises(SessionEndedError):
