@@ -13,7 +13,10 @@ else:
 
 
 class Column(_Array):
-    """An array of numbers that equals any sequence of the same numbers."""
+    """An array of numbers that equals a list of the same numbers, and shows as one."""
+
+    def __repr__(self) -> str:
+        return repr(self.tolist())
 
     __hash__ = None
 

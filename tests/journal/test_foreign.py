@@ -21,7 +21,7 @@ from keisei import AppConfig, SessionManager
 from keisei.cli import plot as _plot  # noqa: F401 - registers the command
 from keisei.cli import tail as _tail  # noqa: F401 - registers the command
 from keisei.cli.program import app
-from keisei.journal.follower import Follower, count_after, count_logged
+from keisei.journal.follower import Follower, count_after
 from keisei.journal.format import (
     HEADER,
     PACKED_SHAPE,
@@ -127,7 +127,6 @@ def read_all(run: Path) -> tuple[list[int], Any]:
         pass
     follower.close()
     count_after(str(run), Position(1, 0), 9)
-    count_logged(str(run), 1)
     return seen, reader.damage()
 
 

@@ -6,6 +6,7 @@ import os
 import random
 import sys
 import threading
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,34 @@ def test_columns_are_of_the_rows_that_have_the_metric(tmp_path: Path) -> None:
     assert reader.columns("flag")[1] == [True, False] * 50
     assert reader.columns("nothing") == ([], [])
     assert [event.data for event in reader.events()] == list(range(0, 100, 10))
+
+
+def test_columns_are_arrays_where_all_numbers_are_alike(tmp_path: Path) -> None:
+    """Of floats, or of integers of 64 bits; what is not alike comes back in a list, as it was."""
+    logged: dict[str, list[Any]] = {
+        "floats": [0.5, 1.5, 2.5],
+        "integers": [1, -(2**63), 2**63 - 1],
+        "large": [1, 2, 2**63],
+        "mixed": [1, 2.0, True],
+    }
+    with Journal(str(tmp_path), 1) as journal:
+        for index in range(3):
+            journal.log_metrics({key: numbers[index] for key, numbers in logged.items()}, index)
+            journal.flush(10)
+        journal.log_metrics({"floats": 3.5})
+    reader = read_run(tmp_path)
+    for key, numbers in logged.items():
+        steps, values = reader.columns(key)
+        if key == "floats":
+            numbers.append(3.5)
+            assert isinstance(steps, list)
+            assert steps == [0, 1, 2, None]
+        else:
+            assert isinstance(steps, array)
+            assert (steps, repr(steps)) == ([0, 1, 2], "[0, 1, 2]")
+        assert isinstance(values, array) == (key in ("floats", "integers"))
+        assert (values, repr(values)) == (numbers, repr(numbers))
+        assert values != numbers[:-1]
 
 
 def test_a_run_without_a_journal_is_empty(tmp_path: Path) -> None:
