@@ -15,11 +15,12 @@ from functools import partial
 from typing import Any, Literal
 
 from keisei._log import logger
-from keisei.errors import MissingExtraError, TrackerError, quoted
+from keisei.errors import TrackerError, quoted
 from keisei.journal.records import Event, Row, as_float
 from keisei.redaction import clean
 from keisei.run.status import FinalStatus
 from keisei.trackers.base import Record, RunInfo, Tracker, TrackerRun
+from keisei.trackers.loading import need_package, need_temporary_directory
 
 DEFAULT_PROJECT = "keisei"
 
@@ -231,15 +232,13 @@ def _import_sdk(directory: str | None) -> tuple[Any, Any, Any]:
     """
     if "trackio" not in sys.modules and (chosen := directory or os.environ.get("TRACKIO_DIR")):
         os.environ["TRACKIO_DIR"] = os.path.abspath(chosen)
+    need_temporary_directory("the import of trackio")
     httpx_logger = logging.getLogger("httpx")
     level = httpx_logger.level
     try:
+        need_package("trackio", "trackio")
         from trackio import fragments, utils
         from trackio.sqlite_storage import SQLiteStorage
-    except ImportError as exc:
-        raise MissingExtraError(
-            "the tracker trackio needs trackio: install it with `pip install 'keisei[trackio]'`"
-        ) from exc
     finally:
         httpx_logger.setLevel(level)
     return fragments, SQLiteStorage, utils

@@ -58,7 +58,7 @@ def default_uri() -> str:
 def _needing_mlflow() -> Iterator[None]:
     try:
         yield
-    except ImportError as exc:
+    except ModuleNotFoundError as exc:
         if exc.name not in ("mlflow", "sqlalchemy"):
             raise
         raise MissingExtraError(

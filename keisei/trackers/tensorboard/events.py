@@ -12,8 +12,8 @@ from functools import lru_cache
 from typing import Any
 
 from keisei._io.switching import yield_gil
-from keisei.errors import MissingExtraError
 from keisei.journal.records import Value, as_float
+from keisei.trackers.loading import need_package
 from keisei.trackers.tensorboard.event_file import framed
 
 _OURS = "keisei/"
@@ -28,15 +28,11 @@ def import_protos() -> None:
 
     Raises:
         MissingExtraError: TensorBoard is not installed.
+        ImportError: it cannot be imported; it may be tried again.
     """
-    try:
-        import tensorboard.compat.proto.event_pb2
-        import tensorboard.plugins.hparams.plugin_data_pb2  # noqa: F401
-    except ImportError as exc:
-        raise MissingExtraError(
-            "the TensorBoard tracker needs tensorboard: install it with "
-            "`pip install 'keisei[tensorboard]'`"
-        ) from exc
+    need_package("tensorboard", "tensorboard")
+    import tensorboard.compat.proto.event_pb2
+    import tensorboard.plugins.hparams.plugin_data_pb2  # noqa: F401
 
 
 def session_log_of(data: bytes) -> str:

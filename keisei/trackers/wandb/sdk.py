@@ -21,6 +21,7 @@ from urllib.parse import quote
 
 from keisei.config.schema import WandbMode
 from keisei.errors import TrackerError, describe
+from keisei.trackers.loading import need_temporary_directory
 from keisei.trackers.wandb.mode import for_sdk
 
 FITTING = (0, 31), (0, 32)  # from the first of the SDK's releases up to the other, without it
@@ -39,6 +40,7 @@ def load_sdk() -> Any:
     # reads how long to wait for its service only when it starts that.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     os.environ.setdefault("WANDB__SERVICE_WAIT", "5")
+    need_temporary_directory("the SDK's service to say where it listens")
     with _import_lock:
         loaded = "wandb" in sys.modules
         module = importlib.import_module("wandb")
