@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from keisei import AppConfig
 from keisei.config.text import serialize_config
-from keisei.redaction import HIDDEN, is_secret_key, redact, redact_text, secret_values
+from keisei.redaction import HIDDEN, redact, redact_text, secret_values
 
 SECRET_KEYS = [
     "api_key", "apiKey", "API-KEY", "apikey", "WANDB_API_KEY", "openai_key", "ssh_key", "secret",
@@ -55,13 +55,12 @@ class Secretive(AppConfig):
 @pytest.mark.parametrize("key", SECRET_KEYS)
 def test_a_secrets_key_is_known(key: str) -> None:
     """What is under such a key is hidden."""
-    assert is_secret_key(key)
+    assert redact({key: "canary-0123"}) == {key: HIDDEN}
 
 
 @pytest.mark.parametrize("key", HARMLESS_KEYS)
 def test_a_harmless_key_is_left_alone(key: str) -> None:
     """Words of models and data sets look like secrets, and are none."""
-    assert not is_secret_key(key)
     assert redact({key: "[PAD]"}) == {key: "[PAD]"}
 
 
@@ -124,7 +123,7 @@ def test_prose_and_addresses_stay(text: str) -> None:
 def test_what_surrounds_a_secret_stays() -> None:
     """Host, query and the other fields are still there to be read."""
     assert redact_text("F(api_key=x1, b=1)") == f"F(api_key={HIDDEN}, b=1)"
-    assert redact_text("a://u:p@h:1/d?token=x&b=2") == f"a://{HIDDEN}@h:1/d?token={HIDDEN}&b=2"
+    assert redact_text("a://u:p@h:1/d?token=x1&b=2") == f"a://{HIDDEN}@h:1/d?token={HIDDEN}&b=2"
     assert redact_text("Server=x;Password=y;Db=z") == f"Server=x;Password={HIDDEN};Db=z"
     text = '{"db":"a://u:p@h","mail":"x@y"}'
     assert redact_text(text) == text.replace("u:p", HIDDEN)

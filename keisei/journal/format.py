@@ -176,8 +176,8 @@ def unpack_shape(marker: bytes, payload: bytes) -> tuple[int, tuple[str, ...]]:
     return number, keys
 
 
-def pack_event(time: float, name: str, data: object) -> Record:
-    """Return an event's record; that of a large one is its JSON, to be encoded by the writer.
+def event_text(time: float, name: str, data: object) -> str:
+    """Return the JSON of an event.
 
     Raises:
         TypeError: it is not JSON's kind of data, or is a circle.
@@ -192,6 +192,11 @@ def pack_event(time: float, name: str, data: object) -> Record:
         raise TypeError(f"event {quoted(name)} is nested more than {_DEEPEST_EVENT} deep")
     if len(text) > LARGEST // 2:
         raise TypeError(f"event {quoted(name)} is too large: {len(text):,} bytes")
+    return text
+
+
+def pack_event(text: str) -> Record:
+    """Return the record of an event's JSON; that of a large one is encoded by the writer."""
     return text if len(text) >= LARGE else _EVENT.pack(0, len(text)) + text.encode()
 
 

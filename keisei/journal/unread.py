@@ -9,6 +9,7 @@ from time import time
 from keisei._log import logger
 from keisei.errors import describe, quoted
 from keisei.journal.format import STORED, Record, dump
+from keisei.journal.unredacted import UnredactedEvent
 from keisei.journal.values import Number, Unread, exact_step
 
 _MOST_SAID = 100
@@ -97,11 +98,12 @@ class UnreadRow:
             return math.nan
 
 
-Queued = Record | UnreadRow
+Queued = Record | UnreadRow | UnredactedEvent
+_UNFINISHED = (UnreadRow, UnredactedEvent)
 
 
 def written(records: list[Queued]) -> list[Record]:
     """Return records as they are stored, in their order; blocks where a number is not there yet."""
-    if UnreadRow not in map(type, records):
+    if set(_UNFINISHED).isdisjoint(map(type, records)):
         return records  # type: ignore[return-value]
-    return [record.packed() if isinstance(record, UnreadRow) else record for record in records]
+    return [one.packed() if isinstance(one, _UNFINISHED) else one for one in records]

@@ -19,11 +19,13 @@ from keisei.journal.format import (
     STORED,
     TAGS,
     dump,
+    event_text,
     file_name,
     flatten,
     pack_event,
 )
 from keisei.journal.unread import Losses, Queued, UnreadRow
+from keisei.journal.unredacted import UnredactedEvent
 from keisei.journal.values import EXACT, Unread, step_or_unread
 
 Durability = Literal["buffered", "line", "fsync"]
@@ -154,12 +156,13 @@ class Journal:
         except WriterError as exc:
             raise self._error(exc) from exc.__cause__
 
-    def log_event(self, name: str, data: object = None) -> None:
+    def log_event(self, name: str, data: object = None, *, redact: bool = True) -> None:
         """Log what is not a number. It shares the queue and its order with the rows.
 
         Args:
             name: the kind of event.
             data: what JSON can hold.
+            redact: whether the writer hides secrets in it.
 
         Raises:
             TypeError: the data is not JSON's.
@@ -168,7 +171,8 @@ class Journal:
         writer = self._writer
         try:
             writer.check_open()
-            event = pack_event(time(), name, data)
+            text = event_text(time(), name, data)
+            event = UnredactedEvent(text) if redact else pack_event(text)
             if len(writer.queue) >= writer.high:
                 writer.relieve()
             writer.queue.append(event)

@@ -8,16 +8,13 @@ delays the lines, which are kept and tried again, as many as the queue holds.
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import os
 import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import Iterable
 from contextlib import suppress
-from datetime import datetime
 from traceback import TracebackException
 
 import anyio
@@ -30,23 +27,16 @@ from keisei._io.shared_threads import on_shared_thread
 from keisei._io.switching import yield_gil
 from keisei._log import logger
 from keisei._text import one_line
-from keisei.redaction import redact, redact_text, secret_values
+from keisei.redaction import secret_values
 from keisei.run.layout import EVALUATION_LOG, TRAINING_LOG
 from keisei.session.context import current
-from keisei.session.evaluation import read_later
+from keisei.session.log_format import CUT, LONGEST, Item, Raw, Tail, formatted
 
 DELAY = 0.2  # seconds that lines are gathered: a crash loses at most what is younger
 CAPACITY = 65_536  # lines that may wait
-LONGEST = 16_384  # characters of a line; what is hidden may begin before the cut and end after it
-_CUT = LONGEST + 4096
 _SHORT, _MOST_LONG = 2048, 1000  # where so many lines wait, others are cut to this: for the memory
 _BREATH = 16
 _CLOSE_TIMEOUT = 2.0
-
-# The file, the time, and a line's text with what follows it, or a record's step with its values.
-Item = tuple[str, float, object, object]
-# A traceback, its frames already let go, or a text.
-Tail = list[TracebackException | str]
 
 
 class LogFiles:
@@ -81,7 +71,7 @@ class LogFiles:
         self.dropped += excess
         if skipped + excess:
             gap = f"{skipped + excess:,} lines before this were dropped"
-            self._left[TRAINING_LOG].append(_line(time.time(), gap, [], ()))
+            self._left[TRAINING_LOG].append(formatted((TRAINING_LOG, time.time(), gap, []), ()))
         self._raw += records[excess:]
         self.pending += len(records) - excess
 
@@ -97,7 +87,7 @@ class LogFiles:
         if self._raw:
             known = secret_values(os.environ)
             for number, item in enumerate(self._raw):
-                self._left[item[0]].append(_formatted(item, known))
+                self._left[item[0]].append(formatted(item, known))
                 self._counts[item[0]] += 1
                 if number % _BREATH == 0:
                     yield_gil()
@@ -133,38 +123,6 @@ class LogFiles:
         """Nothing is held open between two writes."""
 
 
-def _formatted(item: Item, known: Iterable[str]) -> bytes:
-    name, moment, first, rest = item
-    try:
-        if name == TRAINING_LOG:
-            return _line(moment, str(first), rest, known)  # type: ignore[arg-type]
-        values = redact(read_later(rest), known)
-        line = {"time": _time(moment), "step": read_later(first), "values": values}
-        return json.dumps(line).encode() + b"\n"
-    except Exception as exc:  # noqa: BLE001 - one that cannot be said must not hold up the others
-        return _line(time.time(), f"a line could not be written: {type(exc).__name__}", [], known)
-
-
-def _time(moment: float) -> str:
-    return datetime.fromtimestamp(moment).astimezone().isoformat(timespec="milliseconds")
-
-
-def _line(moment: float, text: str, tail: Tail, known: Iterable[str]) -> bytes:
-    """Return a line, and its continuation lines, which are indented."""
-    if text.startswith("session "):
-        text = f"| {text}"  # keisei's own lines begin so, and are believed
-    lines = [one_line(f"[{_time(moment)}] {_clean(text, known)}")]
-    for part in tail:
-        more = part if isinstance(part, str) else "".join(part.format())
-        lines += [f"    {one_line(line)}" for line in _clean(more, known).rstrip("\n").split("\n")]
-    return "".join(f"{line}\n" for line in lines).encode()
-
-
-def _clean(text: str, known: Iterable[str]) -> str:
-    hidden = redact_text(text[:_CUT], known)
-    return hidden if len(hidden) <= LONGEST else f"{hidden[:LONGEST]}... (cut)"
-
-
 _live: weakref.WeakSet[LogHandler] = weakref.WeakSet()
 after_in_child(_live.clear)
 
@@ -175,7 +133,7 @@ class LogHandler(logging.Handler):
     It takes the records that are emitted where its session is the current one; those that are
     emitted where none is only while no other session has a handler. After the session's end, and
     in a forked child, it does nothing. A formatter that is set formats what comes after the time;
-    tracebacks follow in lines of their own.
+    tracebacks follow in lines of their own. Secrets are hidden unless `record.redact` is `False`.
     """
 
     def __init__(self, logs: Logs) -> None:
@@ -200,23 +158,22 @@ class LogHandler(logging.Handler):
         if owner is not logs and (owner is not None or len(_live) > 1):
             return
         try:
-            text = self._text(record)[:_CUT]
+            text = self._text(record)[:CUT]
         except Exception:  # noqa: BLE001 - the user's own objects and formatters
             text = (
                 f"{record.levelname} {record.name}: {one_line(record.msg)[:LONGEST]} "
                 f"(cannot be formatted with {one_line(record.args)[:LONGEST]})"
             )
-        tail: Tail = []
-        if record.exc_info or record.exc_text or record.stack_info:
-            tail = _tail(record)
-        logs.put((TRAINING_LOG, record.created, text, tail))
+        shown = Raw(text) if getattr(record, "redact", True) is False else text
+        follows = record.exc_info or record.exc_text or record.stack_info
+        logs.put((TRAINING_LOG, record.created, shown, _tail(record) if follows else []))
 
     def _text(self, record: logging.LogRecord) -> str:
         message = record.getMessage()
         if self.formatter is None:
             return f"{record.levelname} {record.name}: {message}"
         shown = copy.copy(record)
-        shown.msg, shown.args = one_line(message[:_CUT]), ()
+        shown.msg, shown.args = one_line(message[:CUT]), ()
         shown.exc_info = shown.exc_text = shown.stack_info = None
         return self.formatter.format(shown)
 
@@ -252,7 +209,7 @@ def _shortened(item: Item) -> Item:
     name, moment, text, tail = item
     if name != TRAINING_LOG:
         return item
-    text = str(text)
+    text = str(text.data if isinstance(text, Raw) else text)
     short = text if len(text) <= _SHORT else f"{text[:_SHORT]}... (cut: too many lines wait)"
     return name, moment, short, ["(left out: too many lines wait)"] if tail else tail
 

@@ -27,6 +27,7 @@ from keisei.run.status import FINAL, too_late
 from keisei.session import context
 from keisei.session.evaluation import plain_record
 from keisei.session.facts import ConfigT, SessionFacts
+from keisei.session.log_format import Raw
 from keisei.session.logs import Logs
 from keisei.session.view import SessionView
 
@@ -167,12 +168,14 @@ class SessionRecording(SessionView[ConfigT]):
         except JournalError as exc:
             raise self._no_journal("log_metrics()") from exc
 
-    def log_event(self, name: str, data: object = None) -> None:
+    def log_event(self, name: str, data: object = None, *, redact: bool = True) -> None:
         """Log what is not a number, in one order with the rows.
 
         Args:
             name: the kind of event.
             data: what JSON can hold.
+            redact: whether secrets in it are hidden before it is written; `False` keeps a text
+                that only looks like one as it is.
 
         Raises:
             TypeError: the data is not JSON's.
@@ -182,7 +185,7 @@ class SessionRecording(SessionView[ConfigT]):
         """
         journal = self._recorder.journal or self._first("log_event()")
         try:
-            journal.log_event(name, data)
+            journal.log_event(name, data, redact=redact)
         except JournalError as exc:
             raise self._no_journal("log_event()") from exc
 
@@ -232,7 +235,9 @@ class SessionRecording(SessionView[ConfigT]):
         """
         return context.inside(self._recorder.logs)
 
-    def log_evaluation(self, record: Mapping[str, object], step: int | None = None) -> None:
+    def log_evaluation(
+        self, record: Mapping[str, object], step: int | None = None, *, redact: bool = True
+    ) -> None:
         """Log what an evaluation has come to: a JSON line in `evaluation.log`, and metrics.
 
         Its numbers are logged as `log_metrics` logs them, with `evaluation/` before their names.
@@ -241,6 +246,7 @@ class SessionRecording(SessionView[ConfigT]):
         Args:
             record: what JSON can hold, by name; numbers may be numpy's or torch's. It is copied.
             step: the training step, if it has one.
+            redact: whether secrets in it are hidden before it is written.
 
         Raises:
             TypeError: JSON cannot hold a value; the message names the key.
@@ -255,7 +261,7 @@ class SessionRecording(SessionView[ConfigT]):
         if numbers:
             self.log_metrics({"evaluation": numbers}, when)  # type: ignore[arg-type]
         self._recorder.logs.start()
-        self._recorder.logs.put((EVALUATION_LOG, time.time(), when, data))
+        self._recorder.logs.put((EVALUATION_LOG, time.time(), when, data if redact else Raw(data)))
 
     def get_session_summary(self) -> dict[str, Any]:
         """Return what is known of the session as plain data; what is not set up yet is ``None``."""
