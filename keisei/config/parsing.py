@@ -14,18 +14,19 @@ from functools import cache
 from typing import Any
 
 from keisei.errors import quoted
+from keisei.redaction.rule import Rule
 
 SUFFIXES = ("yaml", "yml", "json", "toml")
 
-_FLOAT = re.compile(
+_FLOAT = Rule(
     r"[-+]?(?:(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?"
     r"|[0-9][0-9_]*[eE][-+]?[0-9]+|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN)"
 )
-_INTEGER = re.compile(r"[-+]?(?:0b[01_]+|0o[0-7_]+|0x[0-9a-fA-F_]+|[0-9][0-9_]*)")
+_INTEGER = Rule(r"[-+]?(?:0b[01_]+|0o[0-7_]+|0x[0-9a-fA-F_]+|[0-9][0-9_]*)")
 _CLOSING = {"[": "]", "{": "}", '"': '"', "'": "'"}
-_JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"|[{}\[\],]')
-_TOML_TABLE = re.compile(r"\s*(\[\[?)\s*([^\[\]#]+?)\s*\]")
-_TOML_KEY = re.compile(r"""\s*([\w"'.\- \t]+?)\s*=""")
+_JSON_TOKEN = Rule(r'"(?:[^"\\]|\\.)*+"|[{}\[\],]')
+_TOML_TABLE = Rule(r"\s*(\[\[?)\s*([^\[\]#]+?)\s*\]")
+_TOML_KEY = Rule(r"""\s*([\w"'.\- \t]+?)\s*=""")
 
 
 class ParseError(Exception):
@@ -109,7 +110,7 @@ def _json_keys_twice(text: str) -> Iterator[tuple[list[str], int, int]]:
     seen: list[dict[str, int] | None] = []  # of each object that is open; ``None`` for a list
     path: list[str] = []
     line, position, comes_a_key = 1, 0, False
-    for token in _JSON_TOKEN.finditer(text):
+    for token in _JSON_TOKEN.regex.finditer(text):
         line += text.count("\n", position, token.start())
         position = token.start()
         match token[0][0]:
@@ -156,12 +157,12 @@ def _toml_keys_twice(text: str) -> Iterator[tuple[list[str], int, int]]:
     seen: dict[tuple[str, ...], int] = {}
     table: tuple[str, ...] = ()
     for number, line in enumerate(text.split("\n"), start=1):
-        if (opened := _TOML_TABLE.match(line)) is not None:
+        if (opened := _TOML_TABLE.regex.match(line)) is not None:
             table = key = _toml_parts(opened[2])
             if opened[1] == "[[":  # each one is another
                 seen = {known: line for known, line in seen.items() if known[: len(key)] != key}
                 continue
-        elif (assigned := _TOML_KEY.match(line)) is not None:
+        elif (assigned := _TOML_KEY.regex.match(line)) is not None:
             key = (*table, *_toml_parts(assigned[1]))
         else:
             continue
@@ -270,7 +271,7 @@ def _loader() -> Any:
         for first, rules in base.yaml_implicit_resolvers.items()
     }
     for tag, rule, make in zip(numbers, (_FLOAT, _INTEGER), (_float, _integer), strict=True):
-        whole = re.compile(rf"(?:{rule.pattern})\Z")
+        whole = re.compile(rf"(?:{rule.regex.pattern})\Z")
         Loader.add_implicit_resolver(tag, whole, list("-+.0123456789"))
         Loader.add_constructor(tag, lambda loader, node, make=make: make(node.value))
     return Loader

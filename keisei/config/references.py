@@ -6,8 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-_REFERENCE = re.compile(r"\$(\$?)\{([^{}]*)\}")
-_NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
+from keisei.redaction.rule import Rule
+
+_REFERENCE = Rule(r"\$(\$?)\{([^{}]*)\}")
+_NAME = Rule(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 
 
 class UnresolvedError(ValueError):
@@ -29,7 +31,7 @@ def resolve(data: Any, environ: Mapping[str, str], where: str = "") -> Any:
         UnresolvedError: there is no such variable, or a reference is something else.
     """
     if isinstance(data, str) and "${" in data:
-        return _REFERENCE.sub(lambda found: _resolved(found, environ, where), data)
+        return _REFERENCE.regex.sub(lambda found: _resolved(found, environ, where), data)
     below = f"{where}." if where else ""
     if isinstance(data, Mapping):
         return {key: resolve(value, environ, f"{below}{key}") for key, value in data.items()}
@@ -42,7 +44,7 @@ def _resolved(found: re.Match[str], environ: Mapping[str, str], where: str) -> s
     escaped, inner = found.groups()
     if escaped:
         return found[0][1:]
-    named = _NAME.fullmatch(inner)
+    named = _NAME.regex.fullmatch(inner)
     if named is None:
         raise UnresolvedError(
             f"{where}: a reference is not resolved: `${{NAME}}` and `${{NAME:-text}}` take the "
