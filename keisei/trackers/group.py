@@ -43,6 +43,7 @@ class WorkerGroup:
         self.workers: dict[str, WorkerHandle] = {}
         self._linger, self._finish_timeout, self._logged = linger, finish_timeout, logged
         self._own_timeouts: dict[str, float] = {}
+        self._waits = True
         self._finish_begun: float | None = None
         self._unfinished: list[tuple[str, WorkerHandle]] = []
 
@@ -118,6 +119,8 @@ class WorkerGroup:
     def _begun(self, worker: HandleT) -> HandleT:
         self.workers[worker.name] = worker
         worker.begin()
+        if not self._waits:
+            self.stop_waiting()
         return worker
 
     async def started(self, worker: WorkerHandle) -> bool:
@@ -156,7 +159,8 @@ class WorkerGroup:
             worker.wake()
 
     def stop_waiting(self) -> None:
-        """Release whoever waits for a tracker that is still starting."""
+        """Release whoever waits for a tracker that is still starting, now or later."""
+        self._waits = False
         for worker in self.workers.values():
             worker.attempted.set()
             worker.made.set()
