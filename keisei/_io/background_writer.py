@@ -163,6 +163,11 @@ class BackgroundWriter(Generic[RecordT]):
                 errors=self._failures,
             )
 
+    @property
+    def kept(self) -> int:
+        """How many records were taken and not given up at the end: no file has those."""
+        return self.counters.logged - self._lost
+
     def request(self, callback: OnDurable) -> None:
         """Call a function, once, when all that is queued is durable, or cannot be written.
 
@@ -198,6 +203,7 @@ class BackgroundWriter(Generic[RecordT]):
             self.ring()
         if self._threads is None:
             cause = self._file.error or OSError(errno.EAGAIN, "no thread can be started")
+            self._lost = len(self.queue)
             raise self._refusal(cause, f"{len(self.queue):,} rows are lost: ")
         if not self._finished.wait(timeout):
             path = quoted(self._file.path, 300)

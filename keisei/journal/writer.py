@@ -123,6 +123,11 @@ class Journal:
         """What has become of the rows so far."""
         return self._writer.counters
 
+    @property
+    def kept(self) -> int:
+        """How many rows were logged and not given up at the end: no file has those."""
+        return self._writer.kept
+
     def log_metrics(self, metrics: Mapping[str, object], step: int | None = None) -> None:
         """Log one row. May be called from any thread and on the loop; the disk is not touched.
 

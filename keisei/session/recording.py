@@ -97,8 +97,8 @@ class Recorder:
             return self.journal
 
     def logged(self) -> int:
-        """Return how many rows and events this attempt has logged."""
-        return 0 if self.journal is None else self.journal.counters.logged
+        """Return how many rows and events this attempt has logged, without those that are lost."""
+        return 0 if self.journal is None else self.journal.kept
 
     @property
     def started(self) -> bool:

@@ -40,6 +40,7 @@ def test_rows_that_cannot_be_written_at_the_end_are_counted(run: str, disk: Disk
     with pytest.raises(JournalError, match="3 rows are lost: .*No space left"):
         journal.close(10)
     assert journal.counters[:4] == (3, 0, 3, 0)
+    assert journal.kept == 0
 
 
 def test_after_the_end_nothing_is_taken(run: str) -> None:

@@ -415,6 +415,23 @@ def test_a_process_that_cannot_start_is_said(
     assert record_of(session)["trackers"]["lines"]["behind"] == 1
 
 
+def test_options_that_cannot_be_sent_are_said(
+    make_config: MakeConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another session's tracker of the same kind goes on, and it starts with better ones."""
+    with SessionManager(make_config(), run_name="well") as well:
+        assert well.setup_remote_logging("lines") is True
+        with SessionManager(make_config(), run_name="r") as session:
+            assert session.setup_remote_logging("lines", away=lambda: None) is False
+            session.log_metrics({"loss": 1.0})
+            assert session.setup_remote_logging("lines") is True
+        well.log_metrics({"loss": 1.0})
+    (said,) = warnings_in(caplog)
+    assert "lines did not start (its options cannot be sent to its process" in said
+    for each in (well, session):
+        assert held(each.run_artifact_dir) == [(1, 0)]
+
+
 @pytest.mark.parametrize("how", ["frozen", "embedded", "nameless", "inside"])
 def test_a_program_without_a_python_of_its_own_runs_trackers_itself(
     make_config: MakeConfig,

@@ -81,6 +81,14 @@ class HostedWorker(WorkerHandle):
 
     def begin(self) -> None:
         """Ask the host process for the worker, which is started if it has to be; never waits."""
+        try:
+            pack(self.open)
+        except Exception as exc:  # noqa: BLE001 - the options' own code
+            problem = f"its options cannot be sent to its process ({describe(exc)})"
+            text = "%s did not start (%s): run %s goes on without it."
+            logger.warning(text, self.name, problem, self.info.run_name)
+            self.fail(problem, done=True)
+            return
         self._host = _host_for(self)
 
     def end(self, status: FinalStatus, within: float) -> None:
@@ -92,10 +100,10 @@ class HostedWorker(WorkerHandle):
         if self._host is not None:
             self._host.request(self.ended)
 
-    def fail(self, problem: str) -> None:
-        """Note that the host process is not there, until it is again."""
+    def fail(self, problem: str, *, done: bool = False) -> None:
+        """Note that the host process is not there, until it is again, or for good."""
         record = self.state.record.model_copy(update={"state": "broken", "problem": problem})
-        self.update(self.state._replace(record=record, attempted=True, kept=True))
+        self.update(self.state._replace(record=record, attempted=True, kept=not done, done=done))
 
 
 class Host:

@@ -9,6 +9,7 @@ whatever a tracker is still doing.
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import pickle
 import signal
@@ -112,6 +113,9 @@ class HostProcess:
 
     def _changed(self, key: int, worker: Worker) -> None:
         self._outbox.put(key, worker.state)
+        if worker.state.attempted and not gc.isenabled():
+            gc.freeze()
+            gc.enable()
         if worker.state.done:
             with self._lock:
                 self._deliveries.pop(key, None)
@@ -175,6 +179,7 @@ def main(requests: IO[bytes], news: IO[bytes], program: int) -> None:
     for name in _IGNORED:  # what is sent to the program's terminal or group is not for it
         if (number := getattr(signal, name, None)) is not None:
             signal.signal(number, signal.SIG_IGN)
+    gc.disable()  # until a tracker has started: what its import leaves is no garbage
     if hasattr(os, "nice"):
         os.nice(_NICENESS)  # the training goes first, where there are more threads than cores
     try:
