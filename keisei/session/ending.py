@@ -6,8 +6,12 @@ waits for it, the blocking face waits for that, and a signal that leaves no time
 
 from __future__ import annotations
 
+import atexit
+import sys
+import time
 from contextlib import suppress
 from functools import partial
+from os.path import isdir
 from typing import Any
 
 import anyio
@@ -17,13 +21,16 @@ from keisei._io.loop import ThreadEvent, load_backend
 from keisei._io.offload import Work, patiently
 from keisei._log import logger
 from keisei.run.failure import Failure
-from keisei.run.status import FinalStatus
+from keisei.run.status import FINAL, FinalStatus, check_final
 from keisei.session.facts import SessionFacts
 from keisei.session.recording import Recorder
 from keisei.session.shutdown import LAST_WORDS, Interruption
 from keisei.session.tracking import Tracking
 
 JOURNAL_TIMEOUT = 30.0  # seconds; what could not be written by then is said to be lost
+EXIT_TIMEOUT = 10.0  # seconds for all the sessions that a program has forgotten to end
+
+_open: set[Ending] = set()
 
 
 class OneStep:
@@ -158,6 +165,7 @@ class Ending:
             status: how the session ended, where it has no end yet.
             timeout: how long the journal and the logs may take, in seconds.
         """
+        _open.discard(self)
         facts = self._facts
         status = facts.ends_as(status)
         duration_s = facts.has_ended()
@@ -168,7 +176,45 @@ class Ending:
             except (OSError, RuntimeError) as exc:
                 logger.error("the end of run %s cannot be recorded: %s", facts.run_name, exc)
 
+    def begin(self) -> None:
+        """Note that there is something to end: the run is owned."""
+        _open.add(self)
+
+    def end_at_exit(self, error: BaseException | None, timeout: float) -> None:
+        """Record the end of a session that the program has not ended before the interpreter's exit.
+
+        Args:
+            error: what ends the program, if it is known.
+            timeout: how long it may take, in seconds.
+        """
+        facts = self._facts
+        if facts.forked() or facts.paths is None or not isdir(facts.paths.run_artifact_dir):
+            return
+        if facts.status not in FINAL:
+            status, reason = self._interruption.ends_as(error), self._interruption.reason(error)
+            if status == "completed" and facts.entered:
+                status = "cancelled"  # its block was cut off
+            facts.ends_as(status, reason)
+            text = (
+                "run %s was not ended before the interpreter's exit, and is recorded as %s: use "
+                "the session in a `with` block, or call finalize_session() when the run is over"
+            )
+            logger.warning(text, facts.run_name, status)
+        self.record_end(check_final(facts.status), timeout)
+
     def end_now(self, status: FinalStatus, failure: Failure | None) -> None:
         """Record the end for a process that is about to die; see `record_end`."""
         status = self._facts.ends_as(status, failure)
         self.record_end(status, LAST_WORDS / 2)
+
+
+def _end_forgotten() -> None:
+    """End what the program has forgotten; an error at a prompt has not ended it."""
+    give_up = time.monotonic() + EXIT_TIMEOUT
+    error = None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)
+    for ending in list(_open):
+        ending.end_at_exit(error, max(0.0, give_up - time.monotonic()))
+
+
+# Hooks run backwards: whatever a program registers for its sessions runs before this one.
+atexit.register(_end_forgotten)

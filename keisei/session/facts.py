@@ -38,6 +38,7 @@ class SessionFacts(Generic[ConfigT]):
         seeded: what was seeded.
         duration_s: how long the session took, once it has ended.
         failure: why it ended so, where an error or a signal ended it.
+        entered: whether the session's block was entered.
         logger_errors: how often the user's logger has raised.
         process: the process that the session belongs to.
 
@@ -62,7 +63,7 @@ class SessionFacts(Generic[ConfigT]):
         self._new_id = names.new_session_id()
         self._started: float | None = None
         self._end: FinalStatus | None = None
-        self._entered = False
+        self.entered = False
         self._ending = threading.Lock()
 
     @property
@@ -130,7 +131,7 @@ class SessionFacts(Generic[ConfigT]):
                 "make a new one, which is the run's next attempt where it has the same run name"
             )
         with self._ending:
-            before, self._entered = self._entered, True
+            before, self.entered = self.entered, True
         if before:
             raise SessionInUseError(
                 f"the session of run {self.run_name} is entered already: use it inside its block "

@@ -99,6 +99,7 @@ class Steps:
         if facts.status in FINAL:
             self._ending.record_end(check_final(facts.status))
         else:
+            self._ending.begin()
             journal = facts.config.journal
             self._recorder.open(owned.paths, facts.attempt, journal, self._tracking.wake)
             if facts.attempt > 1:

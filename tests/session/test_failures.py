@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +110,56 @@ async def test_session_files_of_older_versions_load(make_config: MakeConfig) -> 
     record = SessionRecord.parsed(json.dumps(older).encode())
     assert record is not None
     assert record.failure is None
+
+
+FORGOTTEN = """
+import keisei, logging, sys
+logging.basicConfig()
+config = keisei.load_config(overrides={"logging.log_dir": sys.argv[1]})
+session = keisei.SessionManager(config, run_name="r")
+session.setup_directories()
+for step in range(50):
+    session.log_metrics({"x": 1.0}, step)
+"""
+
+
+@pytest.mark.parametrize(
+    ("last", "status"),
+    [
+        ("", "completed"),
+        ("raise RuntimeError('no memory')", "failed"),
+        ("raise KeyboardInterrupt", "cancelled"),
+        ("session.__enter__()", "cancelled"),
+    ],
+)
+def test_a_forgotten_session_ends_at_the_interpreters_exit(
+    tmp_path: Path, last: str, status: str
+) -> None:
+    """Its rows are written, it is recorded as what it was, and one warning says so."""
+    command = [sys.executable, "-c", FORGOTTEN + last, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    record = json.loads((tmp_path / "r" / "session.json").read_text(encoding="utf-8"))
+    assert record["status"] == status
+    assert (record["failure"] or {}).get("message") == {
+        "failed": "no memory",
+        "cancelled": "SIGINT" if "Interrupt" in last else None,
+    }.get(status)
+    assert len(read_run(str(tmp_path / "r")).columns("x")[0]) == 50
+    assert done.stderr.count("was not ended before the interpreter's exit") == 1
+    assert "session ended" in (tmp_path / "r" / "training.log").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_an_end_that_is_registered_for_the_exit_is_the_sessions_own(
+    tmp_path: Path, before: bool
+) -> None:
+    """Whether it was registered before the directories were set up or after: nothing is said."""
+    hook = "import atexit; atexit.register(session.finalize_session)\n"
+    program = FORGOTTEN + hook
+    if before:
+        program = FORGOTTEN.replace("session.setup", f"{hook}session.setup", 1)
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert not done.stderr
+    record = json.loads((tmp_path / "r" / "session.json").read_text(encoding="utf-8"))
+    assert record["status"] == "completed"
