@@ -93,4 +93,7 @@ def no_json_form(facts: SessionFacts[Any]) -> Iterator[None]:
         where = without_json(facts.config)
     at = f", for what stands under {quoted(where, 200)}" if where else ""
     path = quoted(facts.paths.config_path, 300) if facts.paths else "the effective config"
-    raise ConfigSaveError(f"{path}: the config has no JSON form{at} ({reason})")
+    raise ConfigSaveError(
+        f"{path}: the config has no JSON form{at} ({reason}). Keep a plain value there "
+        "(a number, a text, a list, a mapping), or give the field a serializer"
+    )
