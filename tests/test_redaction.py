@@ -138,7 +138,9 @@ def test_any_kind_of_data_is_copied() -> None:
 
 ADVERSARIAL = [
     "a-", "@a://b:", "\\", "'a':", "eyJ-", "-----BEGIN PRIVATE KEY-----", "password=,",
-    "password: ", "authorization: basic ", "--token ", "@://a:?", " ",
+    "password: ", "authorization: basic ", "--token ", "@://a:?", " ", "{'password': {",
+    "password=f(", "password:\n ", "machine a.b login c password ", "curl -u a:", 'token = "',
+    "name: token value: ", "kind: Secret\ndata:\n", "password is ", "https://h/hooks/", "mysql -p ",
 ]  # fmt: skip
 
 

@@ -9,7 +9,9 @@ from keisei.redaction.rule import Rule
 
 # How far a key marks its value as a secret. Hidden is ...
 KEYLIKE = 1  # what looks like a key: no short text, no identifier, no path
-CODE = 2  # what is no identifier (`sha256`, `GPIO17`), and whole numbers from 1000 on
+CODE = (
+    2  # what is no word, algorithm (`sha256`) or short identifier (`GPIO17`), and numbers from 1000
+)
 PASS = 3  # what is no word, and whole numbers from 1000 on
 KEY = 4  # all but a word of at most five letters and a whole number
 ALWAYS = 5  # all
@@ -29,8 +31,7 @@ _LAST = {
         KEY,
     ),
     **dict.fromkeys("auth cvv dbpass mfa rootpass smtppass sshpass totp userpass".split(), PASS),
-    **dict.fromkeys("hmac otp".split(), CODE),
-    **dict.fromkeys("sas sig signature".split(), KEYLIKE),
+    **dict.fromkeys("hmac otp sas sig signature".split(), CODE),
 }
 # These are the owners of a `key` or a `token` (also run together: accesskey) that can be no other.
 _OWNERS = frozenset(
@@ -49,6 +50,7 @@ _DOUBTFUL_OWNERS = frozenset(
 _PAIRS = {
     **{(owner, kind): KEY for owner in _OWNERS for kind in ("key", "keys", "token")},
     **{(owner, kind): KEYLIKE for owner in _DOUBTFUL_OWNERS for kind in ("key", "keys")},
+    **{(owner, "token"): KEY for owner in "admin ci id identity service session".split()},
     **{(owner, "tokens"): KEY for owner in "access api auth bearer refresh".split()},
     **{("pass", end): ALWAYS for end in "code key phrase word".split()},
     **{
@@ -106,7 +108,9 @@ _MARK = (
 _VOCABULARY = r"\s*+(?:<[^\n]*+|\[[^\n]*\]|\{[^\n]*\}|\|[^\n]*\||#[^\n]*+|.{0,7}+|\S*\s(?s:.*))\s*+"
 _HARMLESS = {
     KEYLIKE: Rule(rf"{_MARK}|{_VOCABULARY}|{_IDENTIFIER}|{_NUMBER}|{_PATH}|\w{{1,12}}+://\S*+"),
-    CODE: Rule(rf"{_MARK}|\s*+<[^\n]*+>\s*+|{_IDENTIFIER}|{_PATH}"),
+    CODE: Rule(
+        rf"{_MARK}|<[^<>\n]*+>|{_ALGORITHM}|{_WORDS_ALONE}|(?=.{{1,7}}\Z){_IDENTIFIER}|{_PATH}"
+    ),
     PASS: Rule(rf"{_MARK}|{_WORDS_ALONE}|\d{{1,3}}|0?\.\d{{1,9}}|<[^<>\n]*+>"),
     KEY: Rule(rf"{_MARK}|{_LETTERS}{{1,5}}|\d{{1,6}}|<[^<>\n]*+>|\[\w{{1,16}}\]"),
     ALWAYS: Rule(_MARK),

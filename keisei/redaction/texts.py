@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from keisei.redaction.keys import ALWAYS, KEY, KEYLIKE, PASS, is_harmless, secrecy
+from keisei.redaction.keys import ALWAYS, CODE, KEY, KEYLIKE, PASS, is_harmless, secrecy
 from keisei.redaction.known import HIDDEN, Known
 from keisei.redaction.rule import Rule
 from keisei.redaction.urls import hide_in_urls
@@ -246,8 +246,8 @@ def _each(text: str, rule: Rule, find: Callable[[str, re.Match[str]], Found | No
 
 def _assigned(text: str, match: re.Match[str]) -> Found | None:
     level = secrecy(match[1])
-    if not level and match[1] in _QUERY and text[match.start() - 1 : match.start()] in ("?", "&"):
-        level = KEYLIKE
+    if text[match.start() - 1 : match.start()] in ("?", "&"):
+        level = max(level, KEY) if level >= CODE else max(level, KEYLIKE * (match[1] in _QUERY))
     return _value(text, match.end(), level, _BARE_VALUE) if level else None
 
 

@@ -15,6 +15,12 @@ _HOOK = Rule(
     r"|hook|catch)(/[\w\-@./%]++)|/bot(\d{5,}+:[\w-]{10,}+)|(?<=hc-ping\.com)(/[\w\-/]++)",
     re.IGNORECASE,
 )
+# Whatever stands in their paths is the key to a chat.
+_CHATS = (
+    "hooks.slack.com/", "discord.com/api/webhooks/", "discordapp.com/api/webhooks/",
+    "webhook.office.com/", "outlook.office.com/webhook/", "hooks.zapier.com/", "hc-ping.com/",
+    "open.feishu.cn/", "open.larksuite.com/", "maker.ifttt.com/", "api.telegram.org/bot",
+)  # fmt: skip
 _HOOKS = (
     "hc-ping.com",
     "hook",
@@ -68,7 +74,8 @@ def _without_hook(url: str, hidden: str) -> str:
 
     def hide(match: re.Match[str]) -> str:
         path = match[1] or match[2] or match[3]
-        if all(is_harmless(part, KEYLIKE) for part in path.split("/")):
+        doubtful = not any(host in url for host in _CHATS)
+        if doubtful and all(is_harmless(part, KEYLIKE) for part in path.split("/")):
             return match[0]
         start = match.start(match.lastindex or 0) - match.start()
         return match[0][:start] + ("/" if path[0] == "/" else "") + hidden
