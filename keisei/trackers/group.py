@@ -43,7 +43,7 @@ class WorkerGroup:
         self.workers: dict[str, WorkerHandle] = {}
         self._linger, self._finish_timeout, self._logged = linger, finish_timeout, logged
         self._own_timeouts: dict[str, float] = {}
-        self._waits = True
+        self._over = False
         self._finish_begun: float | None = None
         self._unfinished: list[tuple[str, WorkerHandle]] = []
 
@@ -117,10 +117,11 @@ class WorkerGroup:
         )
 
     def _begun(self, worker: HandleT) -> HandleT:
+        if self._over:  # the session has ended while the tracker was asked for
+            worker.update(worker.state._replace(attempted=True, done=True))
+            return worker
         self.workers[worker.name] = worker
         worker.begin()
-        if not self._waits:
-            self.stop_waiting()
         return worker
 
     async def started(self, worker: WorkerHandle) -> bool:
@@ -159,8 +160,8 @@ class WorkerGroup:
             worker.wake()
 
     def stop_waiting(self) -> None:
-        """Release whoever waits for a tracker that is still starting, now or later."""
-        self._waits = False
+        """Release whoever waits for a tracker that is still starting; no other one is started."""
+        self._over = True
         for worker in self.workers.values():
             worker.attempted.set()
             worker.made.set()

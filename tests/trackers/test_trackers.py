@@ -39,10 +39,12 @@ class StuckTracker(MemoryTracker):
     stuck_in: str = "start"
     gate: threading.Event = field(default_factory=threading.Event)
     closed: threading.Event = field(default_factory=threading.Event)
+    asked: threading.Event = field(default_factory=threading.Event)
 
     def start(self, run: RunInfo) -> MemoryRun:
         """Hang, then start."""
         tracker = self
+        self.asked.set()
 
         @dataclass
         class Noticed(MemoryRun):
@@ -119,12 +121,46 @@ async def test_the_end_does_not_wait_for_a_tracker_that_is_still_starting(
     with anyio.fail_after(10):
         async with anyio.create_task_group() as group:
             group.start_soon(start)
-            await anyio.wait_all_tasks_blocked()
+            assert await anyio.to_thread.run_sync(tracker.asked.wait, 10)
             await session.finalize_session("preempted")
     assert answers == [False]
     assert record_of(session)["status"] == "preempted"
     tracker.gate.set()
     assert await anyio.to_thread.run_sync(tracker.closed.wait, 10)
+
+
+@pytest.mark.requirement("FIN-3")
+@pytest.mark.parametrize("backend", ["object", "tensorboard", "wandb"])
+async def test_no_tracker_starts_in_a_session_that_has_ended_meanwhile(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    """The end comes while the tracker is being asked for: it is `False`, and nothing is left."""
+    asked, go = threading.Event(), threading.Event()
+
+    def look() -> str:
+        asked.set()
+        go.wait(10)
+        return "/"
+
+    monkeypatch.setattr("keisei.session.tracking.working_directory", look)
+    tracker = StuckTracker(start_timeout=30)
+    session = await started(make_config, wandb={"mode": "offline"})
+    answers = []
+
+    async def start() -> None:
+        answers.append(
+            await session.setup_remote_logging(tracker if backend == "object" else backend)
+        )
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as group:
+            group.start_soon(start)
+            assert await anyio.to_thread.run_sync(asked.wait, 10)
+            await session.finalize_session("preempted")
+            go.set()
+    assert answers == [False]
+    assert not tracker.asked.is_set()
+    assert record_of(session)["trackers"] == {}
 
 
 @pytest.mark.requirement("FIN-1", "FIN-2")
