@@ -25,7 +25,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
 
-from keisei._io.backoff import Backoff
+from keisei._io.backoff import Backoff, may_pass
 from keisei._io.loop import on_loop
 from keisei._io.shared_threads import SharedThreads, join_threads, on_shared_thread
 from keisei.errors import quoted
@@ -39,6 +39,8 @@ logger = logging.getLogger("keisei")
 LONGEST_WAIT = 10.0
 _MANY = 4_096  # records that are written without gathering more, however many there is room for
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0
+_LAST_PAUSE = 0.5  # between retries at the end
+_SHARE = 0.9  # of the time for the end, in which what fails is tried again
 
 
 class WriterError(RuntimeError):
@@ -77,6 +79,7 @@ class Sink(Protocol[RecordT]):
         written: how many records are written.
         pending: how many are taken and not written yet.
         bytes: how many bytes are written.
+        dropped: how many it has taken, and given up or lost since.
     """
 
     path: str
@@ -84,6 +87,7 @@ class Sink(Protocol[RecordT]):
     written: int
     pending: int
     bytes: int
+    dropped: int
 
     def add(self, records: list[RecordT], skipped: int) -> None:
         """Take records to write next, and how many were dropped before them."""
@@ -91,10 +95,6 @@ class Sink(Protocol[RecordT]):
 
     def write(self) -> None:
         """Write what was taken; what fails is kept, and tried again at the next call."""
-        ...
-
-    def close(self) -> None:
-        """Close what is held open."""
         ...
 
 
@@ -134,6 +134,7 @@ class BackgroundWriter(Generic[RecordT]):
         self._backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         self._pressed = self._stalled = False
         self._closing = self._ended = self._forked = False
+        self._give_up, self._said = 0.0, False
         self._finished = threading.Event()
         self._threads: SharedThreads | None = None
         self._taken = self._dropped = self._gap = self._lost = self._failures = 0
@@ -153,12 +154,12 @@ class BackgroundWriter(Generic[RecordT]):
     def counters(self) -> Counters:
         """What has become of the records so far."""
         with self.lock:
-            written, queued = self._file.written, len(self.queue)
+            written, queued, lost = self._file.written, len(self.queue), self._file.dropped
             return Counters(
                 logged=self._taken + queued + self._dropped,
                 written=written,
-                dropped=self._dropped,
-                queued=self._taken + queued - written,
+                dropped=self._dropped + lost,
+                queued=self._taken + queued - written - lost,
                 bytes=self._file.bytes,
                 errors=self._failures,
             )
@@ -185,8 +186,11 @@ class BackgroundWriter(Generic[RecordT]):
     def end(self, timeout: float | None) -> None:
         """Write what is queued, and end. Blocks; ending again, or in a fork, is no error.
 
+        What cannot be written is tried again until the wait is nearly over, and then given up.
+
         Args:
-            timeout: the longest wait, in seconds; the writing goes on after it.
+            timeout: the longest wait, in seconds; what hangs goes on after it. ``None`` waits for
+                what hangs as long as it takes, and tries but once.
 
         Raises:
             WriterError: records could not be written, and are lost.
@@ -195,6 +199,7 @@ class BackgroundWriter(Generic[RecordT]):
         if self._forked:
             return
         with self.lock:
+            self._give_up = time.monotonic() + _SHARE * (timeout or 0.0)
             self._closing = True
             if self._threads is None and not self.queue and not self._requests:
                 self._ended = True
@@ -217,7 +222,6 @@ class BackgroundWriter(Generic[RecordT]):
         self._forked = self.asleep = True
         self.lock = threading.RLock()  # the parent's may have been held
         self.queue.clear()
-        self._file.close()
 
     def check_open(self) -> None:
         """Refuse what comes after the end, or from a forked child.
@@ -298,12 +302,15 @@ class BackgroundWriter(Generic[RecordT]):
         if self._closing:
             self.asleep = self._ended = True
             if not self._write():
+                left = self._give_up - time.monotonic()
+                if left > 0 and self._file.error is not None and may_pass(self._file.error):
+                    self._say_once(left)
+                    return min(self._backoff.next(), _LAST_PAUSE, left)
                 with self.lock:
                     self._lost = len(self.queue) + self._file.pending
                     self._taken -= self._file.pending
                     self._dropped += self._lost
                     self.queue.clear()
-            self._file.close()
             self.over = True
             return None
         if not self._write():
@@ -314,6 +321,13 @@ class BackgroundWriter(Generic[RecordT]):
             return None
         self.asleep = False
         return 0.0 if self._hurried() else self._delay
+
+    def _say_once(self, left: float) -> None:
+        """Log that the end waits for the disk."""
+        if not self._said:
+            self._said = True
+            text = "%s; the end of the session tries again for %.0f s"
+            logger.warning(text, self.error, left)
 
     def left(self) -> None:
         """Wake who waits for the end."""

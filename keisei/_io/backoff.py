@@ -1,6 +1,31 @@
-"""How long to wait between retries: each time twice as long, up to a limit."""
+"""What is worth a retry, and how long to wait before it: each time twice as long, up to a limit."""
 
 from __future__ import annotations
+
+import errno
+
+# What stays as it is until somebody changes it: names, kinds of files, permissions.
+_LASTING = frozenset(
+    [
+        errno.EACCES,
+        errno.EEXIST,
+        errno.EFBIG,
+        errno.EINVAL,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.ENXIO,
+        errno.EPERM,
+        errno.EROFS,
+    ]
+)
+
+
+def may_pass(exc: OSError) -> bool:
+    """Return whether an error may pass by itself, as that of a full disk does."""
+    return exc.errno not in _LASTING
 
 
 class Backoff:

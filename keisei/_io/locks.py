@@ -1,4 +1,4 @@
-"""Locks on files, against other processes: for a moment, or for as long as a process wants.
+"""Locks on files and directories, against other processes: for a moment, or for long.
 
 A lock is the kernel's (`flock`, on Windows `msvcrt.locking`): it is free when its process has
 ended, in whatever way. A process forked from the holder closes its copy and does not keep the
@@ -19,7 +19,9 @@ from contextlib import contextmanager, suppress
 from keisei._io import files
 from keisei._io.forks import after_in_child
 
-_NO_LOCKS_HERE = frozenset([errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK])
+_NO_LOCKS_HERE = frozenset(
+    [errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF, errno.EINVAL]
+)
 _LOCK_TIMEOUT = 10.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.05
 _LONGEST_CONTENT = 4096  # bytes that are read of what a holder has written
@@ -68,7 +70,8 @@ class HeldLock:
             # Not left to close: a process forked meanwhile would keep the lock for its life.
             if self.exclusive:
                 _unlock(fd)
-            os.close(fd)
+            with suppress(OSError):
+                os.close(fd)
 
     def _wait(self, deadline: float, give_up: threading.Event | None) -> None:
         """Wait for the lock; where there are no locks, there is nothing to wait for."""
@@ -155,7 +158,9 @@ def hold(
 
 
 @contextmanager
-def locked(directory: files.OpenDirectory, name: str) -> Iterator[None]:
+def locked(
+    directory: files.OpenDirectory, name: str, timeout: float = _LOCK_TIMEOUT
+) -> Iterator[None]:
     """Hold a file's lock for a moment; the file's content is left alone.
 
     Where the file system has no locks, it goes on without one: `mkdir` still lets only one start
@@ -164,11 +169,12 @@ def locked(directory: files.OpenDirectory, name: str) -> Iterator[None]:
     Args:
         directory: where the file lives.
         name: its name there; it is made where it is missing.
+        timeout: how long to wait for another holder, in seconds.
 
     Raises:
-        LockedError: somebody has held it for 10 seconds.
+        LockedError: somebody has held it for so long.
     """
-    with _taken(directory, name, _LOCK_TIMEOUT, None):
+    with _taken(directory, name, timeout, None):
         yield
 
 
@@ -192,6 +198,60 @@ def _taken(
     raise AssertionError("unreachable")
 
 
+def lock_directory(
+    directory: files.OpenDirectory, timeout: float, *, is_ending: bool = False
+) -> bool:
+    """Lock a directory for as long as it is held open; blocks where somebody else looks at it.
+
+    No file is needed for it, and the lock goes with the directory where that is moved.
+
+    Args:
+        directory: the directory, held open.
+        timeout: how long to wait for others that only look, in seconds.
+        is_ending: whether its holder is about to release it, and is waited for as well.
+
+    Returns:
+        Whether it is locked now: not where the file system, or Windows, has no such locks.
+
+    Raises:
+        LockedError: another one holds its lock.
+    """
+    if directory.fd is None:
+        return False
+    deadline = time.monotonic() + timeout
+    while (taken := _try_lock(directory.fd)) is False:
+        if (is_locked(directory) and not is_ending) or time.monotonic() > deadline:
+            raise LockedError(errno.ETIMEDOUT, "another one holds its lock", directory.path)
+        time.sleep(_FIRST_PAUSE)
+    return taken is True
+
+
+def unlock_directory(directory: files.OpenDirectory) -> None:
+    """Release a directory's lock now, whoever has a copy of its descriptor."""
+    if directory.fd is not None:
+        _unlock(directory.fd)
+
+
+def identity(directory: files.OpenDirectory) -> str | None:
+    """Return which directory this is, for this kernel: the locks of two mounts may be apart."""
+    if directory.fd is None:
+        return None
+    found = os.fstat(directory.fd)
+    return f"{found.st_dev}:{found.st_ino}"
+
+
+def is_locked(directory: files.OpenDirectory) -> bool | None:
+    """Return whether anybody holds a directory's lock; ``None`` where there are no such locks."""
+    if directory.fd is None:
+        return None
+    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=directory.fd)
+    try:
+        taken = _try_lock(fd, shared=True)  # so that two that look do not see each other
+        return None if taken is None else not taken
+    finally:
+        os.close(fd)
+
+
 def _close_copies() -> None:
     for lock in tuple(_held):
         lock._forget()
@@ -205,7 +265,7 @@ if sys.platform == "win32":
 
     _LOCKED_BYTE = 2**31 - 2  # no log reaches it
 
-    def _try_lock(fd: int) -> bool | None:
+    def _try_lock(fd: int, *, shared: bool = False) -> bool | None:
         os.lseek(fd, _LOCKED_BYTE, os.SEEK_SET)
         try:
             msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
@@ -221,10 +281,10 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def _try_lock(fd: int) -> bool | None:
+    def _try_lock(fd: int, *, shared: bool = False) -> bool | None:
         """Try to lock a file; ``None`` where the file system has no locks."""
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         except OSError as exc:

@@ -14,7 +14,6 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from keisei._io import process
 from keisei.cli.program import app
 from keisei.cli.shared import Json, Root, Runs, failures_of, plain
 from keisei.errors import quoted
@@ -48,7 +47,10 @@ def doctor(
     ] = False,
     gone: Annotated[
         list[str] | None,
-        typer.Option(metavar="HOST", help="This other host is gone, and its runs have died."),
+        typer.Option(
+            metavar="HOST",
+            help="What cannot be seen on this host is known to be gone.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -82,9 +84,6 @@ def _diagnoses(
     root: str, names: list[str], gone: list[str], console: Console, *, fix: bool
 ) -> Iterator[Diagnosis]:
     """Diagnose runs, and repair them, showing the progress in a terminal."""
-    if process.host_name() in gone:
-        problem = "is this host, and not gone: --gone is for others"
-        raise ValueError(f"{quoted(process.host_name())} {problem}")
     with console.status("looking for runs") if console.is_terminal else nullcontext() as status:
         for found in find_runs(root, names, gone):
             if status is not None:
@@ -140,7 +139,7 @@ def _about(run: Diagnosis) -> str:
     if run.state == "died":
         return f"{about}{whose}, is gone"
     if run.state == "elsewhere":
-        return f"{about}{whose}; if that host is gone: --gone {owner.host}"
+        return f"{about}{whose}; cannot be seen from here; if it is gone: --gone {owner.host}"
     why = "" if record.failure is None else f": {record.failure}"
     return f"{about}started {record.started_at}, ended {record.ended_at or '?'}{why}"
 

@@ -133,6 +133,10 @@ class LoggingConfig(Section):
     if_exists: IfExists = "resume"
     """What a session does where the run exists and has no live owner: `resume` it as its next
     attempt, `refuse` to start, or `number` the new run (`name-2`)."""
+    owner_timeout: Annotated[float, Field(gt=0, le=604800, allow_inf_nan=False)] | None = None
+    """Take up a run whose owner cannot be seen (on another host, in another container) once it has
+    shown no sign of life for so many seconds; it has to have this setting, too, and then shows one
+    several times in each. Unset, such an owner is taken to live."""
     progress: bool = True
     """Show a line of progress in a terminal while the session logs metrics."""
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from time import time
 
 from keisei._io.files import OpenDirectory
+from keisei._io.held import HeldDirectory
+from keisei._log import logger
+from keisei.errors import quoted
 from keisei.journal.format import (
     HEADER,
     LARGE,
@@ -25,13 +29,16 @@ from keisei.journal.unread import Queued, written
 
 _MOST_UNREPEATED = 1 << 20  # bytes
 
+Shape = tuple[int, tuple[str, ...]]  # an id, and the keys of the rows that have it
+
 
 class JournalFile:
     """A journal's file; one thread at a time calls it.
 
     Args:
-        directory: the run's directory.
+        home: the run's directory.
         attempt: the attempt's number.
+        known_shapes: returns the ids and keys that rows to come may have.
         sync: whether to force what is written to the disk.
 
     Attributes:
@@ -40,17 +47,29 @@ class JournalFile:
         written: how many rows and events are written.
         pending: how many are in the bytes to write next.
         bytes: how many bytes are written.
+        dropped: how many are lost, with a file that was removed.
         shapes: ids and keys of rows, here before any row that needs them.
     """
 
-    def __init__(self, directory: str, attempt: int, *, sync: bool) -> None:
-        self.path = os.path.join(directory, file_name(attempt))
-        self._directory, self._attempt, self._sync = directory, attempt, sync
-        self.shapes: deque[tuple[int, tuple[str, ...]]] = deque()
+    def __init__(
+        self,
+        home: HeldDirectory,
+        attempt: int,
+        known_shapes: Callable[[], list[Shape]],
+        *,
+        sync: bool,
+    ) -> None:
+        self._home, self._attempt, self._sync = home, attempt, sync
+        self._known_shapes = known_shapes
+        self._name = file_name(attempt)
+        self.path = os.path.join(home.path, self._name)
+        self.shapes: deque[Shape] = deque()
         self.error: OSError | None = None
-        self.written = self.bytes = self.pending = 0
-        self._fd: int | None = None
-        self._made = self._begun = False
+        self.written = self.bytes = self.pending = self.dropped = 0
+        self._made = self._begun = self._fresh = False
+        self._found: tuple[int, int] | None = None  # which file it is, while it has to be there
+        self._size = 0
+        self._header = b""
         self._pieces: list[memoryview] = []  # what to write next, and what is left of it
         self._left: deque[memoryview] = deque()
         # Shapes whose names are in the file once, and how many rows have them.
@@ -65,6 +84,7 @@ class JournalFile:
             skipped: how many rows were dropped before them.
         """
         stored = written(records)
+        self._fresh = True
         blocks: list[bytes] = []
         for number, keys in [self.shapes.popleft() for _ in range(len(self.shapes))]:
             blocks.append(pack_shape(number, keys))
@@ -77,7 +97,8 @@ class JournalFile:
         if not self._begun:
             self._begun = True
             about = {"version": VERSION, "attempt": self._attempt, "time": time()}
-            blocks.insert(0, pack_json(HEADER, about))
+            self._header = self._header or pack_json(HEADER, about)
+            blocks.insert(0, self._header)
         self._next += len(records)
         self.pending = len(records)
         self._pieces = list(_joined(blocks))
@@ -101,57 +122,92 @@ class JournalFile:
         return repeated
 
     def write(self) -> None:
-        """Write the bytes that there are.
+        """Write the bytes that there are, and check that what was written still stands there.
 
+        The file is open for no longer than that: a session holds one descriptor, its directory's.
         After a failed fsync the system may have dropped what it held, and says so only once. The
-        bytes are then written once more, through a new descriptor; a reader sees by the sequence
-        numbers what is there twice.
+        bytes are then written once more; a reader sees by the sequence numbers what is there
+        twice.
 
         Raises:
             OSError: it is to be tried again.
         """
-        if self._pieces:
-            if self._fd is None:
-                self._fd = self._open()
+        if self._pieces or (self._fresh and self._made):
+            with self._home.entered() as directory:
+                self._check(directory)
+                if self._pieces:
+                    self._write(directory)
+            self.bytes += sum(map(len, self._pieces))
+            self.written += self.pending
+            self._pieces, self.pending = [], 0
+        self._fresh = False
+        self.error = None
+
+    def _write(self, directory: OpenDirectory) -> None:
+        exclusive = 0 if self._made else os.O_EXCL
+        fd = directory.open(self._name, os.O_WRONLY | os.O_CREAT | os.O_APPEND | exclusive)
+        self._made = True
+        try:
+            if self._sync and not self._found:
+                directory.sync()
+            self._found = _identity(os.fstat(fd))
             while self._left:
-                done = os.write(self._fd, self._left[0])
+                done = os.write(fd, self._left[0])
+                self._size += done
                 self._left[0] = self._left[0][done:]
                 if not self._left[0]:
                     self._left.popleft()
             if self._sync:
                 try:
-                    os.fsync(self._fd)
+                    os.fsync(fd)
                 except OSError:
                     self._left = deque(self._pieces)
-                    self.close()
                     raise
-            self.bytes += sum(map(len, self._pieces))
-            self.written += self.pending
-            self._pieces, self.pending = [], 0
-        self.error = None
+        finally:
+            os.close(fd)
 
-    def _open(self) -> int:
-        exclusive = 0 if self._made else os.O_EXCL
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | exclusive
-        fd: int | None = None
-        try:
-            with OpenDirectory(self._directory) as directory:
-                fd = directory.open(file_name(self._attempt), flags)
-                self._made = True
-                if self._sync:
-                    directory.sync()
-        except OSError:  # the directory's close can fail too
-            if fd is not None:
-                os.close(fd)
-            raise
-        return fd
+    def _check(self, directory: OpenDirectory) -> None:
+        """Check that the file is there, whole; where it is not, begin it again.
 
-    def close(self) -> None:
-        """Close the file."""
-        if self._fd is not None:
-            fd, self._fd = self._fd, None
-            with suppress(OSError):
-                os.close(fd)
+        Raises:
+            OSError: what was written is lost.
+        """
+        if not self._found:
+            return
+        what = "removed"
+        with suppress(FileNotFoundError):
+            found = directory.stat(self._name)
+            if found.st_size >= self._size:
+                if _identity(found) == self._found or self._has_own_header(directory):
+                    self._found = _identity(found)
+                    return
+                what = "replaced"
+            else:
+                what = "cut"
+        lost, self.written, self._found, self._size = self.written, 0, None, 0
+        self.dropped += lost
+        self._begun = bool(self._pieces)
+        if self._pieces:
+            shapes = [pack_shape(*shape) for shape in self._known_shapes()]
+            self._pieces = [*_joined([self._header, *shapes]), *self._pieces]
+            self._left = deque(self._pieces)
+        else:
+            self.shapes.extendleft(self._known_shapes())
+        reason = (
+            f"it was {what} while the session lives, and {lost:,} rows and events with it; what "
+            "follows is written to it anew"
+        )
+        logger.error("%s: %s", quoted(self.path, 300), reason)
+        raise OSError(errno.ESTALE, reason, self.path)
+
+    def _has_own_header(self, directory: OpenDirectory) -> bool:
+        """Return whether the file is a copy, or the file system numbers its files anew."""
+        with open(directory.open(self._name, os.O_RDONLY), "rb") as file:
+            return file.read(len(self._header)) == self._header
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
 
 
 def _joined(blocks: Iterable[bytes]) -> Iterator[memoryview]:

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 
 from keisei._io.background_writer import BackgroundWriter, Counters, Policy, WriterError
 from keisei._io.forks import after_in_child
+from keisei._io.held import HeldDirectory
 from keisei.errors import JournalError, quoted
 from keisei.journal.file import JournalFile
 from keisei.journal.format import (
@@ -47,7 +48,7 @@ class Journal:
     `error` and `flush` show it. A child that was forked from this process cannot write.
 
     Args:
-        directory: the run's directory.
+        directory: the run's directory, or its path.
         attempt: the attempt's number; there must be no journal of it yet.
         durability: what a row survives. ``buffered``: it is handed to the system within
             ``max_delay``, or when `flush` returns, and from then on survives the end of the
@@ -71,7 +72,7 @@ class Journal:
 
     def __init__(
         self,
-        directory: str,
+        directory: str | HeldDirectory,
         attempt: int,
         *,
         durability: Durability = "buffered",
@@ -86,11 +87,12 @@ class Journal:
             raise ValueError(f"policy must be one of {get_args(Policy)}: {policy!r}")
         if attempt < 1 or capacity < 1 or not 0 <= max_delay <= 3600:
             raise ValueError("attempt and capacity begin at 1, max_delay at 0 (and ends at 3600)")
-        self.path = os.path.join(directory, file_name(attempt))
         self.attempt = attempt
         self.durability = durability
         self.policy = policy
-        file = JournalFile(directory, attempt, sync=durability == "fsync")
+        home = directory if isinstance(directory, HeldDirectory) else HeldDirectory(directory)
+        self.path = os.path.join(home.path, file_name(attempt))
+        file = JournalFile(home, attempt, self._known_shapes, sync=durability == "fsync")
         delay = 0.0 if durability == "line" else max_delay
         self._writer = BackgroundWriter[Queued](file, delay, capacity, policy, on_written)
         self._new_shapes = file.shapes
@@ -301,6 +303,10 @@ class Journal:
             self._new_shapes.append(shape[:2])  # before any row of it is in the queue
             self._shapes[keys] = shape
         return shape
+
+    def _known_shapes(self) -> list[tuple[int, tuple[str, ...]]]:
+        with self._writer.lock:
+            return [shape[:2] for shape in self._shapes.values()]
 
 
 _journals: weakref.WeakSet[Journal] = weakref.WeakSet()

@@ -8,15 +8,19 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import BinaryIO, Literal
 
-from keisei._io import files, process
+import pydantic_core
+
+from keisei._io import files, locks, process
 from keisei.errors import quoted
-from keisei.run.layout import CONFIG_FILE, MODELS, RECORD_FILE, TRAINING_LOG
-from keisei.run.rebuild import salvaged_owner
+from keisei.journal.format import attempt_of
+from keisei.run.layout import EVALUATION_LOG, RECORD_FILE, TRAINING_LOG
+from keisei.run.rebuild import UNKNOWN, has_start, salvaged_owner
 from keisei.run.session_file import Owner, SessionRecord
 from keisei.run.status import FINAL
 
@@ -34,9 +38,10 @@ State = Literal[
 ]
 
 DEFAULT_ROOT = "runs"
-_SIGNS = (TRAINING_LOG, CONFIG_FILE, MODELS)  # by which a run without a session file is known
 _WAYS_OUT = "--root or KEISEI_LOG_DIR says where runs live"
-_LARGEST = 64 * 2**20  # bytes of a JSON file that is still read
+_LARGEST = 64 * 2**20  # bytes of a JSON file that is still read, and of a log
+_LINE_MARKS = (b"] session started: run ", b"] session ended: run ")
+_LONGEST_LINE = 4096  # bytes: keisei's own lines are far shorter
 _FILE_TYPES = {
     stat.S_IFREG: "a file",
     stat.S_IFLNK: "a symbolic link",
@@ -223,36 +228,128 @@ def unopened(path: str, exc: OSError) -> FoundRun | None:
 
 
 def look(directory: files.OpenDirectory, gone: Collection[str] = ()) -> FoundRun | None:
-    """Return the run in a directory that is held open; ``None`` where it is none of a run's."""
+    """Return the run in a directory that is held open; ``None`` where it is none of a run's.
+
+    A run has a session file, or a start line of keisei's in its training log; whatever else stands
+    there, the directory is another program's.
+    """
     run = FoundRun(os.path.basename(directory.path), directory.path, "no session file")
+    text: bytes | None = None
     try:
         text = read_file(directory, RECORD_FILE)
     except FileNotFoundError:
-        return run if any(map(directory.holds, _SIGNS)) else None
+        pass
     except OSError as exc:
+        if exc.errno == errno.EINVAL and not _has_start_line(directory):
+            return None
         return replace(run, state="unreadable", problem=reason(exc))
-    record = SessionRecord.parsed(text)
+    record = None if text is None else SessionRecord.parsed(text)
     if record is not None and record.status in FINAL:
         return replace(run, state=record.status, record=record)
-    owner = salvaged_owner(text) if record is None else record.owner
-    life = "died" if owner is None else owner_state(owner, gone)
-    state = "corrupt" if record is None else life
+    if (text is None or _is_foreign(text)) and record is None and not _has_start_line(directory):
+        return None
+    owner = record.owner if record is not None else salvaged_owner(text or b"")
+    if owner is None:
+        owner = UNKNOWN if locks.is_locked(directory) else None
+    life = "died" if owner is None else owner_state(owner, directory, gone)
     live_owner = None if life == "died" else owner
-    return replace(run, state=state, record=record, live_owner=live_owner)
+    if record is None:
+        state: State = "no session file" if text is None else "corrupt"
+        return replace(run, state=state, live_owner=live_owner)
+    return replace(run, state=life, record=record, live_owner=live_owner)
+
+
+def _is_foreign(text: bytes) -> bool:
+    """Return whether a file is another program's, which is called as a session file is."""
+    try:
+        data = pydantic_core.from_json(text)
+    except ValueError:
+        return False
+    return not (isinstance(data, dict) and "session_id" in data)
+
+
+def _has_start_line(directory: files.OpenDirectory) -> bool:
+    """Return whether a training log has a start line of keisei's."""
+    with suppress(OSError):
+        return has_start(own_lines(directory, _LARGEST))
+    return False
+
+
+def own_lines(directory: files.OpenDirectory, most: int | None = None) -> str:
+    """Read keisei's own lines of a training log, however large that is.
+
+    Args:
+        directory: the run's directory.
+        most: how many bytes to read; ``None`` for all.
+    """
+    found, begins, size = [], True, 0
+    with suppress(FileNotFoundError), open_file(directory, TRAINING_LOG) as log:
+        while part := log.readline(_LONGEST_LINE):
+            if begins and any(mark in part for mark in _LINE_MARKS):
+                found.append(part.rstrip(b"\n"))
+            begins = part.endswith(b"\n")
+            size += len(part)
+            if most is not None and size > most:
+                break
+    return b"\n".join(found).decode(errors="replace")
 
 
 def owner_state(
-    owner: Owner, gone: Collection[str] = ()
+    owner: Owner, directory: files.OpenDirectory, gone: Collection[str] = ()
 ) -> Literal["running", "died", "elsewhere"]:
-    """Return whether a run's owner lives; on another host it may, unless that is known to be gone.
+    """Return whether a run's owner lives: `elsewhere` where it cannot be seen, and may.
+
+    It has died where its process is seen to be gone, or where it held the directory's lock, under
+    this kernel, and nobody does now.
 
     Args:
         owner: the process that owns the run.
-        gone: other hosts that are known to be gone.
+        directory: the run's directory.
+        gone: hosts of which it is known that what cannot be seen of them is gone.
     """
-    if owner.host != process.host_name():
-        return "died" if owner.host in gone else "elsewhere"
-    return "running" if process.process_start(owner.pid) == owner.process_start else "died"
+    alive = seen(owner)
+    if alive is False:
+        return "died"
+    locked = locks.is_locked(directory)
+    if locked:
+        return "running"
+    same_lock = owner.locked is not None and owner.locked == locks.identity(directory)
+    if locked is False and same_lock and _under_this_kernel(owner):
+        return "died"
+    if alive:
+        return "running"
+    return "died" if owner.host in gone else "elsewhere"
+
+
+def seen(owner: Owner) -> bool | None:
+    """Return whether an owner's process runs; ``None`` where it cannot be seen from here."""
+    if _under_this_kernel(owner):
+        return process.runs(owner.pid, owner.process_start, owner.pid_namespace)
+    machine = process.machine()
+    if owner.host != process.host_name() or machine is None:
+        return None
+    if owner.kernel is None:  # in a session file of an earlier version
+        return process.runs(owner.pid, owner.process_start, process.pid_namespace())
+    return False if owner.machine == machine else None  # it was there before the last boot
+
+
+def _under_this_kernel(owner: Owner) -> bool:
+    return owner.kernel == f"{owner.host}/{process.kernel()}"
+
+
+def last_sign(directory: files.OpenDirectory) -> float:
+    """Return when a run last showed life, in seconds since the epoch: its files' latest change.
+
+    A tracker's cursor is no sign: its host process may outlive the program.
+    """
+    times = []
+    for name in directory.names():
+        if name in (RECORD_FILE, TRAINING_LOG, EVALUATION_LOG) or attempt_of(name):
+            with suppress(OSError):
+                found = directory.stat(name)
+                if found.st_size:  # an empty log may be one that the lock has just made
+                    times.append(found.st_mtime)
+    return min(max(times, default=time.time()), time.time())
 
 
 def is_others(path: str) -> bool:

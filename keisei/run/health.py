@@ -15,7 +15,7 @@ import pydantic_core
 from keisei._io import files, locks
 from keisei.errors import InvalidRunNameError
 from keisei.run import find
-from keisei.run.claim import TEMPORARY, own_lines
+from keisei.run.claim import TEMPORARY
 from keisei.run.find import FoundRun, reason
 from keisei.run.layout import EVALUATION_LOG, MODELS, RECORD_FILE, TRAINING_LOG, plan_paths
 from keisei.run.rebuild import rebuilt_record
@@ -117,13 +117,16 @@ def examine(directory: files.OpenDirectory, gone: Collection[str]) -> Diagnosis 
 def _about_session_file(directory: files.OpenDirectory, run: FoundRun) -> Iterator[Finding]:
     if run.state == "died":
         yield Finding("owner", "", "its owner is gone", "repairable")
+    elif run.state == "no session file" and run.live_owner is not None:
+        problem = "it is missing, and a session that lives writes it again when it ends"
+        yield Finding("session file", RECORD_FILE, problem)
     elif run.state == "no session file":
         yield _unusable(directory, "it is missing")
     elif run.state == "corrupt":
         problem = "it is not a valid session file"
         if owner := run.live_owner:
-            whose = f"process {owner.pid} on host {owner.host}"
-            problem += f", and the owner, {whose}, lives or may live"
+            whose = f", process {owner.pid} on host {owner.host}," if owner.pid else ""
+            problem += f", and the owner{whose} lives or may live"
             yield Finding("session file", RECORD_FILE, problem)
         else:
             yield _unusable(directory, problem)
@@ -148,13 +151,13 @@ def rebuilt(directory: files.OpenDirectory) -> SessionRecord | None:
     root, name = os.path.split(directory.path)
     model_root = None if directory.holds(MODELS) else os.environ.get("KEISEI_MODEL_DIR")
     paths = plan_paths(root, find.absolute_path(model_root) if model_root else None, name)
-    return rebuilt_record(own_lines(directory), name, paths.as_dict())
+    return rebuilt_record(find.own_lines(directory), name, paths.as_dict())
 
 
 def _damaged(directory: files.OpenDirectory, run: FoundRun) -> Iterator[Finding]:
     """Find what a crash has damaged; what a living process is writing is not damaged."""
     alive = run.live_owner is not None
-    writing = alive or (run.record is not None and find.owner_state(run.record.owner) == "running")
+    writing = alive or (run.record is not None and find.seen(run.record.owner) is True)
     for name in sorted(directory.names()):
         try:
             if TEMPORARY.fullmatch(name) and not writing:

@@ -8,8 +8,8 @@ from keisei.run.failure import Failure
 from keisei.run.session_file import Owner, SessionRecord
 from keisei.run.status import FINAL
 
-NOBODY = Owner(host="unknown", pid=0, process_start="unknown")
-"""The owner in a rebuilt session file: process 0 is never found, so this owner never lives."""
+UNKNOWN = Owner(host="unknown", pid=0, process_start="unknown")
+"""An owner of which nothing is known, unless it holds the lock of the run's directory."""
 
 _TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:Z|[+-]\d\d:\d\d)"
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
@@ -22,10 +22,7 @@ _END = (
     rf"\[({_TIME})\] session ended: run {_NAME}, ({'|'.join(FINAL)})"
     rf"(?: after ([0-9]{{1,12}}\.[0-9]{{3}}) s(?:: ([^\s:(]{{1,100}})[: ]*(.*))?| at ({_TIME}): .*)"
 )
-_OWNER = (
-    rb'"host":\s*"([^"\\]{1,255})",\s*"pid":\s*([0-9]{1,10}),\s*'
-    rb'"process_start":\s*"([^"\\]{1,255})"'
-)
+_OWNER = rb'"owner":\s*(\{[^{}]{1,2000}\})'
 _STATUS = rb'"status":\s*"(\w+)"'
 
 
@@ -34,7 +31,7 @@ def rebuilt_record(log_text: str, run_name: str, paths: dict[str, str]) -> Sessi
 
     The last start line gives the id, the attempt and when it started; an end line after it how
     that attempt ended and when. Without one it is `failed`, and when it ended stays unknown. What
-    the trackers knew is lost, and the owner is `NOBODY`.
+    the trackers knew is lost, and the owner is `UNKNOWN`.
 
     Args:
         log_text: the training log, or only the lines of it that keisei wrote.
@@ -57,7 +54,7 @@ def rebuilt_record(log_text: str, run_name: str, paths: dict[str, str]) -> Sessi
                 run_name=run_name,
                 attempt=attempt,
                 status="failed",
-                owner=NOBODY,
+                owner=UNKNOWN,
                 started_at=started_at,
                 paths=paths,
             )
@@ -73,6 +70,11 @@ def rebuilt_record(log_text: str, run_name: str, paths: dict[str, str]) -> Sessi
     return record
 
 
+def has_start(log_text: str) -> bool:
+    """Return whether a training log has a start line of keisei's."""
+    return any(re.fullmatch(_START, line, re.ASCII) for line in log_text.splitlines())
+
+
 def salvaged_owner(record_text: bytes) -> Owner | None:
     """Return the owner from a damaged session file.
 
@@ -86,5 +88,7 @@ def salvaged_owner(record_text: bytes) -> Owner | None:
     status = re.search(_STATUS, record_text)
     if found is None or (status is not None and status[1].decode() in FINAL):
         return None
-    host, pid, start = (part.decode(errors="replace") for part in found.groups())
-    return Owner(host=host, pid=int(pid), process_start=start)
+    try:
+        return Owner.model_validate_json(found[1])
+    except ValueError:
+        return None

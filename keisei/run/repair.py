@@ -6,18 +6,17 @@ A repair works under the run's lock, as a start does, and on what it finds there
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Collection
-from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 
 from keisei._io import files, locks
-from keisei.run.claim import now
+from keisei.run import find
 from keisei.run.find import reason
 from keisei.run.health import Diagnosis, Finding, Kind, examine, rebuilt, right_mode
 from keisei.run.layout import RECORD_FILE, TRAINING_LOG
 from keisei.run.log_lines import gone_line
+from keisei.run.owned import now
 from keisei.run.session_file import Owner
 
 
@@ -126,11 +125,5 @@ class _Repairs:
 
 def _last_sign(directory: files.OpenDirectory) -> str:
     """Return when a run last showed life, ISO 8601 with offset."""
-    times = []
-    for name in (TRAINING_LOG, RECORD_FILE):
-        with suppress(OSError):
-            found = os.lstat(os.path.join(directory.path, name))
-            if found.st_size:  # an empty log may be one that the lock has just made
-                times.append(found.st_mtime)
-    seen = min(max(times, default=time.time()), time.time())
-    return datetime.fromtimestamp(seen).astimezone().isoformat(timespec="milliseconds")
+    seen = datetime.fromtimestamp(find.last_sign(directory))
+    return seen.astimezone().isoformat(timespec="milliseconds")

@@ -21,6 +21,16 @@ class Owner(BaseModel):
     pid: Annotated[int, Field(ge=0)]
     process_start: str
     """When the process started, in a form that two processes of one id never share."""
+    kernel: str | None = None
+    """The host and the kernel that the process runs under, where that is known."""
+    pid_namespace: str | None = None
+    """The namespace that its id belongs to, where that is known."""
+    machine: str | None = None
+    """The machine that it runs on, where one can be told from all others."""
+    locked: str | None = None
+    """Which directory it has locked for as long as it lives, by device and number."""
+    timeout: float | None = None
+    """Its `logging.owner_timeout`: it shows a sign of life several times in so many seconds."""
 
 
 class TrackerRecord(BaseModel):
@@ -117,10 +127,12 @@ def in_use(run_name: str, owner: Owner, path: str) -> SessionInUseError:
         owner: who owns it.
         path: its directory.
     """
+    whose = f"process {owner.pid} on host {quoted(owner.host)}" if owner.pid else "another process"
     return SessionInUseError(
-        f"run {quoted(run_name)} belongs to process {owner.pid} on host {quoted(owner.host)}. Wait "
-        "for it or end it, use another run name, or set logging.if_exists to 'number'. If that "
-        f"host is gone, `keisei doctor --fix --gone HOST` frees its runs ({quoted(path, 300)}).",
+        f"run {quoted(run_name)} belongs to {whose}. Wait for it or end it, use another run name, "
+        "or set logging.if_exists to 'number'. If it is gone and cannot be seen from here, "
+        f"`keisei doctor --fix --gone HOST` frees the runs of its host ({quoted(path, 300)}); "
+        "with logging.owner_timeout the next start does it, once it has been silent for so long.",
         path=path,
         host=owner.host,
         pid=owner.pid,

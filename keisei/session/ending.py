@@ -11,16 +11,19 @@ import sys
 import time
 from contextlib import suppress
 from functools import partial
+from itertools import count
 from os.path import isdir
 from typing import Any
 
 import anyio
 
 from keisei._io import files
+from keisei._io.backoff import Backoff, may_pass
 from keisei._io.loop import ThreadEvent, load_backend
 from keisei._io.offload import Work, patiently
 from keisei._log import logger
 from keisei.run.failure import Failure
+from keisei.run.owned import OwnedRun
 from keisei.run.status import FINAL, FinalStatus, check_final
 from keisei.session.facts import SessionFacts
 from keisei.session.recording import Recorder
@@ -156,25 +159,47 @@ class Ending:
                 if has_turn:
                     turn.release()
 
-    def record_end(self, status: FinalStatus, timeout: float = JOURNAL_TIMEOUT) -> None:
+    def record_end(self, status: FinalStatus, timeout: float | None = None) -> None:
         """Record the end: the journal and the logs, the session file, the end line. It blocks.
 
         It may be called twice, and by two threads at once: the first end that is recorded stays.
 
         Args:
             status: how the session ended, where it has no end yet.
-            timeout: how long the journal and the logs may take, in seconds.
+            timeout: how long the journal and the logs may take, and how long the rest is tried
+                again, in seconds; ``None`` for `JOURNAL_TIMEOUT`.
         """
         _open.discard(self)
         facts = self._facts
         status = facts.ends_as(status)
         duration_s = facts.has_ended()
+        timeout = JOURNAL_TIMEOUT if timeout is None else timeout
+        give_up = time.monotonic() + timeout
         self._recorder.close(timeout, facts.failure)
         if facts.owned is not None:
             try:
-                facts.owned.end(status, duration_s, facts.failure)
+                self._write_end(facts.owned, status, duration_s, give_up)
             except (OSError, RuntimeError) as exc:
                 logger.error("the end of run %s cannot be recorded: %s", facts.run_name, exc)
+            facts.owned.release()
+
+    def _write_end(
+        self, owned: OwnedRun, status: FinalStatus, duration_s: float, give_up: float
+    ) -> None:
+        """Write the end, and try again where the disk refuses it, until the time is over."""
+        backoff = Backoff(0.05, 0.5)
+        for retry in count():
+            try:
+                owned.end(status, duration_s, self._facts.failure)
+                return
+            except OSError as exc:
+                left = give_up - time.monotonic()
+                if left <= 0 or not may_pass(exc):
+                    raise
+                if retry == 0:
+                    text = "the end of run %s cannot be recorded yet, tried again for %.0f s: %s"
+                    logger.warning(text, self._facts.run_name, left, exc)
+            time.sleep(min(backoff.next(), left))
 
     def begin(self) -> None:
         """Note that there is something to end: the run is owned."""

@@ -11,9 +11,9 @@ from keisei.config.checking import check_config
 from keisei.config.schema import AppConfig
 from keisei.errors import ForkedSessionError, SessionEndedError, SessionInUseError
 from keisei.run import names
-from keisei.run.claim import OwnedRun
 from keisei.run.failure import Failure
 from keisei.run.layout import RunPaths
+from keisei.run.owned import OwnedRun
 from keisei.run.status import FinalStatus, Status, Step
 
 ConfigT = TypeVar("ConfigT", bound=AppConfig)

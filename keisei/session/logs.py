@@ -20,8 +20,9 @@ from traceback import TracebackException
 import anyio
 
 from keisei._io.background_writer import BackgroundWriter, OnDurable, WriterError
-from keisei._io.files import OpenDirectory, append_whole
+from keisei._io.files import append_whole
 from keisei._io.forks import after_in_child
+from keisei._io.held import HeldDirectory
 from keisei._io.loop import calling_soon, on_loop
 from keisei._io.shared_threads import on_shared_thread
 from keisei._io.switching import yield_gil
@@ -43,7 +44,7 @@ class LogFiles:
     """The two log files of a session, as their background writer has them.
 
     Args:
-        directory: the run's directory.
+        home: the run's directory.
         run_name: the run's name.
 
     Attributes:
@@ -55,8 +56,8 @@ class LogFiles:
         dropped: how many were given up because that many were pending.
     """
 
-    def __init__(self, directory: str, run_name: str) -> None:
-        self.path, self._run_name = directory, run_name
+    def __init__(self, home: HeldDirectory, run_name: str) -> None:
+        self.path, self._home, self._run_name = home.path, home, run_name
         self.error: OSError | None = None
         self.written = self.pending = self.bytes = self.dropped = 0
         self._fresh = False
@@ -111,16 +112,13 @@ class LogFiles:
 
     def _append(self, name: str, lines: list[bytes]) -> None:
         data = b"".join(lines)
-        with OpenDirectory(self.path) as directory:
+        with self._home.entered() as directory:
             append_whole(directory, name, data)
         self.bytes += len(data)
         many = self._counts.pop(name, 0)
         self.written += many
         self.pending -= many
         lines.clear()
-
-    def close(self) -> None:
-        """Nothing is held open between two writes."""
 
 
 _live: weakref.WeakSet[LogHandler] = weakref.WeakSet()
@@ -228,20 +226,21 @@ class Logs:
     def __init__(self) -> None:
         self.ready = False
         self._process = os.getpid()
-        self._directory = self._run_name = ""
+        self._home: HeldDirectory | None = None
+        self._run_name = ""
         self._files: LogFiles | None = None
         self._writer: BackgroundWriter[Item] | None = None
         self._handler: weakref.ref[LogHandler] | None = None
         self._warned = False
 
-    def set_up(self, directory: str, run_name: str) -> None:
+    def set_up(self, home: HeldDirectory, run_name: str) -> None:
         """Take lines from now on.
 
         Args:
-            directory: the run's directory.
+            home: the run's directory.
             run_name: the run's name.
         """
-        self._directory, self._run_name = directory, run_name
+        self._home, self._run_name = home, run_name
         self.ready = True
 
     @property
@@ -253,7 +252,8 @@ class Logs:
         """Start the writer, here and not at the first line: a signal handler may log."""
         with self._making:
             if self._writer is None:
-                self._files = LogFiles(self._directory, self._run_name)
+                assert self._home is not None
+                self._files = LogFiles(self._home, self._run_name)
                 self._writer = BackgroundWriter(self._files, DELAY, CAPACITY, "drop_oldest")
         if self._writer.asleep:
             with suppress(WriterError):  # the session has just ended
@@ -341,11 +341,6 @@ class Logs:
         """Return what has become of the lines; ``None`` where there were none."""
         if self._writer is None or self._files is None or os.getpid() != self._process:
             return None
-        counted, lost = self._writer.counters, self._files.dropped
-        return {
-            "logged": counted.logged,
-            "written": counted.written,
-            "dropped": counted.dropped + lost,
-            "queued": counted.queued - lost,
-            "errors": counted.errors,
-        }
+        counted = self._writer.counters._asdict()
+        del counted["bytes"]
+        return counted

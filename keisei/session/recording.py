@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import anyio
 
+from keisei._io.held import HeldDirectory
 from keisei._io.loop import calling_soon
 from keisei._log import logger
 from keisei.config.schema import JournalConfig
@@ -22,7 +23,7 @@ from keisei.journal.superseding import RESUME
 from keisei.journal.values import exact_step, step_or_unread
 from keisei.journal.writer import Journal
 from keisei.run.failure import EVENT, Failure
-from keisei.run.layout import EVALUATION_LOG, RunPaths
+from keisei.run.layout import EVALUATION_LOG
 from keisei.run.status import FINAL, too_late
 from keisei.session import context
 from keisei.session.evaluation import plain_record
@@ -52,7 +53,7 @@ class Recorder:
 
     def open(
         self,
-        paths: RunPaths,
+        home: HeldDirectory,
         attempt: int,
         config: JournalConfig,
         on_written: Callable[[], object],
@@ -60,14 +61,14 @@ class Recorder:
         """Take rows from now on; nothing touches the disk before the first one.
 
         Args:
-            paths: the run's paths.
+            home: the run's directory.
             attempt: which attempt the journal is of.
             config: how the journal is written.
             on_written: called on a writer's thread each time that rows have been written.
         """
         self._make = partial(
             Journal,
-            paths.run_artifact_dir,
+            home,
             attempt,
             durability=config.durability,
             max_delay=config.max_delay,
@@ -75,7 +76,7 @@ class Recorder:
             policy=config.when_full,
             on_written=on_written,
         )
-        self.logs.set_up(paths.run_artifact_dir, os.path.basename(paths.run_artifact_dir))
+        self.logs.set_up(home, os.path.basename(home.path))
         self.ready = True
 
     def enter(self, facts: SessionFacts[Any]) -> None:

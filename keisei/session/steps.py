@@ -11,8 +11,8 @@ from keisei._log import logger
 from keisei.errors import ConfigSaveError, DirectorySetupError, KeiseiError, quoted
 from keisei.journal.reader import RunJournal
 from keisei.run import claim
-from keisei.run.claim import OwnedRun
 from keisei.run.log_lines import resumes_text
+from keisei.run.owned import OwnedRun
 from keisei.run.status import FINAL, Step, check_final
 from keisei.session.callbacks import config_text, serialized
 from keisei.session.ending import Ending
@@ -101,7 +101,7 @@ class Steps:
         else:
             self._ending.begin()
             journal = facts.config.journal
-            self._recorder.open(owned.paths, facts.attempt, journal, self._tracking.wake)
+            self._recorder.open(owned.home, facts.attempt, journal, self._tracking.wake)
             if facts.attempt > 1:
                 self._log_resume(owned)
 

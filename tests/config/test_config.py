@@ -39,6 +39,7 @@ FIELDS = {
         "model_dir",
         "fallback_dir",
         "if_exists",
+        "owner_timeout",
         "progress",
     ],
     "wandb": [

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from keisei import DirectorySetupError, SessionManager
+from keisei._io.files import OpenDirectory
 from keisei.run.find import absolute_path, find_at, find_run, find_runs, owner_state, root_of_runs
 from keisei.run.session_file import Owner
 from tests.conftest import MakeConfig
@@ -93,7 +94,8 @@ def test_runs_are_found_with_state_and_record_and_nothing_is_touched(runs: Runs)
     (runs.completed("torn") / "session.json").write_text('{"x')
     (runs.root / "empty").mkdir()
     (runs.root / "file").write_text("")
-    (runs.root / "models-only" / "models").mkdir(parents=True)
+    (runs.root / "another program's" / "models").mkdir(parents=True)
+    (runs.root / "another program's" / "training.log").write_text("epoch 1")
     if os.name != "nt":
         (runs.root / "latest").symlink_to("a")
     before = snapshot(runs.root)
@@ -102,7 +104,6 @@ def test_runs_are_found_with_state_and_record_and_nothing_is_touched(runs: Runs)
         "a": "completed",
         "c": "completed",
         "far": "elsewhere",
-        "models-only": "no session file",
         "torn": "corrupt",
     }
     assert list(found) == sorted(found)
@@ -194,9 +195,11 @@ def test_whether_an_owner_lives(runs: Runs) -> None:
     """Known on this host by process and start; on another one only if the host is gone."""
     runs.completed()
     owner = Owner.model_validate(runs.record()["owner"])
-    assert owner_state(owner) == "running"
-    assert owner_state(owner.model_copy(update={"process_start": "other"})) == "died"
-    assert owner_state(owner, [socket.gethostname()]) == "running"
+    unlocked = owner.model_copy(update={"locked": None})
     far = owner.model_copy(update={"host": "node-7"})
-    assert owner_state(far) == "elsewhere"
-    assert owner_state(far, ["node-7"]) == "died"
+    with OpenDirectory(str(runs.root / "r")) as directory:
+        assert owner_state(unlocked, directory) == "running"
+        assert owner_state(owner.model_copy(update={"process_start": "x"}), directory) == "died"
+        assert owner_state(unlocked, directory, [socket.gethostname()]) == "running"
+        assert owner_state(far, directory) == "elsewhere"
+        assert owner_state(far, directory, ["node-7"]) == "died"

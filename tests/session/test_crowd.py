@@ -19,7 +19,7 @@ import anyio
 import pytest
 
 from keisei import AppConfig, AsyncSessionManager, SessionManager, generate_run_name
-from keisei.run import claim, names
+from keisei.run import names, owned
 from tests.conftest import MakeConfig
 from tests.support.session_files import record_of
 from tests.support.threads import still_there
@@ -357,7 +357,7 @@ def test_a_clock_that_jumps_moves_dates_alone(
     monkeypatch.setattr(names, "_last_tick", names._last_tick)  # put back at the end
     monkeypatch.setattr(time, "time_ns", jumping)
     monkeypatch.setattr(time, "time", lambda: jumping() / 1e9)
-    monkeypatch.setattr(claim, "datetime", Jumping)
+    monkeypatch.setattr(owned, "datetime", Jumping)
     config = AppConfig()
     made = [generate_run_name(config) for _ in range(2_000)]
     ids = [AsyncSessionManager(config).session_id for _ in range(2_000)]

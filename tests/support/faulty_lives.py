@@ -16,8 +16,10 @@ import anyio
 import pytest
 
 from keisei import AppConfig, AsyncSessionManager, ConfigSaveError, DirectorySetupError, load_config
+from keisei._io import background_writer
 from keisei.errors import KeiseiError
 from keisei.run.session_file import SessionRecord
+from keisei.session import ending
 from tests.support.file_faults import ANY, Call, Fault, FileFaults
 
 OLD = {"models/model.bin": b"weights", "evaluation.log": b"an evaluation\n"}
@@ -94,6 +96,8 @@ def live(config: AppConfig, faults: FileFaults | None, way: Any = WAYS[0]) -> Ou
         with pytest.MonkeyPatch.context() as patch:
             if faults is not None:
                 faults.install(partial(patch.setattr, raising=False))
+                for module in (ending, background_writer):  # a disk that fails for ever
+                    patch.setattr(module, "may_pass", lambda exc: False)
             anyio.run(life, config, outcome, backend=backend)
     finally:
         logger.propagate = True

@@ -21,7 +21,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+import keisei._io.directories
 import keisei._io.files
+import keisei._io.held
+import keisei._io.locks
 import keisei.run.claim
 
 T = TypeVar("T")
@@ -102,11 +105,11 @@ class FileFaults:
 
     def install(self, put: Callable[[object, str, object], None] = setattr) -> None:
         """Take the place of the real thing, for good, or for as long as what `put` does lasts."""
-        files, directories = keisei._io.files, keisei.run.claim
-        put(files, "os", self)
-        put(directories, "os", self)
-        put(files, "open", partial(_File, self))
-        put(files, "fcntl", _Locks(self))
+        io = keisei._io
+        for module in (io.files, io.directories, io.held, io.locks, keisei.run.claim):
+            put(module, "os", self)
+        put(io.directories, "open", partial(_File, self))
+        put(io.locks, "fcntl", _Locks(self))
 
     @property
     def injected(self) -> list[Call]:
@@ -114,7 +117,9 @@ class FileFaults:
         return [call for call in self.calls if call.injected]
 
     def _path(self, path: str, dir_fd: int | None) -> str:
-        return path if dir_fd is None else os.path.join(self._names[dir_fd], path)
+        if dir_fd is None:
+            return path
+        return os.path.join(self._names.get(dir_fd, "(opened before)"), path)
 
     def _do(self, call: Call, action: Callable[[], T], given: str | None = None) -> T:
         self.calls.append(call)

@@ -1,0 +1,251 @@
+"""A run that this process owns: what writes to its directory, and whether its owner lives."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from keisei._io import files, locks, process
+from keisei._io.files import OpenDirectory
+from keisei._io.forks import after_in_child
+from keisei._io.held import HeldDirectory
+from keisei._log import logger
+from keisei.errors import SessionInUseError
+from keisei.run import find
+from keisei.run.failure import Failure
+from keisei.run.layout import CONFIG_FILE, RECORD_FILE, TRAINING_LOG, RunPaths
+from keisei.run.log_lines import end_line, start_line
+from keisei.run.session_file import Owner, SessionRecord
+from keisei.run.status import FinalStatus
+
+SIGNS = 4  # signs of life in each `logging.owner_timeout`
+_WRITERS_TIMEOUT = 2.0  # seconds, for a start or a repair that is at work
+
+# The attempts that live in this process: a record that says so of another one could not be ended.
+_here: set[tuple[str, int]] = set()
+
+
+@dataclass
+class OwnedRun:
+    """A run's directories, owned by this process: the one object that writes to them.
+
+    Its methods block, and are thread-safe: one at a time writes.
+
+    Attributes:
+        paths: where they are.
+        record: the run's record, as it stands in the session file.
+        home: the run's directory, which is held open until `release`.
+        earlier: the record of the run's last attempt before this one, where it had one.
+        torn_lines: how many of the logs had a torn last line, which the claim has closed.
+        fallback_reason: why the fallback root is used, or ``None`` where it is not.
+    """
+
+    paths: RunPaths
+    record: SessionRecord
+    home: HeldDirectory
+    earlier: SessionRecord | None = None
+    torn_lines: int = 0
+    fallback_reason: str | None = None
+    _writing: threading.Lock = field(default_factory=threading.Lock)
+    _released: threading.Event = field(default_factory=threading.Event)
+    _ended: bool = False
+    _line_written: bool = False
+
+    def __post_init__(self) -> None:
+        _here.add((self.record.session_id, self.record.attempt))
+        if self.record.owner.timeout is not None:
+            show = threading.Thread(target=self._show_life, name="keisei-owner", daemon=True)
+            with suppress(RuntimeError):  # no thread is left: then by what it writes alone
+                show.start()
+
+    def save_config(self, text: str) -> None:
+        """Write the effective config, keeping an earlier attempt's beside it.
+
+        The directory is made again if it has gone.
+
+        Args:
+            text: the config's text.
+
+        Raises:
+            OSError: it cannot be written; the old one is as it was.
+        """
+        with self._alone(), self.home.entered() as directory:
+            if self.record.attempt > 1:
+                kept = CONFIG_FILE.replace(".json", f".attempt-{self.record.attempt - 1}.json")
+                earlier = directory.read(CONFIG_FILE)
+                if earlier is not None and directory.read(kept) is None:
+                    files.write_atomic(directory, kept, earlier)
+            files.write_atomic(directory, CONFIG_FILE, text.encode())
+
+    def log_start(self) -> None:
+        """Append the start line to the training log.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        record = self.record
+        line = start_line(now(), record.run_name, record.session_id, record.attempt)
+        with self._alone(), self.home.entered() as directory:
+            files.append(directory, TRAINING_LOG, f"{line}\n".encode())
+
+    def update(self, **changes: object) -> None:
+        """Change the session file; nothing happens where the run has its next owner by now.
+
+        Args:
+            changes: the fields of `SessionRecord` that change.
+
+        Raises:
+            SessionInUseError: another owner has taken the run over while this one lives.
+            OSError: it cannot be written.
+        """
+        with self._alone(), self.home.entered() as directory, _as_only_writer(directory):
+            try:
+                self._write(directory, changes)
+            except SessionInUseError:
+                if not self._ended:
+                    raise
+
+    def end(self, final: FinalStatus, duration_s: float, failure: Failure | None = None) -> None:
+        """Record how the run ended, then append the end line to its training log.
+
+        An end that is recorded already stays as it is. One that fails may be tried again.
+
+        Args:
+            final: how the run ended.
+            duration_s: how long it took, in seconds.
+            failure: why, where an error or a signal ended it.
+
+        Raises:
+            SessionInUseError: another owner has taken the run over; nothing was written.
+            OSError: one of them cannot be written; the other was tried all the same.
+        """
+        with self._alone():
+            if self._ended:
+                return
+            moment = now()
+            line = end_line(moment, self.record.run_name, final, duration_s, failure)
+            changes = {
+                "status": final,
+                "ended_at": moment,
+                "duration_s": duration_s,
+                "failure": failure,
+            }
+            with self.home.entered() as directory, _as_only_writer(directory):
+                error: OSError | None = None
+                try:
+                    self._write(directory, changes)
+                except OSError as exc:
+                    error = exc
+                if not self._line_written:
+                    files.append_whole(directory, TRAINING_LOG, f"{line}\n".encode())
+                    self._line_written = True
+                if error is not None:
+                    raise error
+            self._ended = True
+
+    def release(self) -> None:
+        """Own the run no longer; a second call changes nothing."""
+        self._released.set()
+        _here.discard((self.record.session_id, self.record.attempt))
+        self.home.release()
+
+    def _show_life(self) -> None:
+        """Touch the session file, so that others see that its owner lives."""
+        timeout = self.record.owner.timeout
+        assert timeout is not None
+        while not self._released.wait(timeout / SIGNS):
+            with suppress(OSError), self.home.entered() as directory:
+                directory.touch(RECORD_FILE)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other threads out: two that replaced one file could mix its halves."""
+        if not self._writing.acquire(timeout=files.FILE_TIMEOUT):
+            raise TimeoutError(errno.ETIMEDOUT, "another write hangs", self.paths.run_artifact_dir)
+        try:
+            yield
+        finally:
+            self._writing.release()
+
+    def _write(self, directory: OpenDirectory, changes: Mapping[str, object]) -> None:
+        """Write the session file, unless it is another owner's by now."""
+        text = directory.read(RECORD_FILE)
+        found = None if text is None else SessionRecord.parsed(text)
+        own = self.record
+        if found is not None and (
+            found.session_id != own.session_id
+            or found.attempt > own.attempt
+            or (found.attempt == own.attempt and found.owner != own.owner)
+        ):
+            owner = found.owner
+            raise SessionInUseError(
+                f"process {owner.pid} on host {owner.host} has taken the run over, as attempt "
+                f"{found.attempt}: the session file is left to it",
+                path=self.paths.run_artifact_dir,
+                host=owner.host,
+                pid=owner.pid,
+            )
+        if found is None and not self._ended:
+            what = "was removed" if text is None else "was damaged"
+            logger.warning(
+                "the session file of run %s %s while its owner lives: it is written again",
+                own.run_name,
+                what,
+            )
+        self.record = own.model_copy(update=dict(changes))
+        files.write_atomic(directory, RECORD_FILE, self.record.text())
+
+
+@contextmanager
+def _as_only_writer(directory: OpenDirectory) -> Iterator[None]:
+    """Keep starts and repairs out; one that hangs keeps nobody from recording the truth."""
+    with ExitStack() as stack:
+        with suppress(OSError):
+            stack.enter_context(locks.locked(directory, TRAINING_LOG, _WRITERS_TIMEOUT))
+        yield
+
+
+def lives(record: SessionRecord, directory: OpenDirectory, timeout: float | None) -> bool:
+    """Return whether the owner of a run's last attempt lives, and the attempt with it.
+
+    Args:
+        record: what the session file says.
+        directory: the run's directory.
+        timeout: how long an owner that cannot be seen may have shown no sign of life, in seconds;
+            ``None`` for ever.
+    """
+    owner, own = record.owner, this_owner()
+    if (owner.pid, owner.process_start) == (own.pid, own.process_start) and find.seen(owner):
+        return (record.session_id, record.attempt) in _here
+    state = find.owner_state(owner, directory)
+    if state != "elsewhere" or timeout is None or owner.timeout is None:
+        return state != "died"
+    return directory.now() - find.last_sign(directory) < max(timeout, owner.timeout)
+
+
+@functools.lru_cache(maxsize=1)
+def this_owner() -> Owner:
+    """Return this process, as the owner of a run."""
+    pid, host = os.getpid(), process.host_name()
+    return Owner(
+        host=host,
+        pid=pid,
+        process_start=process.process_start(pid) or "unknown",
+        kernel=f"{host}/{process.kernel()}",
+        pid_namespace=process.pid_namespace(),
+        machine=process.machine(),
+    )
+
+
+after_in_child(this_owner.cache_clear)
+
+
+def now() -> str:
+    """Return the wall clock's time, ISO 8601 with offset."""
+    return datetime.now().astimezone().isoformat(timespec="milliseconds")
