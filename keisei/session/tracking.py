@@ -13,6 +13,7 @@ from keisei.run.session_file import TrackerRecord
 from keisei.run.status import FinalStatus, Step
 from keisei.session.callbacks import config_text
 from keisei.session.facts import SessionFacts
+from keisei.trackers.answers import name_of
 from keisei.trackers.base import RunInfo, Tracker
 from keisei.trackers.group import WorkerGroup
 from keisei.trackers.loading import KIND
@@ -73,7 +74,11 @@ class Tracking:
                 f"the class {given}: call it, to make one" if isinstance(backend, type) else given
             )
             raise TypeError(f"backend must be a tracker's name or a tracker, not {what}")
-        name = backend if isinstance(backend, str) else backend.name
+        try:
+            name = backend if isinstance(backend, str) else name_of(backend)
+        except TrackerError as exc:
+            logger.warning("%s: run %s goes on without it", exc, self._facts.run_name)
+            return False
         known = self._group.workers.get(name)
         made_of = options if isinstance(backend, str) else backend
         if known is not None and known.done.is_set() and not known.live:

@@ -7,7 +7,7 @@ import math
 import os
 from typing import cast
 
-from keisei.errors import TrackerError, quoted
+from keisei.errors import TrackerError, describe, quoted
 from keisei.journal.records import Position
 from keisei.redaction import clean
 from keisei.run.session_file import TrackerRecord
@@ -41,6 +41,21 @@ def record_of(run: object) -> TrackerRecord:
         directory=_text(run, "directory"),
         state="live",
     )
+
+
+def name_of(tracker: Tracker) -> str:
+    """Return a tracker's name, as plain text.
+
+    Raises:
+        TrackerError: it has none.
+    """
+    try:
+        name: object = tracker.name
+    except Exception as exc:
+        raise TrackerError(f"a tracker's name cannot be read ({describe(exc)})") from exc
+    if not isinstance(name, str) or not name:
+        raise TrackerError(f"a tracker's name is {quoted(name)}, and not a text")
+    return str.__str__(name)
 
 
 def start_timeout_of(tracker: Tracker) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ class Answering(MemoryTracker):
     def __init__(self, **wrong: Any) -> None:
         super().__init__()
         self.wrong = wrong
+        if "start_timeout" in wrong:
+            self.start_timeout = wrong["start_timeout"]
 
     def start(self, run: RunInfo) -> MemoryRun:
         """Start a run, or return something else."""
@@ -65,7 +68,7 @@ class Answering(MemoryTracker):
             started.run_id, started.mode = run.session_id, "offline"
         else:
             started = Run(run)
-        for name in ("run_id", "directory", "mode", "upload_as"):
+        for name in ("run_id", "directory", "mode", "upload_as", "options"):
             if name in wrong:
                 setattr(started, name, wrong[name])
         self.runs.append(started)
@@ -92,6 +95,11 @@ def says_nothing(records: object) -> None:
         ({"mode": "sideways"}, "its run's mode is 'sideways'"),
         ({"upload_as": ["x"]}, "its run's upload_as is of the kind list"),
         ({"url": raises}, "its run's url cannot be read (LookupError)"),
+        ({"options": {"a": object()}}, "its run's options are no JSON object (TypeError)"),
+        ({"options": 7}, "its run's options are no JSON object (TypeError)"),
+        ({"start_timeout": None}, "its start_timeout is 'None', and not a number of seconds"),
+        ({"start_timeout": "30"}, "its start_timeout is '30', and not a number of seconds"),
+        ({"start_timeout": math.nan}, "its start_timeout is 'nan', and not a number of seconds"),
         ({"position": (1, None)}, "its position() returned '(1, None)'"),
         ({"position": 7}, "its position() returned '7'"),
         ({"position": ("1", "2")}, "its position() returned "),
@@ -112,6 +120,20 @@ async def test_nonsense_is_the_trackers_failure(
     assert problem in str(session_file_of(session)["trackers"]["memory"]["problem"])
     warnings = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
     assert any(problem in text for text in warnings)
+
+
+@pytest.mark.parametrize("name", [None, 7, ""])
+async def test_a_tracker_without_a_name_is_one_warning(
+    make_config: MakeConfig, caplog: pytest.LogCaptureFixture, name: Any
+) -> None:
+    """The run completes."""
+    tracker = Answering()
+    tracker.name = name
+    async with AsyncSessionManager(make_config()) as session:
+        assert await session.setup_remote_logging(tracker) is False
+    assert session.status == "completed"
+    (said,) = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+    assert "a tracker's name is" in said
 
 
 async def test_what_can_be_understood_is_taken(make_config: MakeConfig) -> None:
