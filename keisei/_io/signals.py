@@ -16,7 +16,7 @@ from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Any
 
-from keisei._io.forks import after_in_child
+from keisei._io.forks import after_in_child, around
 
 _STOP = "stop"
 _watches: list[Watch] = []
@@ -122,4 +122,25 @@ def _after_fork() -> None:
     _put_back(list(_previous))
 
 
+_forking = threading.local()
+
+
+def _before_fork() -> None:
+    """Keep signals for the child back until it has handlers of its own.
+
+    Python forgets what is pending when a child begins: a SIGTERM that came so early would be lost,
+    and whoever has sent it (a pool that ends) would wait for the child for ever.
+    """
+    if _watches:
+        numbers = frozenset().union(*(watch.numbers for watch in _watches))
+        _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+
+
+def _forked() -> None:
+    mask = _forking.__dict__.pop("mask", None)
+    if mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 after_in_child(_after_fork)
+around(_before_fork, _forked)
