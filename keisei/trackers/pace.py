@@ -42,5 +42,6 @@ class Pace:
             expected: what `wait_turn` was told.
             computed: the CPU time that was used, in seconds.
         """
+        rested = time.monotonic() + self.REST * computed  # a turn may have been interrupted
         with self._lock:
-            self._free_at += (1 + self.REST) * (computed - expected)
+            self._free_at = max(self._free_at + (1 + self.REST) * (computed - expected), rested)
