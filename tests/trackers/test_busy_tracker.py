@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 
@@ -52,8 +53,9 @@ def test_a_busy_tracker_leaves_most_of_the_time_to_the_training(make_config: Mak
         for step in range(10 * BATCH):
             session.log_metrics({"loss": 1.0}, step=step)
         assert tracker.third.wait(20)
-    first, second, third, *_, ninth, tenth = tracker.calls
+    first, second, third, *last = tracker.calls
     for one, next_one in ((first, second), (second, third)):
         assert next_one[0] - one[1] >= 3 * one[2]
-    assert tenth[0] - ninth[1] < 3 * ninth[2]
+    # On a busy machine one call may begin late; that all of them do would be rest.
+    assert any(later[0] - one[1] < 3 * one[2] for one, later in pairwise(last))
     assert len(tracker.runs[0].records) == 10 * BATCH
