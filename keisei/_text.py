@@ -12,3 +12,12 @@ def one_line(value: object) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def as_utf8(text: str) -> str:
+    r"""Return a text that UTF-8 can hold: bytes of a path that are no UTF-8 are escaped (`\xff`).
+
+    Raises:
+        UnicodeEncodeError: it has other lone surrogates, which stand for no bytes.
+    """
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")

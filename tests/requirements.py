@@ -205,6 +205,12 @@ REQUIREMENTS: dict[str, str] = {
         "`state` is the documented `SessionState`: `directories_setup`, `wandb_initialized`, "
         "`config_saved`, `seeding_setup`, `session_active`, all booleans."
     ),
+    "RANK-0": (
+        "Whether an owner lives is never guessed: a process that cannot be seen (another pid "
+        "namespace, no /proc, another host) counts as alive unless its lock or its lease is gone; "
+        "a live owner holds a lock on the run's directory for its whole life, where the file "
+        "system has locks."
+    ),
     "HOST-1": (
         "A tracker that is named (W&B too) lives in a process of its own, one for each kind of "
         "tracker and program, shared by all sessions of the program, started with the first "

@@ -138,8 +138,12 @@ class OpenDirectory:
                 raise
             return fd
 
-    def make(self, name: str) -> bool:
-        """Make a directory here that survives a power loss.
+    def make(self, name: str, *, sync: bool = True) -> bool:
+        """Make a directory here.
+
+        Args:
+            name: its name.
+            sync: whether it survives a power loss from now on, and not from the next `sync` on.
 
         Returns:
             Whether it was made; what stands there stays as it is.
@@ -150,7 +154,8 @@ class OpenDirectory:
             except FileExistsError:
                 return False
             try:
-                self.sync()
+                if sync:
+                    self.sync()
             except OSError:
                 self.remove(name)
                 raise

@@ -10,6 +10,7 @@ from typing import Any
 import pydantic_core
 from pydantic import BaseModel
 
+from keisei._text import as_utf8
 from keisei.config.schema import AppConfig
 from keisei.redaction import HIDDEN, redact, secret_values
 
@@ -34,7 +35,19 @@ def serialize_config(config: AppConfig, environ: Mapping[str, str] | None = None
     weigh(config)
     known = secret_values(os.environ if environ is None else environ)
     data = redact(config.model_dump(mode="json"), known)
-    return pydantic_core.to_json(data, indent=2, inf_nan_mode="strings").decode() + "\n"
+    try:
+        text = pydantic_core.to_json(data, indent=2, inf_nan_mode="strings")
+    except ValueError:  # a path of other bytes than UTF-8, or what has no JSON form at all
+        text = pydantic_core.to_json(_as_utf8(data), indent=2, inf_nan_mode="strings")
+    return text.decode() + "\n"
+
+
+def _as_utf8(data: Any) -> Any:
+    if isinstance(data, str):
+        return as_utf8(data)
+    if isinstance(data, dict):
+        return {key: _as_utf8(value) for key, value in data.items()}
+    return [_as_utf8(value) for value in data] if isinstance(data, list) else data
 
 
 def weigh(data: object) -> int:

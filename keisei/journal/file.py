@@ -6,8 +6,8 @@ import errno
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from time import time
+from typing import NoReturn
 
 from keisei._io.files import OpenDirectory
 from keisei._io.held import HeldDirectory
@@ -66,9 +66,8 @@ class JournalFile:
         self.shapes: deque[Shape] = deque()
         self.error: OSError | None = None
         self.written = self.bytes = self.pending = self.dropped = 0
-        self._made = self._begun = self._fresh = False
-        self._found: tuple[int, int] | None = None  # which file it is, while it has to be there
-        self._size = 0
+        self._made = self._begun = self._fresh = self._synced = False
+        self._size = 0  # which the file has at least
         self._header = b""
         self._pieces: list[memoryview] = []  # what to write next, and what is left of it
         self._left: deque[memoryview] = deque()
@@ -132,59 +131,69 @@ class JournalFile:
         Raises:
             OSError: it is to be tried again.
         """
-        if self._pieces or (self._fresh and self._made):
+        if self._pieces or (self._fresh and self._size):
             with self._home.entered() as directory:
-                self._check(directory)
-                if self._pieces:
-                    self._write(directory)
+                fd = self._open(directory)
+                try:
+                    self._write(fd, directory)
+                finally:
+                    os.close(fd)
             self.bytes += sum(map(len, self._pieces))
             self.written += self.pending
             self._pieces, self.pending = [], 0
         self._fresh = False
         self.error = None
 
-    def _write(self, directory: OpenDirectory) -> None:
-        exclusive = 0 if self._made else os.O_EXCL
-        fd = directory.open(self._name, os.O_WRONLY | os.O_CREAT | os.O_APPEND | exclusive)
+    def _write(self, fd: int, directory: OpenDirectory) -> None:
+        if self._sync and not self._synced:
+            directory.sync()
+            self._synced = True
+        while self._left:
+            done = os.write(fd, self._left[0])
+            self._size += done
+            self._left[0] = self._left[0][done:]
+            if not self._left[0]:
+                self._left.popleft()
+        if self._sync and self._pieces:
+            try:
+                os.fsync(fd)
+            except OSError:
+                self._left = deque(self._pieces)
+                raise
+
+    def _open(self, directory: OpenDirectory) -> int:
+        """Open the file, and check that it still begins as it did, and is no shorter."""
+        flags = os.O_RDWR | os.O_APPEND
+        if not self._size:
+            flags |= os.O_CREAT | (0 if self._made else os.O_EXCL)
+        try:
+            fd = directory.open(self._name, flags)
+        except FileNotFoundError:
+            if self._size:
+                self._begin_again("removed")
+            raise
         self._made = True
         try:
-            if self._sync and not self._found:
-                directory.sync()
-            self._found = _identity(os.fstat(fd))
-            while self._left:
-                done = os.write(fd, self._left[0])
-                self._size += done
-                self._left[0] = self._left[0][done:]
-                if not self._left[0]:
-                    self._left.popleft()
-            if self._sync:
-                try:
-                    os.fsync(fd)
-                except OSError:
-                    self._left = deque(self._pieces)
-                    raise
-        finally:
+            if self._size:
+                os.lseek(fd, 0, os.SEEK_SET)
+                head = self._header[: self._size]
+                if os.fstat(fd).st_size < self._size:
+                    self._begin_again("cut")
+                elif os.read(fd, len(head)) != head:
+                    directory.set_aside(self._name, "other")
+                    self._begin_again("replaced")
+        except OSError:
             os.close(fd)
+            raise
+        return fd
 
-    def _check(self, directory: OpenDirectory) -> None:
-        """Check that the file is there, whole; where it is not, begin it again.
+    def _begin_again(self, what: str) -> NoReturn:
+        """Prepare the next write to begin the file again, and count what is lost.
 
         Raises:
-            OSError: what was written is lost.
+            OSError: always; it says so.
         """
-        if not self._found:
-            return
-        what = "removed"
-        with suppress(FileNotFoundError):
-            found = directory.stat(self._name)
-            if found.st_size >= self._size:
-                if _identity(found) == self._found or self._has_own_header(directory):
-                    self._found = _identity(found)
-                    return
-                what = "replaced"
-            else:
-                what = "cut"
-        lost, self.written, self._found, self._size = self.written, 0, None, 0
+        lost, self.written, self._size, self._synced = self.written, 0, 0, False
         self.dropped += lost
         self._begun = bool(self._pieces)
         if self._pieces:
@@ -199,15 +208,6 @@ class JournalFile:
         )
         logger.error("%s: %s", quoted(self.path, 300), reason)
         raise OSError(errno.ESTALE, reason, self.path)
-
-    def _has_own_header(self, directory: OpenDirectory) -> bool:
-        """Return whether the file is a copy, or the file system numbers its files anew."""
-        with open(directory.open(self._name, os.O_RDONLY), "rb") as file:
-            return file.read(len(self._header)) == self._header
-
-
-def _identity(found: os.stat_result) -> tuple[int, int]:
-    return found.st_dev, found.st_ino
 
 
 def _joined(blocks: Iterable[bytes]) -> Iterator[memoryview]:

@@ -158,7 +158,7 @@ def _taken(
     ):
         return None
     try:
-        is_ending = earlier is not None and earlier.status in FINAL
+        is_ending = bool(earlier and earlier.status in FINAL and earlier.owner != UNKNOWN)
         home.lock(directory, is_ending=is_ending)
     except locks.LockedError:
         # A process that was forked from an owner that has died keeps its lock.
@@ -187,7 +187,7 @@ def _taken(
         status="running",
         owner=this_owner().model_copy(update={"locked": home.locked, "timeout": timeout}),
         started_at=now(),
-        paths=paths.as_dict(),
+        paths=paths.as_text(),
         trackers={},
     )
     files.write_atomic(directory, RECORD_FILE, record.text())
@@ -213,7 +213,7 @@ def _read_record(
         kept = directory.set_aside(RECORD_FILE, "corrupt")
         where = quoted(os.path.join(directory.path, kept), 300)
         logger.warning("the record of run %s was corrupt, and is set aside as %s", name, where)
-    record = rebuilt_record(find.own_lines(directory), name, paths.as_dict())
+    record = rebuilt_record(find.own_lines(directory), name, paths.as_text())
     if record is not None:
         logger.warning("the record of run %s was rebuilt from its training log", name)
     return record
@@ -222,7 +222,7 @@ def _read_record(
 def _make_models(directory: files.OpenDirectory, paths: RunPaths) -> None:
     """Make the models' directory; one that stands there is no file, and no link elsewhere."""
     if os.path.dirname(paths.model_dir) == directory.path:
-        made = directory.make(os.path.basename(paths.model_dir))
+        made = directory.make(os.path.basename(paths.model_dir), sync=False)  # with session.json
     else:
         made = files.make_directory(paths.model_dir)
     if not made:

@@ -151,7 +151,7 @@ def rebuilt(directory: files.OpenDirectory) -> SessionRecord | None:
     root, name = os.path.split(directory.path)
     model_root = None if directory.holds(MODELS) else os.environ.get("KEISEI_MODEL_DIR")
     paths = plan_paths(root, find.absolute_path(model_root) if model_root else None, name)
-    return rebuilt_record(find.own_lines(directory), name, paths.as_dict())
+    return rebuilt_record(find.own_lines(directory), name, paths.as_text())
 
 
 def _damaged(directory: files.OpenDirectory, run: FoundRun) -> Iterator[Finding]:

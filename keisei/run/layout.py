@@ -5,6 +5,7 @@ from __future__ import annotations
 import os.path
 from typing import NamedTuple
 
+from keisei._text import as_utf8
 from keisei.run.names import check_run_name
 
 CONFIG_FILE = "effective_config.json"
@@ -37,6 +38,10 @@ class RunPaths(NamedTuple):
     def as_dict(self) -> dict[str, str]:
         """Return the four documented paths by name."""
         return self._asdict()
+
+    def as_text(self) -> dict[str, str]:
+        """Return the same as text that a file of UTF-8 can hold: other bytes are escaped."""
+        return {name: as_utf8(path) for name, path in self._asdict().items()}
 
 
 def plan_paths(root: str, model_root: str | None, run_name: str) -> RunPaths:

@@ -153,8 +153,12 @@ class Ending:
                 await patiently(recording.result, files.FILE_TIMEOUT)
             except TimeoutError:
                 recording.leave()
-                text = "the end of run %s was not recorded in time"
-                logger.error(text, self._facts.run_name)
+                logger.error(
+                    "the end of run %s is not recorded after %.0f s: the disk has not answered, "
+                    "and it is recorded when it does, if the process still runs",
+                    self._facts.run_name,
+                    files.FILE_TIMEOUT,
+                )
             finally:
                 if has_turn:
                     turn.release()

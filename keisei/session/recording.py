@@ -124,8 +124,10 @@ class Recorder:
         if self.journal is not None:
             try:
                 self.journal.close(timeout)
-            except (JournalError, TimeoutError) as exc:
+            except JournalError as exc:
                 logger.error("the journal could not be written in full: %s", exc)
+            except TimeoutError as exc:
+                logger.error("the journal is not written in full yet, and that goes on: %s", exc)
         progress.hide(self)
         self.logs.close(max(0.0, give_up - time.monotonic()))
 

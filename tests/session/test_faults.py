@@ -126,7 +126,7 @@ def test_a_new_directory_is_synced_into_its_parent(tmp_path: Path) -> None:
     assert [calls[i].path for i in made] == [
         str(path) for path in (*sweep.run.parents[1::-1], sweep.run, sweep.run / "models")
     ]
-    for i in made:
+    for i in made[:-1]:  # `models` is synced with the session file, which follows
         following = calls[i + 1]
         assert (following.kind, following.path) == ("fsync", os.path.dirname(calls[i].path))
 
@@ -208,7 +208,7 @@ def test_a_directory_that_was_not_synced_is_synced_by_the_next_start(tmp_path: P
     """The sync of a parent that failed is not forgotten because the directory now exists."""
     with fast_place(tmp_path) as place:
         sweep = Sweep(place)
-        for number in range(1, 5):
+        for number in range(1, 4):
             config = sweep.put(resumed=False)
             faults, again = FileFaults(Fault("fsync", number, errno.EIO)), FileFaults()
             assert [*live(config, faults).raised] == ["setup_directories"]
