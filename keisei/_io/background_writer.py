@@ -206,14 +206,14 @@ class BackgroundWriter(Generic[RecordT]):
                 return
         with suppress(WriterError):  # it has ended already
             self.ring()
-        if self._threads is None:
-            cause = self._file.error or OSError(errno.EAGAIN, "no thread can be started")
-            self._lost = len(self.queue)
-            raise self._refusal(cause, f"{len(self.queue):,} rows are lost: ")
-        if not self._finished.wait(timeout):
-            path = quoted(self._file.path, 300)
-            raise TimeoutError(f"{path} is not written after {timeout:g} s")
-        self._threads.join()
+        with self.lock:
+            if self._threads is None and not self.over:  # none can be started, but this can write
+                self.serve()
+        if self._threads is not None:
+            if not self._finished.wait(timeout):
+                path = quoted(self._file.path, 300)
+                raise TimeoutError(f"{path} is not written after {timeout:g} s")
+            self._threads.join()
         if self._lost and self._file.error is not None:
             raise self._refusal(self._file.error, f"{self._lost:,} rows are lost: ")
 
@@ -281,7 +281,7 @@ class BackgroundWriter(Generic[RecordT]):
         threads = self._threads
         if threads is None:
             with self.lock:
-                threads = self._threads or self._join()
+                threads = self._threads or (None if self._ended else self._join())
         if threads is not None:
             threads.call(self, 0.0 if self._hurried() else self._delay)
 

@@ -7,9 +7,11 @@ from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from typing import Any, ParamSpec, TypeVar
 
+import anyio
 from anyio.from_thread import BlockingPortal, BlockingPortalProvider
 
 from keisei._io.forks import after_in_child
+from keisei._io.loop import on_loop
 from keisei.errors import NoThreadError
 
 P = ParamSpec("P")
@@ -48,6 +50,25 @@ def call(func: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: 
         except BaseException:
             future.cancel()  # leaving the lease then waits for the cancelled coroutine
             raise
+
+
+def last_call(func: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a coroutine function as `call` does, or in this thread where no other can be started.
+
+    None can where the system has none left, and where the interpreter exits.
+
+    Args:
+        func: the coroutine function; the rest are its arguments.
+
+    Raises:
+        NoThreadError: there is no thread, and a loop runs in this one.
+    """
+    try:
+        return call(func, *args, **kwargs)
+    except NoThreadError:
+        if on_loop():
+            raise
+    return anyio.run(_run, func, args, kwargs, backend="asyncio")
 
 
 @contextmanager

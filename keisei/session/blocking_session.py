@@ -83,7 +83,7 @@ class SessionManager(SessionRecording[ConfigT]):
 
     def _end_after(self, exc: BaseException | None) -> None:
         try:
-            portal.call(self._session._end_after, exc)
+            portal.last_call(self._session._end_after, exc)
         finally:
             self._recorder.leave()
         self._interruption.stop()
@@ -162,6 +162,6 @@ class SessionManager(SessionRecording[ConfigT]):
         # Which exception is being handled is known in this thread alone.
         handled = self._session._handled_now()
         try:
-            return portal.call(self._session._finalize, status, handled)
+            return portal.last_call(self._session._finalize, status, handled)
         finally:
             self._interruption.stop()

@@ -291,6 +291,8 @@ class SessionRecording(SessionView[ConfigT]):
         try:
             journal.on_durable(answer)
         except JournalError as exc:
+            if self._recorder.ready and not self._facts.forked():
+                raise  # no thread can be started
             raise self._no_journal("flush()") from exc
         await answered.wait()
         if outcome[0] is not None:

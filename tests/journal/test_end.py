@@ -129,3 +129,22 @@ def _calls(journal: Journal) -> list[Callable[[], object]]:
         lambda: journal.log_event("e"),
         lambda: journal.flush(1),
     ]
+
+
+def test_without_a_thread_the_end_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flush says that none can be started; the end's own thread writes what is queued."""
+
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    journal = Journal(str(tmp_path), 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        for step in range(50):
+            journal.log_metrics({"x": 1.0}, step)
+        with pytest.raises(JournalError, match="no thread can be started"):
+            journal.flush(10)
+        journal.close(10)
+    assert series(str(tmp_path)) == [1.0] * 50
+    assert journal.counters.written == 50
+    journal.close()

@@ -110,6 +110,8 @@ def test_columns_are_arrays_where_all_numbers_are_alike(tmp_path: Path) -> None:
         journal.log_metrics({"floats": 3.5})
     reader = read_run(tmp_path)
     for key, numbers in logged.items():
+        steps: Any
+        values: Any
         steps, values = reader.columns(key)
         if key == "floats":
             numbers.append(3.5)
@@ -117,11 +119,9 @@ def test_columns_are_arrays_where_all_numbers_are_alike(tmp_path: Path) -> None:
             assert steps == [0, 1, 2, None]
         else:
             assert isinstance(steps, array)
-            counted: object = [0, 1, 2]
-            assert steps == counted  # as a list is
-            assert repr(steps) == "[0, 1, 2]"
+            assert [steps, repr(steps)] == [[0, 1, 2], "[0, 1, 2]"]
         assert isinstance(values, array) == (key in ("floats", "integers"))
-        assert (values, repr(values)) == (numbers, repr(numbers))
+        assert [values, repr(values)] == [numbers, repr(numbers)]
         assert values != numbers[:-1]
 
 

@@ -23,6 +23,7 @@ import anyio.to_thread
 import pytest
 
 from keisei import AsyncSessionManager, NotReadyError, SessionEndedError, SessionManager
+from keisei.errors import JournalError
 from keisei.journal.reader import Event, Row, read_run
 from tests.conftest import MakeConfig
 from tests.support.session_files import record_of
@@ -71,6 +72,23 @@ async def test_rows_and_events_are_there_when_flush_returns(make_config: MakeCon
             ("checkpoint", {"path": "a.pt"})
         ]
         assert session.get_session_summary()["journal"]["written"] == 3
+
+
+async def test_a_flush_without_a_thread_says_so(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The directories are set up, and nobody is told that they are not; the rows are kept."""
+
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async with AsyncSessionManager(make_config()) as session:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            session.log_metrics({"x": 1.0})
+            with pytest.raises(JournalError, match="no thread can be started"):
+                await session.flush()
+    assert (await read(session)).columns("x") == ([None], [1.0])
 
 
 @pytest.mark.parametrize("face", [AsyncSessionManager, SessionManager])
