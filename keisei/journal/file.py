@@ -6,6 +6,7 @@ import errno
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
+from operator import itemgetter
 from time import time
 from typing import NoReturn
 
@@ -28,6 +29,8 @@ from keisei.journal.format import (
 from keisei.journal.unread import Queued, written
 
 _MOST_UNREPEATED = 1 << 20  # bytes
+_NAMES_EVERY = 1 << 22  # bytes; a reader looks for names that far from what it reads
+_SHAPE_OF: Callable[[Record], bytes | str] = itemgetter(SHAPE_ID)
 
 Shape = tuple[int, tuple[str, ...]]  # an id, and the keys of the rows that have it
 
@@ -71,8 +74,11 @@ class JournalFile:
         self._header = b""
         self._pieces: list[memoryview] = []  # what to write next, and what is left of it
         self._left: deque[memoryview] = deque()
-        # Shapes whose names are in the file once, and how many rows have them.
+        # Shapes whose names are to be written behind the second row that has them, and how many
+        # rows have; and those that wait for the next turn of all.
         self._unrepeated: dict[bytes, tuple[bytes, int]] = {}
+        self._known: dict[bytes, bytes] = {}
+        self._again_at = _NAMES_EVERY
         self._next = 0
 
     def add(self, records: list[Queued], skipped: int) -> None:
@@ -104,20 +110,33 @@ class JournalFile:
         self._left = deque(self._pieces)
 
     def _repeated(self, records: list[Record]) -> list[bytes]:
-        """Return the shapes that by now more than one row has, each once."""
+        """Return the shapes whose names are to be written behind these records.
+
+        That is behind the second row of a shape, and then behind one row in every few MiB: who
+        reads the end of a long file finds the names near it.
+        """
+        if self.bytes >= self._again_at:
+            self._again_at = self.bytes + _NAMES_EVERY
+            self._unrepeated.update((key, (block, 1)) for key, block in self._known.items())
+            self._known.clear()
         if not self._unrepeated:
             return []
         repeated = []
-        for key, count in Counter(r[SHAPE_ID] for r in records if isinstance(r, bytes)).items():
+        for key, count in Counter(map(_SHAPE_OF, records)).items():
             if key in self._unrepeated:
                 block, before = self._unrepeated.pop(key)
                 if before + count > 1:
                     repeated.append(block)
+                    self._known[key] = block
                 else:
                     self._unrepeated[key] = block, 1
         size = sum(len(block) for block, _ in self._unrepeated.values())
+        size += sum(map(len, self._known.values()))
         while size > _MOST_UNREPEATED:  # of whoever makes up names, each row has its own
-            size -= len(self._unrepeated.pop(next(iter(self._unrepeated)))[0])
+            if self._known:
+                size -= len(self._known.pop(next(iter(self._known))))
+            else:
+                size -= len(self._unrepeated.pop(next(iter(self._unrepeated)))[0])
         return repeated
 
     def write(self) -> None:

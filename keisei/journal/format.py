@@ -10,7 +10,8 @@ one, and the payload. The kinds:
 - `H`, the first block: JSON with the format's version, the attempt, and the time.
 - `K`: JSON with a shape, that is the id and the keys of rows to come; `N`: the same, compressed by
   zlib (since version 2, where it is long). A shape is written before the first row that has it,
-  and again behind the second one, so that no single fault takes the names of several rows.
+  and again behind the second one, so that no single fault takes the names of several rows; then
+  behind one row in every few MiB, so that the names of the last rows are near the end.
 - `R`: records, one after the other: rows and events. An event is a zero (u32), the length of its
   JSON (u32), and the JSON: time, name, data.
 

@@ -183,3 +183,43 @@ def test_many_names_take_little_memory(tmp_path: Path) -> None:
     with AttemptReader(str(tmp_path), 1) as reader:
         assert sum(1 for _ in reader.rows()) == 100
         assert sum(map(len, reader._names.values())) <= 1 << 18
+
+
+def test_the_names_are_there_again_in_a_long_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind one row of each shape in every few MiB: the end is read with what is near it."""
+    monkeypatch.setattr("keisei.journal.file._NAMES_EVERY", 4_000)
+    monkeypatch.setattr("keisei.journal.attempt._NEAR", 10_000)
+    monkeypatch.setattr("keisei.journal.attempt.CHUNK", 0)
+    with Journal(str(tmp_path), 1, max_delay=3600) as journal:
+        for step in range(2000):
+            journal.log_metrics({"often": 1.0}, step)
+            if step % 100 == 0:
+                journal.log_metrics({"seldom": 1.0}, step)
+            if step % 20 == 0:
+                journal.flush(10)
+    names = [json.loads(b.payload)["keys"] for b in blocks_of(tmp_path) if b.marker in SHAPES]
+    assert len(names) < os.path.getsize(journal.path) / 4_000 * 2 + 4
+    assert names[-1] == ["often"]
+    path = tmp_path / "metrics.1.journal"
+    data = path.read_bytes()
+    path.write_bytes(bytes(20_000) + data[20_000:])  # the first ones are lost
+    read = 0
+
+    def counting(fd: int, size: int) -> bytes:
+        nonlocal read
+        found = os_read(fd, size)
+        read += len(found)
+        return found
+
+    os_read = os.read
+    monkeypatch.setattr("keisei.journal.attempt.os.read", counting)
+    monkeypatch.setattr("keisei.journal.decoding.CHUNK", 4_096)
+    with AttemptReader(str(tmp_path), 1) as reader:
+        reader.seek_back(4_000)
+        assert {keys for _, keys, _ in reader.rows()} >= {("often",)}
+        assert read < 50_000 < len(data)
+        reader.seek_back(20_000)
+        assert {keys for _, keys, _ in reader.rows()} == {("often",), ("seldom",)}
+        assert reader.damage().unnamed == 0
