@@ -91,6 +91,24 @@ async def test_a_flush_without_a_thread_says_so(
     assert (await read(session)).columns("x") == ([None], [1.0])
 
 
+def test_an_end_without_a_thread_is_a_whole_one(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The blocking face ends in the caller's thread: rows, log and record are there."""
+
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with SessionManager(make_config()) as session:
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        session.log_metrics({"x": 1.0})
+        session.log_evaluation({"score": 2.0})
+    assert (session.status, record_of(session)["status"]) == ("completed", "completed")
+    assert list(read_run(session.run_artifact_dir).columns("x")[1]) == [1.0]
+    assert "2.0" in Path(session.eval_log_file_path).read_text()
+    assert "session ended" in Path(session.log_file_path).read_text()
+
+
 @pytest.mark.parametrize("face", [AsyncSessionManager, SessionManager])
 def test_a_session_is_not_pickled(make_config: MakeConfig, face: Any) -> None:
     """For a worker or an actor, the error says what to send instead; a copy is refused too."""
