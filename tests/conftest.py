@@ -91,3 +91,8 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     while subprocess.run(["umount", str(place)], capture_output=True).returncode:
         assert time.monotonic() < give_up  # another process may be looking at a file there
         time.sleep(0.02)
+
+
+def pytest_unconfigure() -> None:
+    """Keep what keisei says of sessions that tests have left open out of the runner's last lines."""
+    logging.getLogger("keisei").addHandler(logging.NullHandler())
