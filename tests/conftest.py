@@ -94,5 +94,5 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def pytest_unconfigure() -> None:
-    """Keep what keisei says of sessions that tests have left open out of the runner's last lines."""
+    """Keep the warnings of sessions that tests have left open out of the last lines."""
     logging.getLogger("keisei").addHandler(logging.NullHandler())
