@@ -91,22 +91,31 @@ async def test_a_flush_without_a_thread_says_so(
     assert (await read(session)).columns("x") == ([None], [1.0])
 
 
-def test_an_end_without_a_thread_is_a_whole_one(
-    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+THREADLESS = """
+import sys, threading
+from keisei import AppConfig, SessionManager
+
+def refuse(self):
+    raise RuntimeError("can't start new thread")
+
+config = AppConfig.model_validate({"logging": {"log_dir": sys.argv[1]}})
+with SessionManager(config, run_name="r") as session:
+    threading.Thread.start = refuse
+    session.log_metrics({"x": 1.0})
+    session.log_evaluation({"score": 2.0})
+"""
+
+
+def test_an_end_without_a_thread_is_a_whole_one(tmp_path: Path) -> None:
     """The blocking face ends in the caller's thread: rows, log and record are there."""
-
-    def refuse(self: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    with SessionManager(make_config()) as session:
-        monkeypatch.setattr(threading.Thread, "start", refuse)
-        session.log_metrics({"x": 1.0})
-        session.log_evaluation({"score": 2.0})
-    assert (session.status, record_of(session)["status"]) == ("completed", "completed")
-    assert list(read_run(session.run_artifact_dir).columns("x")[1]) == [1.0]
-    assert "2.0" in Path(session.eval_log_file_path).read_text()
-    assert "session ended" in Path(session.log_file_path).read_text()
+    command = [sys.executable, "-c", THREADLESS, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    run = tmp_path / "r"
+    assert json.loads((run / "session.json").read_text())["status"] == "completed"
+    assert read_run(run).columns("x")[1] == [1.0]
+    assert "2.0" in (run / "evaluation.log").read_text()
+    assert "session ended" in (run / "training.log").read_text()
 
 
 @pytest.mark.parametrize("face", [AsyncSessionManager, SessionManager])
