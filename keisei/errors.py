@@ -12,6 +12,7 @@ KeiseiError
 ├── MissingExtraError       ImportError   an optional package is not installed
 ├── NoThreadError           RuntimeError  the system has no thread left for the blocking face
 ├── NotReadyError           RuntimeError  a step is missing that has to come first
+├── QueryError              ValueError    a query for runs does not parse
 ├── SessionEndedError       RuntimeError  a step came after the end
 ├── SignalError             RuntimeError  signals cannot be handled here
 └── TrackerError            RuntimeError  a tracker cannot start, or is out of reach
@@ -147,6 +148,20 @@ class NoThreadError(KeiseiError, RuntimeError):
 
 class NotReadyError(KeiseiError, RuntimeError):
     """A step is missing that has to come first; the message names it."""
+
+
+class QueryError(KeiseiError, ValueError):
+    """A query for runs does not parse; the message points at the character.
+
+    Attributes:
+        column: where in the query, counted from 0.
+    """
+
+    column: int = 0
+
+    def __init__(self, message: str, *, column: int = 0) -> None:
+        super().__init__(message)
+        self.column = column
 
 
 class SessionEndedError(KeiseiError, RuntimeError):
