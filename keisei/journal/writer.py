@@ -25,6 +25,7 @@ from keisei.journal.format import (
     flatten,
     pack_event,
 )
+from keisei.journal.records import Position
 from keisei.journal.unread import Losses, Queued, UnreadRow
 from keisei.journal.unredacted import UnredactedEvent
 from keisei.journal.values import EXACT, Unread, step_or_unread
@@ -129,6 +130,14 @@ class Journal:
     def kept(self) -> int:
         """How many rows were logged and not given up at the end: no file has those."""
         return self._writer.kept
+
+    def position(self) -> Position:
+        """Return the position behind the last record that was logged by now; never waits.
+
+        Records are numbered in the order of their calls, dropped ones too: so it is known before
+        they are written. Before the first one it is the position behind all earlier attempts.
+        """
+        return Position(self.attempt, self._writer.counters.logged - 1)
 
     def log_metrics(self, metrics: Mapping[str, object], step: int | None = None) -> None:
         """Log one row. May be called from any thread and on the loop; the disk is not touched.

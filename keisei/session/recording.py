@@ -19,6 +19,7 @@ from keisei._log import logger
 from keisei.config.schema import JournalConfig
 from keisei.console import progress
 from keisei.errors import JournalError, NotReadyError
+from keisei.journal.records import Position
 from keisei.journal.superseding import RESUME
 from keisei.journal.values import exact_step, step_or_unread
 from keisei.journal.writer import Journal
@@ -50,6 +51,7 @@ class Recorder:
         self.ready = False
         self._entered: context.Entered | None = None
         self._make: Callable[[], Journal] | None = None
+        self._attempt: int | None = None
 
     def open(
         self,
@@ -66,6 +68,7 @@ class Recorder:
             config: how the journal is written.
             on_written: called on a writer's thread each time that rows have been written.
         """
+        self._attempt = attempt
         self._make = partial(
             Journal,
             home,
@@ -96,6 +99,40 @@ class Recorder:
             if self.journal is None and self.ready and self._make is not None:
                 self.journal = self._make()
             return self.journal
+
+    def position(self) -> Position | None:
+        """Return the position behind the last record that this attempt has logged by now.
+
+        Cheap, and on the loop as well as on any thread; what is still queued counts. It is what a
+        checkpoint that is taken now has to know: what is logged after it is superseded when the
+        checkpoint is restored.
+
+        Returns:
+            The position; behind all earlier attempts where this one has logged nothing yet;
+            ``None`` before the run's directory is the session's own.
+        """
+        if self.journal is not None:
+            return self.journal.position()
+        return None if self._attempt is None else Position(self._attempt, -1)
+
+    def resume(self, position: Position | None, step: int | None = None) -> None:
+        """Log that the run goes on from a checkpoint: what was logged after it is superseded.
+
+        Call it before anything else is logged of what follows.
+
+        Args:
+            position: how far the journal was when the checkpoint was taken.
+            step: the checkpoint's step; it decides where there is no position.
+
+        Raises:
+            JournalError: nothing can be logged.
+        """
+        said: dict[str, object] = {} if step is None else {"step": step}
+        if position is not None:
+            said |= position._asdict()
+        if (journal := self.first()) is None:
+            raise JournalError("the run's journal takes no records now")
+        journal.log_event(RESUME, said)
 
     def logged(self) -> int:
         """Return how many rows and events this attempt has logged, without those that are lost."""
