@@ -51,7 +51,6 @@ PURE = [
     "run.session_file",
     "run.status",
     "session.evaluation",
-    "store.matching",
     "store.rows",
     "trackers.base",
     "trackers.mlflow.rows",

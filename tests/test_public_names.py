@@ -46,6 +46,7 @@ PUBLIC = [
     "FinalStatus",
     "JournalConfig",
     "LoggingConfig",
+    "QueryError",
     "Section",
     "SessionManager",
     "SessionState",
