@@ -46,7 +46,6 @@ PUBLIC = [
     "FinalStatus",
     "JournalConfig",
     "LoggingConfig",
-    "QueryError",
     "Section",
     "SessionManager",
     "SessionState",
