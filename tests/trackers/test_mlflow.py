@@ -28,6 +28,7 @@ from keisei.journal.records import Event, Row
 from keisei.run.names import new_session_id
 from keisei.testing import check_tracker
 from keisei.trackers.base import Record, RunInfo
+from keisei.trackers.mlflow import store
 from keisei.trackers.mlflow.rows import Progress, mlflow_name
 from keisei.trackers.mlflow.store import open_store
 from keisei.trackers.mlflow.tracker import MlflowTracker
@@ -371,8 +372,9 @@ def test_a_deleted_experiment_is_said() -> None:
 def test_one_start_at_a_time_makes_the_tables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While another process does so, a start waits, within a bound."""
-    monkeypatch.setattr(locks, "_LOCK_TIMEOUT", 0.05)
+    """While another process does so, a start waits: longer than a session waits for a start."""
+    assert MlflowTracker.start_timeout < store.LONGEST_CREATION
+    monkeypatch.setattr(store, "LONGEST_CREATION", 0.05)
     root = os.path.realpath(tmp_path)
     with (
         files.OpenDirectory(root) as directory,
@@ -383,11 +385,27 @@ def test_one_start_at_a_time_makes_the_tables(
     assert not (tmp_path / "new.db").exists()
 
 
-def test_a_new_database_is_the_one_that_mlflow_makes(tmp_path: Path) -> None:
+def test_a_start_goes_on_once_another_one_has_made_the_tables(tmp_path: Path) -> None:
+    """It has waited for the lock, and needs no second try."""
+    root = os.path.realpath(tmp_path)
+    with ThreadPoolExecutor() as pool:
+        with files.OpenDirectory(root) as directory, locks.locked(directory, "new.db.lock"):
+            start = MlflowTracker(f"sqlite:///{Path(root).as_posix()}/new.db").start
+            started = pool.submit(start, info_of())
+            with pytest.raises(TimeoutError):
+                started.result(0.1)
+        assert started.result(60).run_id
+
+
+@pytest.mark.parametrize("before", [None, b""])
+def test_a_new_database_is_the_one_that_mlflow_makes(tmp_path: Path, before: bytes | None) -> None:
     """Tables, columns, version are the same; nothing is left beside it, a torn one is no harm."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    (tmp_path / "ours.db.new").write_bytes(b"torn by a kill")
+    if before is None:
+        (tmp_path / "ours.db.new").write_bytes(b"torn by a kill")
+    else:  # as tempfile makes one
+        (tmp_path / "ours.db").write_bytes(before)
     open_store(f"sqlite:///{(tmp_path / 'ours.db').as_posix()}")
     SqlAlchemyStore(f"sqlite:///{(tmp_path / 'theirs.db').as_posix()}", str(tmp_path / "artifacts"))
 

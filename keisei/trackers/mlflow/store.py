@@ -21,6 +21,9 @@ _NAMES = frozenset(["databricks", "databricks-uc", "uc"])
 # Its own default is 120 s, seven times over. Whoever sends tries again by itself.
 _REQUEST_TIMEOUT = 15.0
 _NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+# How long a start waits while another one makes the database, in seconds: a slow disk may take
+# minutes. The session waits no longer than the tracker's start timeout in any case.
+LONGEST_CREATION = 600.0
 # Two threads that import a package of circular imports at the same time may get half of it.
 _import_lock = threading.Lock()
 
@@ -118,36 +121,49 @@ def _made_tables(uri: str) -> Iterator[None]:
     os.makedirs(parent, exist_ok=True)
     with (
         files.OpenDirectory(os.path.realpath(parent)) as directory,
-        locks.locked(directory, f"{name}.lock"),
+        locks.locked(directory, f"{name}.lock", LONGEST_CREATION),
     ):
-        if not os.path.exists(database):
-            _make_database(os.path.join(parent, name))
+        path = os.path.join(parent, name)
+        # Where this way fails, MLflow makes the tables by its own.
+        with suppress(Exception):
+            if not os.path.exists(path):
+                _make_database(path)
+            elif not os.path.getsize(path):  # as a temporary file is
+                _make_tables(path)
         yield
 
 
 def _make_database(path: str) -> None:
-    """Make a database with MLflow's tables, whole or not at all.
+    """Make a database with MLflow's tables, whole or not at all."""
+    staged = f"{path}.new"
+    try:
+        for left in (staged, f"{staged}-journal"):
+            with suppress(FileNotFoundError):
+                os.unlink(left)
+        _make_tables(staged)
+        os.link(staged, path)  # a database that somebody has made meanwhile stays
+    finally:
+        with suppress(OSError):
+            os.unlink(staged)
 
-    MLflow would make them by its whole history of migrations, with an fsync for each of some 400
-    steps: 6 s on a disk that takes 13 ms for one. Where this way fails, MLflow does it so.
+
+def _make_tables(path: str) -> None:
+    """Make MLflow's tables in a new or empty database.
+
+    MLflow makes them by its whole history of migrations, with an fsync for each of some 400 steps:
+    6 s on a disk that takes 13 ms for one. Here it is one fsync.
     """
     from mlflow.store.db import utils
     from sqlalchemy import URL, create_engine, event
 
-    staged = f"{path}.new"
-    with suppress(Exception):
-        for left in (staged, f"{staged}-journal"):
-            with suppress(FileNotFoundError):
-                os.unlink(left)
-        engine = create_engine(URL.create("sqlite", database=staged))
-        event.listen(engine, "connect", lambda dbapi, _: dbapi.execute("PRAGMA synchronous=OFF"))
+    engine = create_engine(URL.create("sqlite", database=path))
+    event.listen(engine, "connect", lambda dbapi, _: dbapi.execute("PRAGMA synchronous=OFF"))
+    try:
         utils._initialize_tables(engine)
+    finally:
         engine.dispose()
-        with open(staged, "rb") as file:
-            os.fsync(file.fileno())
-        os.link(staged, path)  # a database that somebody has made meanwhile stays
-    with suppress(OSError):
-        os.unlink(staged)
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
 
 
 def _server(uri: str) -> Any:
