@@ -9,6 +9,7 @@ from typing import Any
 from keisei.redaction.rule import Rule
 
 _REFERENCE = Rule(r"\$(\$?)\{([^{}]*)\}")
+_IN_PATH = Rule(r"\$\{|(?:^|/)\$[\w(]")
 _NAME = Rule(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 
 
@@ -38,6 +39,17 @@ def resolve(data: Any, environ: Mapping[str, str], where: str = "") -> Any:
     if isinstance(data, list):
         return [resolve(item, environ, f"{below}{n}") for n, item in enumerate(data)]
     return data
+
+
+def problem_of_path(path: str) -> str | None:
+    """Return why a path is no path yet: it holds a reference, or a `~` whose home is not known.
+
+    Args:
+        path: the path, in which a leading `~` has been expanded.
+    """
+    if _IN_PATH.regex.search(path):
+        return "a reference to a variable is not resolved"
+    return "no home directory is known for its ~" if path.startswith("~") else None
 
 
 def _resolved(found: re.Match[str], environ: Mapping[str, str], where: str) -> str:

@@ -17,6 +17,7 @@ from typing import BinaryIO, Literal
 import pydantic_core
 
 from keisei._io import files, locks, process
+from keisei.config.references import problem_of_path
 from keisei.errors import quoted
 from keisei.journal.format import attempt_of
 from keisei.run.layout import EVALUATION_LOG, RECORD_FILE, TRAINING_LOG
@@ -95,7 +96,7 @@ def absolute_path(path: str | os.PathLike[str]) -> str:
 
     Raises:
         OSError: it holds a character that no path can hold, there is no such home, a reference
-            (`${NAME}`, a leading `$`) is not resolved, or the working directory that it is
+            (`${NAME}`, `$NAME`) is not resolved, or the working directory that it is
             relative to has been removed.
     """
     text = os.fspath(path)
@@ -105,11 +106,9 @@ def absolute_path(path: str | os.PathLike[str]) -> str:
         legal = False
     if not legal:
         raise OSError(errno.EINVAL, "no path can hold one of its characters", text)
-    if text.startswith("$") or "${" in text:
-        raise OSError(errno.ENOENT, "a reference to a variable is not resolved", text)
     expanded = os.path.expanduser(text)
-    if expanded.startswith("~"):
-        raise OSError(errno.ENOENT, "no home directory is known for its ~", text)
+    if (problem := problem_of_path(expanded)) is not None:
+        raise OSError(errno.ENOENT, problem, text)
     try:
         return os.path.abspath(expanded)
     except FileNotFoundError as exc:

@@ -21,7 +21,7 @@ from keisei.session.callbacks import LoggerFunc
 from keisei.session.ending import Ending, OneStep
 from keisei.session.facts import ConfigT, SessionFacts
 from keisei.session.recording import Recorder, SessionRecording
-from keisei.session.shutdown import Interruption, Tell
+from keisei.session.shutdown import Interruption, Tell, error_at_exit
 from keisei.session.steps import Steps
 from keisei.session.tracking import Tracking
 from keisei.trackers.base import Tracker
@@ -353,8 +353,11 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
         self._interruption.start(self.config.signals, self._ending.end_now, preemption, grace, tell)
 
     def _handled_now(self) -> BaseException | None:
-        """Return the exception that the caller is handling, if it is news since the session."""
-        handled = sys.exc_info()[1]
+        """Return the exception that the caller is handling, if it is news since the session.
+
+        In a hook of the interpreter's exit it is the one that has ended the program.
+        """
+        handled = sys.exc_info()[1] or error_at_exit()
         return None if handled is self._handled_before else handled
 
 

@@ -7,7 +7,6 @@ waits for it, the blocking face waits for that, and a signal that leaves no time
 from __future__ import annotations
 
 import atexit
-import sys
 import time
 from contextlib import suppress
 from functools import partial
@@ -27,7 +26,7 @@ from keisei.run.owned import OwnedRun
 from keisei.run.status import FINAL, FinalStatus, check_final
 from keisei.session.facts import SessionFacts
 from keisei.session.recording import Recorder
-from keisei.session.shutdown import LAST_WORDS, Interruption
+from keisei.session.shutdown import LAST_WORDS, Interruption, error_at_exit
 from keisei.session.tracking import Tracking
 
 JOURNAL_TIMEOUT = 30.0  # seconds; what could not be written by then is said to be lost
@@ -224,11 +223,12 @@ class Ending:
             if status == "completed" and facts.entered:
                 status = "cancelled"  # its block was cut off
             facts.ends_as(status, reason)
+            why = " (no error is known; what sys.exit was given is not)"
             text = (
-                "run %s was not ended before the interpreter's exit, and is recorded as %s: use "
+                "run %s was not ended before the interpreter's exit, and is recorded as %s%s: use "
                 "the session in a `with` block, or call finalize_session() when the run is over"
             )
-            logger.warning(text, facts.run_name, status)
+            logger.warning(text, facts.run_name, status, why if status == "completed" else "")
         self.record_end(check_final(facts.status), timeout)
 
     def end_now(self, status: FinalStatus, failure: Failure | None) -> None:
@@ -238,9 +238,9 @@ class Ending:
 
 
 def _end_forgotten() -> None:
-    """End what the program has forgotten; an error at a prompt has not ended it."""
+    """End what the program has forgotten."""
     give_up = time.monotonic() + EXIT_TIMEOUT
-    error = None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)
+    error = error_at_exit()
     for ending in list(_open):
         ending.end_at_exit(error, max(0.0, give_up - time.monotonic()))
 

@@ -201,3 +201,15 @@ def _current_task() -> asyncio.Task[Any] | None:
         return asyncio.current_task()
     except RuntimeError:
         return None
+
+
+def error_at_exit() -> BaseException | None:
+    """Return the error that has ended the program, once the interpreter is on its way out.
+
+    The exit status of `sys.exit` cannot be seen by then, and an error at a prompt has ended
+    nothing.
+    """
+    if hasattr(sys, "ps1") or threading.main_thread().is_alive():
+        return None
+    error = getattr(sys, "last_value", None)
+    return error if isinstance(error, BaseException) else None

@@ -10,7 +10,7 @@ from typing import TypeVar
 import anyio
 
 from keisei._log import logger
-from keisei.errors import quoted
+from keisei.errors import TrackerError, quoted
 from keisei.run.session_file import TrackerRecord
 from keisei.run.status import FinalStatus
 from keisei.trackers.base import RunInfo, Tracker
@@ -67,7 +67,10 @@ class WorkerGroup:
             start_by: when the start has to be over, by the monotonic clock, in seconds.
             finish_timeout: in place of the group's, in seconds.
         """
-        options = absolute_options(kind_of(name, options), options, info.working_directory)
+        try:
+            options = absolute_options(kind_of(name, options), options, info.working_directory)
+        except TrackerError as exc:
+            return self.open_here(name, info, partial(_refuse, exc))
         kept = options if kept is None else kept
         if finish_timeout is not None:
             self._own_timeouts[name] = finish_timeout
@@ -220,3 +223,7 @@ class WorkerGroup:
 
 def _left(until: float) -> float:
     return max(0.0, until - time.monotonic())
+
+
+def _refuse(error: TrackerError) -> Tracker:
+    raise error

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from urllib.parse import urlsplit
+
+from keisei.config.references import problem_of_path
+from keisei.errors import TrackerError, quoted
 
 _MEMORY = (":memory:", "file::memory:", "?")
 
@@ -27,8 +31,14 @@ def absolute_path(path: str, directory: str) -> str:
     Args:
         path: the path; a leading ``~`` is the home directory.
         directory: where it begins, if it is relative.
+
+    Raises:
+        TrackerError: it holds a reference that nobody has resolved, or there is no such home.
     """
-    return os.path.normpath(os.path.join(directory, os.path.expanduser(path))) if path else path
+    expanded = os.path.expanduser(path)
+    if (problem := problem_of_path(expanded)) is not None:
+        raise TrackerError(f"{quoted(path, 300)}: {problem}")
+    return os.path.normpath(os.path.join(directory, expanded)) if path else path
 
 
 def absolute_uri(uri: str, directory: str) -> str:
@@ -37,6 +47,9 @@ def absolute_uri(uri: str, directory: str) -> str:
     Args:
         uri: the URI of a server, of a database or of a directory.
         directory: where its path begins, if it has one and that is relative.
+
+    Raises:
+        TrackerError: as `absolute_path`.
     """
     scheme, _, path = uri.partition(":///")
     if scheme.startswith("sqlite") and path and not path.startswith(_MEMORY):
@@ -69,6 +82,9 @@ def absolute_options(kind: str, options: Mapping[str, object], directory: str) -
         kind: its entry point.
         options: what it is made with.
         directory: where relative paths begin.
+
+    Raises:
+        TrackerError: as `absolute_path`.
     """
     found = dict(options)
     for name, absolute in _OPTIONS.get(kind, {}).items():
@@ -88,5 +104,6 @@ def absolute_environ(environ: Mapping[str, str], directory: str) -> dict[str, st
     found = dict(environ)
     for name, absolute in _VARIABLES.items():
         if name in found:
-            found[name] = absolute(found[name], directory)
+            with suppress(TrackerError):  # the tracker itself will say so
+                found[name] = absolute(found[name], directory)
     return found

@@ -193,9 +193,10 @@ def test_a_reference_that_is_not_resolved_is_an_error(
     with pytest.raises(ConfigError, match="overrides do not fit FreeConfig:\n  text: "):
         load_config(overrides=[f"text={reference}"], model=FreeConfig)
     config = make_config()
-    config.logging.log_dir = Path(reference)
-    with pytest.raises(DirectorySetupError, match="reference to a variable is not resolved"):
-        SessionManager(config).setup_directories()
+    for path in (reference, "/tmp/$NOT_SET/runs", "$(pwd)"):
+        config.logging.log_dir = Path(path)
+        with pytest.raises(DirectorySetupError, match="reference to a variable is not resolved"):
+            SessionManager(config).setup_directories()
 
 
 @pytest.mark.requirement("CFG-1")

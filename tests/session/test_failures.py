@@ -163,3 +163,22 @@ def test_an_end_that_is_registered_for_the_exit_is_the_sessions_own(
     assert not done.stderr
     record = json.loads((tmp_path / "r" / "session.json").read_text(encoding="utf-8"))
     assert record["status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("last", "status", "said"),
+    [
+        ("raise RuntimeError('no memory')", "failed", "no memory"),
+        ("raise KeyboardInterrupt", "cancelled", "SIGINT"),
+        ("sys.last_value = ValueError('at a prompt'); sys.ps1 = '>'", "completed", None),
+    ],
+)
+def test_an_end_at_the_exit_knows_the_error_that_ended_the_program(
+    tmp_path: Path, last: str, status: str, said: str | None
+) -> None:
+    """A hook has no exception in its hands, and the run has failed all the same."""
+    program = f"{FORGOTTEN}import atexit; atexit.register(session.finalize_session)\n{last}"
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    subprocess.run(command, capture_output=True, timeout=60, check=False)
+    record = json.loads((tmp_path / "r" / "session.json").read_text(encoding="utf-8"))
+    assert (record["status"], (record["failure"] or {}).get("message")) == (status, said)

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from keisei import SessionManager
 from keisei.trackers.places import absolute_environ, absolute_options, absolute_uri
+from tests.conftest import MakeConfig
 
 PROGRAM = """
 import os, sys, time
@@ -105,3 +107,24 @@ def test_each_kind_of_place_is_made_absolute() -> None:
     assert absolute_options("theirs", options, "/at") == options
     environ = absolute_environ({"TRACKIO_DIR": "t", "HOME": "h"}, "/at")
     assert environ == {"TRACKIO_DIR": "/at/t", "HOME": "h"}
+
+
+@pytest.mark.parametrize("place", ["$NOT_SET/b", "${NOT_SET}/b", "/tmp/$NOT_SET/b", "~no-such/b"])
+def test_a_place_that_is_not_resolved_is_the_trackers_own_failure(
+    make_config: MakeConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """No directory is ever called so, the run goes on, and one warning names the place."""
+    monkeypatch.chdir(tmp_path)
+    with SessionManager(make_config()) as session:
+        assert not session.setup_remote_logging("tensorboard", log_dir=place)
+        assert not session.setup_remote_logging("mlflow", tracking_uri=f"sqlite:///{place}.db")
+    assert session.status == "completed"
+    said = [record.getMessage() for record in caplog.records if place in record.getMessage()]
+    assert ["tensorboard" in text for text in said] == [True, False]
+    assert not [path for path in tmp_path.rglob("*") if path.name.startswith(("$", "~"))]
+    environ = {"MLFLOW_TRACKING_URI": f"sqlite:///{place}"}
+    assert absolute_environ(environ, "/at") == environ
