@@ -12,6 +12,7 @@ from keisei._io.files import OpenDirectory
 from keisei.cli.metric_names import select
 from keisei.journal.format import file_name
 from keisei.journal.reader import AttemptReader, Value, read_run
+from keisei.journal.superseding import Cuts, Stretches
 
 _NEAR, _FAR = 1 << 16, 1 << 26  # bytes at a file's end in which the last rows or lines are searched
 _LONGEST = 1 << 16  # bytes of a line; what is longer comes in pieces
@@ -63,14 +64,20 @@ class RowsTail:
     def last(self, count: int) -> list[ShownRow]:
         """Return the last rows, reading only the ends of the journals; `new` goes on from there.
 
+        Of earlier attempts, what the run has left behind by resuming is left out.
+
         Args:
             count: how many.
         """
         found: list[ShownRow] = []
+        cuts: Cuts | None = None
         for attempt in reversed(self._journals.attempts()):
             reader = AttemptReader(self._journals.directory, attempt)
             try:
-                found = [*self._last_of(reader, count - len(found)), *found]
+                if self._reader is not None and cuts is None:
+                    cuts = self._journals.cuts()
+                cut = Stretches(()) if cuts is None else cuts.of(attempt)
+                found = [*self._last_of(reader, count - len(found), cut), *found]
             finally:
                 if self._reader is None:
                     self._reader = reader
@@ -102,12 +109,12 @@ class RowsTail:
                     self._reader = reader
                     yield from self._rows(reader)
 
-    def _last_of(self, reader: AttemptReader, count: int) -> list[ShownRow]:
+    def _last_of(self, reader: AttemptReader, count: int, cut: Stretches) -> list[ShownRow]:
         size, rows = _NEAR, deque[ShownRow](maxlen=count)
         while True:
             whole = reader.seek_back(size)
             rows.clear()
-            rows.extend(self._rows(reader))
+            rows.extend(row for row in self._rows(reader) if row.seq not in cut)
             if len(rows) >= count or whole or (self._wanted and size >= _FAR):
                 return list(rows)
             size *= 4

@@ -211,6 +211,16 @@ class RunJournal:
         for attempt, batch, keys, stretches, later in self._batches():
             yield from _divided(attempt, batch, keys, stretches, later)
 
+    def cuts(self, last: int | None = None) -> Cuts:
+        """Read what the run's resumes have left behind.
+
+        Args:
+            last: the last attempt that counts; without it, all do.
+        """
+        return self._cuts(
+            [attempt for attempt in self.attempts() if last is None or attempt <= last]
+        )
+
     def _batches(self) -> Iterator[_Read]:
         """Yield the rows, with what a later attempt has left behind or logged anew."""
         attempts = self.attempts()
@@ -220,10 +230,15 @@ class RunJournal:
             stretches = cuts.of(attempt)
             with AttemptReader(self.directory, attempt) as reader:
                 for batch in reader.batches(events=False):
-                    if batch.rows:
-                        keys = reader.keys(batch)
-                        later = predecessors.of(attempt, keys) if predecessors else None
-                        yield attempt, batch, keys, stretches, later
+                    if not batch.rows:
+                        continue
+                    keys, later = reader.keys(batch), None
+                    steps = [raw[-1] for raw in batch.rows if raw[-1] is not None]
+                    if predecessors is not None and steps:
+                        section = cuts.section(Position(attempt, batch.seq))
+                        span: tuple[int, int] = min(steps), max(steps)  # type: ignore[assignment]
+                        later = predecessors.of(section, attempt, keys, span)
+                    yield attempt, batch, keys, stretches, later
 
     def _cuts(self, attempts: list[int]) -> Cuts:
         """Return the stretches that the run's resumes have left behind."""
@@ -231,11 +246,13 @@ class RunJournal:
         sizes = [os.path.getsize(os.path.join(self.directory, file_name(n))) for n in attempts]
         left = _REREAD + 30 * sum(sizes)  # bytes: no run resumes so often
         for at, said in self._resumes(attempts):
+            cuts.known = at
             after, step = position_in(said), step_in(said)
             if after is None and step is not None and left > 0:
-                after = self._position_of(step, at, cuts)
+                # Where no row goes beyond the step, nothing is left behind.
+                after = self._position_of(step, at, cuts) or at
                 left -= sum(sizes[: attempts.index(at.attempt) + 1])
-            if after is not None and after < at:
+            if after is not None and after <= at:
                 cuts.add(after, at)
         return cuts
 
@@ -263,19 +280,20 @@ class RunJournal:
 
     def _predecessors(self, attempts: list[int], cuts: Cuts) -> Predecessors | None:
         """Note at which steps later attempts have logged what; ``None`` where there are none."""
-        if len(attempts) < 2:
-            return None
         noted = Predecessors()
         for attempt in attempts[1:]:
             stretches = cuts.of(attempt)
             with AttemptReader(self.directory, attempt) as reader:
                 for batch in reader.batches(events=False):
+                    section = cuts.section(Position(attempt, batch.seq))
+                    if cuts.begin(section).attempt == attempt:
+                        break  # from here on it was said what is superseded
                     keys = reader.keys(batch)
                     for seq, raw in enumerate(batch.rows, batch.seq):
                         if raw[-1] is not None and seq not in stretches:
-                            noted.add(attempt, keys, raw[-1])  # type: ignore[arg-type]
-        noted.seal(attempts)
-        return noted
+                            noted.add(section, attempt, keys, raw[-1])  # type: ignore[arg-type]
+        noted.seal()
+        return noted or None
 
 
 def _divided(

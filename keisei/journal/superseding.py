@@ -4,9 +4,13 @@ A run that is resumed from a checkpoint says so by an event (`RESUME`), which na
 that the checkpoint knows, or the step that the program has restored. What was logged after that
 position and before the event is superseded, whatever its step.
 
+A resume that goes back to before an earlier one, or to a checkpoint that an earlier one had left
+behind, takes that one's place: what counts is the way back from the run's last record.
+
 Where nothing is said, a value hides nothing but its own predecessor: an earlier attempt's value of
 the same metric at the same step is superseded by the later one's. No other metric is touched, and
-no row without a step.
+no row without a step. A resume that says what it supersedes has said all of it: across one,
+nothing is hidden so.
 
 A step alone is turned into a position by the metrics that were logged most often: the position
 before the first of their rows that goes beyond the step. Metrics on another axis (epochs, samples)
@@ -15,8 +19,9 @@ are cut at that position, and not at their own numbers.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
+from operator import itemgetter
 
 from keisei.journal.records import Position
 
@@ -26,9 +31,15 @@ Keys = tuple[str, ...]
 
 
 class Steps:
-    """A set of steps, kept as runs of equal distance: a training's steps are one or a few."""
+    """A set of steps, kept as runs of equal distance: a training's steps are one or a few.
+
+    Attributes:
+        low: the lowest, once it is sealed; more than `high` where there is none.
+        high: the highest.
+    """
 
     def __init__(self) -> None:
+        self.low, self.high = 0, -1
         self._starts: list[int] = []
         self._ends: list[int] = []
         self._strides: list[int] = []
@@ -51,6 +62,8 @@ class Steps:
 
     def seal(self) -> None:
         """Prepare for `in`: steps in any order become a set, which takes what their rows take."""
+        if self._starts:
+            self.low, self.high = min(self._starts), max(self._ends)
         if not self._sorted:
             runs = zip(self._starts, self._ends, self._strides, strict=True)
             self._all = {step for run in runs for step in range(run[0], run[1] + 1, run[2])}
@@ -89,70 +102,131 @@ class Stretches:
 
 
 class Cuts:
-    """Stretches of a run's history that were left behind by resuming from before them."""
+    """What a run's resumes have left behind: stretches of its history, none within another.
+
+    What counts is the way back from the run's last record: from there to the last resume, on from
+    where that has gone back to, and so forth. So a resume that a later one leaves behind has left
+    nothing behind itself.
+
+    Attributes:
+        known: the last resume that was taken into account.
+    """
 
     def __init__(self) -> None:
-        self._stretches: list[tuple[Position, Position]] = []
+        self.known = Position(0, -1)
+        self._resumes: list[Position] = []
+        self._targets: list[Position] = []
+        self._way: list[tuple[Position, Position]] | None = []
 
     def add(self, after: Position, before: Position) -> None:
-        """Supersede what stands between two positions."""
-        self._stretches.append((after, before))
+        """Take the next resume of the run, in order.
+
+        Args:
+            after: where the run has gone back to; from there on all is superseded.
+            before: the position of the resume itself.
+        """
+        self._resumes.append(before)
+        self._targets.append(after)
+        self._way = None
+
+    def _stretches(self) -> list[tuple[Position, Position]]:
+        """Return the resumes on the way back, in order: where each has gone back to, and where."""
+        if self._way is None:
+            self._way, at = [], len(self._resumes) - 1
+            while at >= 0:
+                self._way.append((self._targets[at], self._resumes[at]))
+                at = min(at, bisect_right(self._resumes, self._targets[at])) - 1
+            self._way.reverse()
+        return self._way
 
     def __bool__(self) -> bool:
-        return bool(self._stretches)
+        return bool(self._resumes)
+
+    def __contains__(self, position: Position) -> bool:
+        """Return whether the record at a position is superseded."""
+        way = self._stretches()
+        at = bisect_right(way, position, key=itemgetter(1))
+        return at < len(way) and way[at][0] < position
 
     def of(self, attempt: int) -> Stretches:
         """Return the stretches of one attempt."""
         found = []
-        for after, before in self._stretches:
-            if after.attempt <= attempt <= before.attempt:
-                first = after.seq + 1 if attempt == after.attempt else 0
-                behind = before.seq if attempt == before.attempt else 1 << 62
-                if first < behind:
-                    found.append((first, behind))
+        way = self._stretches()
+        for at in range(bisect_left(way, Position(attempt, -1), key=itemgetter(1)), len(way)):
+            after, before = way[at]
+            if after.attempt > attempt:
+                break
+            first = after.seq + 1 if attempt == after.attempt else 0
+            behind = before.seq if attempt == before.attempt else 1 << 62
+            if first < behind:
+                found.append((first, behind))
         return Stretches(found)
+
+    def target(self, resume: Position) -> Position | None:
+        """Return where a resume has gone back to; ``None`` for one that is not on the way back."""
+        way = self._stretches()
+        at = bisect_left(way, resume, key=itemgetter(1))
+        return way[at][0] if at < len(way) and way[at][1] == resume else None
+
+    def section(self, position: Position) -> int:
+        """Return how many of the resumes on the way back stand before a position."""
+        return bisect_left(self._stretches(), position, key=itemgetter(1))
+
+    def begin(self, section: int) -> Position:
+        """Return the resume with which a section begins, or the beginning of the run."""
+        return self._stretches()[section - 1][1] if section else Position(1, -1)
 
 
 class Predecessors:
-    """The steps at which later attempts have logged each metric."""
+    """The steps at which later attempts have logged each metric, section by section.
+
+    A resume that says where it goes back to has said all of what it supersedes: so a value is
+    hidden by its successor only where no such resume stands between the two.
+    """
 
     def __init__(self) -> None:
-        self._by_keys: dict[int, dict[Keys, Steps]] = {}
-        self._of_key: dict[int, dict[str, list[Steps]]] = {}
+        self._noted: dict[tuple[int, int], dict[Keys, Steps]] = {}
+        self._later: dict[tuple[int, str], tuple[list[int], list[Steps]]] = {}
 
-    def add(self, attempt: int, keys: Keys, step: int) -> None:
-        """Note that an attempt has a row of these metrics at a step."""
-        shapes = self._by_keys.setdefault(attempt, {})
+    def __bool__(self) -> bool:
+        return bool(self._noted)
+
+    def add(self, section: int, attempt: int, keys: Keys, step: int) -> None:
+        """Note that an attempt has a row of these metrics at a step; attempts come in order."""
+        shapes = self._noted.setdefault((section, attempt), {})
         if keys not in shapes:
             shapes[keys] = Steps()
         shapes[keys].add(step)
 
-    def seal(self, attempts: Iterable[int]) -> None:
-        """Sort what was noted; from now on `hidden` may be asked.
+    def seal(self) -> None:
+        """Sort what was noted; from now on `of` may be asked."""
+        for (section, attempt), shapes in self._noted.items():
+            for keys, steps in shapes.items():
+                steps.seal()
+                for key in keys:
+                    attempts, found = self._later.setdefault((section, key), ([], []))
+                    attempts.append(attempt)
+                    found.append(steps)
+
+    def of(
+        self, section: int, attempt: int, keys: Keys, steps: tuple[int, int]
+    ) -> list[list[Steps]] | None:
+        """Return, for each metric of some rows, the steps at which it has a successor.
 
         Args:
-            attempts: all attempts of the run.
-        """
-        for shapes in self._by_keys.values():
-            for steps in shapes.values():
-                steps.seal()
-        for attempt in attempts:
-            of_key: dict[str, list[Steps]] = {}
-            for later, shapes in self._by_keys.items():
-                if later > attempt:
-                    for keys, steps in shapes.items():
-                        for key in keys:
-                            of_key.setdefault(key, []).append(steps)
-            self._of_key[attempt] = of_key
-
-    def of(self, attempt: int, keys: Keys) -> list[list[Steps]] | None:
-        """Return, for each metric of a row, the steps at which it has a successor.
+            section: which section the rows are of.
+            attempt: their attempt.
+            keys: their metrics.
+            steps: their lowest and their highest step.
 
         Returns:
             A list for each key; ``None`` where none of them has any.
         """
-        known = self._of_key.get(attempt, {})
-        found = [known.get(key, []) for key in keys]
+        found = []
+        for key in keys:
+            attempts, later = self._later.get((section, key), ((), ()))
+            each = later[bisect_right(attempts, attempt) :]
+            found.append([one for one in each if one.low <= steps[1] and steps[0] <= one.high])
         return found if any(found) else None
 
 

@@ -162,6 +162,20 @@ def test_metrics_are_chosen_by_name_and_pattern(lived: Path) -> None:
     assert done.stdout == "step 9  lr=0.001\n"
 
 
+@pytest.mark.requirement("CKPT-7")
+def test_what_a_resumed_run_has_left_behind_is_not_shown(session: Session, tmp_path: Path) -> None:
+    """The rows before its first ones are those that it goes on from."""
+    with session("r") as run:
+        for step in range(8):
+            run.log_metrics({"loss": step / 8}, step)
+    with session("r") as run:
+        run.resume_at(4)
+        run.log_metrics({"loss": 5.5}, 5)
+    tail = RowsTail(str(tmp_path / "runs" / "r"))
+    assert [row.step for row in tail.last(4)] == [2, 3, 4, 5]
+    tail.close()
+
+
 def test_a_metric_that_there_is_not_is_said(lived: Path) -> None:
     """With what is near, and exit status 1; the log is shown all the same."""
     done = tail("r", "losss")

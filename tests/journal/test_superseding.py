@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from keisei.journal.reader import read_run
+from keisei.journal.records import Position
 from keisei.journal.superseding import RESUME, Steps
 from keisei.journal.writer import Journal
 
@@ -124,6 +125,83 @@ def test_a_program_that_goes_back_by_itself(tmp_path: Path) -> None:
     log(tmp_path, 1, 0, 1, 2, 3, {"step": 1}, 2, {"step": 1}, 2, 3, 4)
     assert steps_of(tmp_path) == [0, 1, 2, 3, 4]
     assert [row.seq for row in read_run(tmp_path).rows()] == [0, 1, 7, 8, 9]
+
+
+@pytest.mark.requirement("CKPT-7")
+@pytest.mark.parametrize("seed", range(25))
+def test_resumes_by_position_show_what_the_last_way_back_has(tmp_path: Path, seed: int) -> None:
+    """Whichever checkpoint of whichever attempt is restored, also one that was left behind: what
+    holds is what the run had when that was taken, and what has followed."""
+    chance = random.Random(seed)
+    taken: list[tuple[Position, list[Position]]] = []
+    holds: list[Position] = []
+    for attempt in range(1, chance.randint(3, 8)):
+        with Journal(str(tmp_path), attempt) as journal:
+            for _ in range(chance.randint(0, 30)):
+                if taken and chance.random() < 0.1:
+                    position, had = chance.choice(taken)
+                    journal.log_event(RESUME, position._asdict())
+                    holds = list(had)
+                elif chance.random() < 0.2:
+                    journal.log_event("checkpoint")
+                else:
+                    step = chance.choice([None, 0, 0, chance.randint(0, 20)])
+                    journal.log_metrics({chance.choice("abc"): 1.0}, step)
+                    holds.append(journal.position())
+                if chance.random() < 0.3:
+                    taken.append((journal.position(), list(holds)))
+    run = read_run(tmp_path)
+    cuts = run.cuts()
+    rows = list(run.rows(include_superseded=True))
+    found = [Position(row.attempt, row.seq) for row in rows]
+    assert [position for position in found if position not in cuts] == holds
+
+
+@pytest.mark.requirement("CKPT-7")
+def test_a_third_attempt_resumes_from_a_checkpoint_of_the_first(tmp_path: Path) -> None:
+    """What the second had logged goes, and what it had left behind of the first comes back."""
+    log(tmp_path, 1, *range(10))
+    log(tmp_path, 2, {"attempt": 1, "seq": 3}, 4, 5)
+    assert steps_of(tmp_path) == [0, 1, 2, 3, 4, 5]
+    log(tmp_path, 3, {"attempt": 1, "seq": 6}, 7, 8)
+    assert read_run(tmp_path).columns("loss") == (
+        [*range(9)],
+        [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 3.0, 3.0],
+    )
+    log(tmp_path, 4, {"attempt": 3, "seq": 1}, 8)
+    assert read_run(tmp_path).columns("loss")[1] == [*[1.0] * 7, 3.0, 4.0]
+
+
+@pytest.mark.requirement("CKPT-7")
+def test_what_is_said_by_position_hides_nothing_by_step(tmp_path: Path) -> None:
+    """Evaluations that all stand at step 0, and epochs that are counted anew, are all there."""
+    log(tmp_path, 1, ("eval", 0), ("epoch", 0), 0, ("eval", 0), 1, ("eval", 0))
+    log(tmp_path, 2, {"attempt": 1, "seq": 3}, ("eval", 0), ("epoch", 0), 1)
+    assert read_run(tmp_path).columns("eval") == ([0, 0, 0], [1.0, 1.0, 2.0])
+    assert steps_of(tmp_path, "epoch") == [0, 0]
+    assert steps_of(tmp_path) == [0, 1]
+    log(tmp_path, 3, ("eval", 0), 1)  # which says nothing: so one value hides its predecessor
+    assert read_run(tmp_path).columns("eval") == ([0, 0, 0], [1.0, 1.0, 3.0])
+    assert read_run(tmp_path).columns("loss") == ([0, 1], [1.0, 3.0])
+
+
+def test_many_attempts_take_no_quadratic_time(tmp_path: Path) -> None:
+    """Of a thousand that each say where they begin, each is looked at for few of the others."""
+    for attempt in range(1, 1001):
+        log(tmp_path, attempt, {"attempt": max(1, attempt - 1), "seq": 2}, 2 * attempt, attempt)
+    cuts = read_run(tmp_path).cuts()
+    looked = 0
+
+    class Counted(list[Any]):
+        def __getitem__(self, at: Any) -> Any:
+            nonlocal looked
+            looked += 1
+            return super().__getitem__(at)
+
+    cuts._way = Counted(cuts._stretches())
+    assert sum(bool(cuts.of(attempt)) for attempt in range(1, 1001)) == 999
+    assert looked < 40_000
+    assert len(steps_of(tmp_path)) == 2000
 
 
 def test_nonsense_hides_nothing(tmp_path: Path) -> None:
