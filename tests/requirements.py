@@ -234,4 +234,13 @@ REQUIREMENTS: dict[str, str] = {
         "A tracker that is given as an object runs in the program, on a thread of its own, by "
         "the same worker."
     ),
+    "CKPT-7": (
+        "A resumed run lines up: journal, evaluations and trackers show what an uninterrupted run "
+        "would have. What is superseded is decided by position, not by guessing from steps: a "
+        "checkpoint knows how far the journal was when it was taken, and what earlier attempts "
+        "logged after that position is superseded when it is restored. A program with checkpoints "
+        "of its own says it: `session.resume_at(step)`. Where nothing is said, a row hides no "
+        "other metric and no other axis: only an earlier attempt's value of the same metric at "
+        "the same step is superseded by the later one's."
+    ),
 }
