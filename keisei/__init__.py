@@ -3,11 +3,14 @@
 All public names are imported here and at once, so that none is imported on a running loop later.
 """
 
+from keisei.checkpoints.values import Checkpoint, Restored
 from keisei.config.loading import load_config
 from keisei.config.schema import (
     AppConfig,
+    CheckpointsConfig,
     EnvConfig,
     JournalConfig,
+    KeepBest,
     LoggingConfig,
     Section,
     SignalsConfig,
@@ -16,6 +19,7 @@ from keisei.config.schema import (
     WandbConfig,
 )
 from keisei.errors import (
+    CheckpointError,
     ConfigError,
     ConfigSaveError,
     DirectorySetupError,
@@ -42,6 +46,9 @@ __version__ = "0.1.0"
 __all__ = [
     "AppConfig",
     "AsyncSessionManager",
+    "Checkpoint",
+    "CheckpointError",
+    "CheckpointsConfig",
     "ConfigError",
     "ConfigSaveError",
     "DirectorySetupError",
@@ -52,12 +59,14 @@ __all__ = [
     "InvalidStatusError",
     "JournalConfig",
     "JournalError",
+    "KeepBest",
     "KeiseiError",
     "LoggingConfig",
     "MissingExtraError",
     "NoThreadError",
     "NotReadyError",
     "QueryError",
+    "Restored",
     "Section",
     "SessionEndedError",
     "SessionInUseError",

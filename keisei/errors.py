@@ -1,6 +1,7 @@
 """Every failure keisei raises. Each is a ``KeiseiError`` and also a builtin's kind.
 
 KeiseiError
+├── CheckpointError         RuntimeError  a checkpoint cannot be saved or restored
 ├── ConfigError             ValueError    a config cannot be read, or does not fit the schema
 ├── ConfigSaveError         RuntimeError  effective_config.json cannot be written
 ├── DirectorySetupError     RuntimeError  the run's directories cannot be made or claimed
@@ -64,6 +65,20 @@ class KeiseiError(Exception):
 
     def __init__(self, *args: object) -> None:
         super().__init__(*(clean(arg) for arg in args))
+
+
+class CheckpointError(KeiseiError, RuntimeError):
+    """A checkpoint cannot be saved or restored; what was saved before is as it was.
+
+    Attributes:
+        path: the checkpoint, or the file in it, where known; secrets are hidden in it, too.
+    """
+
+    path: str | None = None
+
+    def __init__(self, message: str, *, path: str | None = None) -> None:
+        super().__init__(message)
+        self.path = clean(path)
 
 
 class ConfigError(KeiseiError, ValueError):

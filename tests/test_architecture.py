@@ -22,7 +22,7 @@ ROWS: list[list[str]] = [
     ["session"],
     ["training.utils", "utils.utils"],
     ["store"],
-    ["console", "reports", "trackers"],
+    ["checkpoints", "console", "reports", "trackers"],
     ["run"],
     ["config", "journal"],
     ["_io"],
@@ -41,6 +41,7 @@ ONE_HOME = {
 }
 # Files that decide and do nothing else: no loop, no disk, no clock, no thread, no other process.
 PURE = [
+    "checkpoints.policy",
     "journal.records",
     "journal.superseding",
     "journal.values",
@@ -57,7 +58,7 @@ PURE = [
     "trackers.wandb.mode",
 ]
 # What they may import of keisei, each other apart: plain values, and texts made of them.
-PLAIN = ["_text", "config.schema", "errors", "redaction", "run.names"]
+PLAIN = ["_text", "checkpoints.values", "config.schema", "errors", "redaction", "run.names"]
 EFFECTS = set(
     "aiofiles anyio atexit datetime fcntl gc glob http importlib multiprocessing os pathlib "
     "platform queue random secrets select shutil signal socket subprocess tempfile threading "

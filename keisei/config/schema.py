@@ -215,6 +215,44 @@ class JournalConfig(Section):
     drops the oldest row, `latest` drops all rows in the queue. The summary counts the dropped."""
 
 
+class KeepBest(Section):
+    """The checkpoints to keep because a metric was best when they were saved."""
+
+    metric: Annotated[str, Field(min_length=1)]
+    """The name of the metric, as it is logged (`evaluation/return`)."""
+    mode: Literal["min", "max"]
+    """Which way it is better: `min` the lower, `max` the higher."""
+    count: Annotated[int, Field(ge=1)] = 1
+    """How many of the best are kept."""
+
+
+class CheckpointsConfig(Section):
+    """When checkpoints are saved by themselves, and which are kept.
+
+    It is in force once the program has called `setup_auto_checkpointing`.
+    """
+
+    interval: Annotated[int, Field(ge=1)] | None = 1000
+    """Save at each multiple of so many steps; null for none."""
+    at_steps: list[Annotated[int, Field(ge=0)]] = []
+    """Save at these steps, too."""
+    every_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Save where the last save is so long ago, too, in seconds."""
+    at_end: bool = True
+    """Save when the run is completed, where the last step is not saved yet."""
+    on_preemption: bool = True
+    """Save when the preemption signal comes, before the run ends."""
+    keep_last: Annotated[int, Field(ge=1)] | None = 3
+    """How many of the newest are kept; null keeps all."""
+    keep_best: KeepBest | None = None
+    """Keep the best by a metric, too. Of the metric, a save by itself takes the value that was
+    logged last; a checkpoint without one, or with NaN, is none of the best."""
+    keep_every: Annotated[int, Field(ge=1)] | None = None
+    """Keep those at the multiples of so many steps, too."""
+    remote: OptionalText = None
+    """Where each checkpoint is copied to once it is committed: a URL of fsspec's."""
+
+
 class AppConfig(Section):
     """The whole configuration of a run. Derive from it to add sections of your own."""
 
@@ -232,6 +270,8 @@ class AppConfig(Section):
     """Which trackers get what the run logs."""
     signals: SignalsConfig = Field(default_factory=lambda: SignalsConfig())
     """Which signals end the session, and how long that may take."""
+    checkpoints: CheckpointsConfig = Field(default_factory=lambda: CheckpointsConfig())
+    """When checkpoints are saved by themselves, and which are kept."""
 
 
 # A class that is derived from these has its docstrings read by pydantic, when it is made.
