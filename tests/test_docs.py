@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import os
 import re
 import subprocess
@@ -28,7 +27,7 @@ PAGES = {
 EVERYTHING = "\n".join(PAGES.values())
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 for _command in program.COMMANDS:
-    importlib.import_module(f"keisei.cli.{_command}")  # registers it
+    program.register(_command)
 COMMANDS: dict[str, Any] = typer.main.get_command(program.app).commands  # type: ignore[attr-defined]
 
 

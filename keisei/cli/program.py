@@ -12,10 +12,18 @@ import keisei
 
 COMMANDS = {
     "doctor": "Check runs: their state, their owners, and what is damaged.",
+    "ls": "List runs, filtered and sorted.",
+    "note": "Write a run's note, in place of the one that it has.",
     "plot": "Draw a run's metrics in the terminal or to a picture.",
+    "restore": "Bring runs back from the trash.",
+    "rm": "Move runs to the trash.",
+    "show": "Show one run, with its labels and metrics.",
     "sync": "Send trackers what they have not got of the runs.",
+    "tag": "Tag a run; the tags that it has stay.",
     "tail": "Show what a run logs, as it comes, until it has ended.",
+    "untag": "Remove tags from a run.",
 }
+_MODULES = {"note": "labels", "restore": "trash", "rm": "trash", "tag": "labels", "untag": "labels"}
 _STATUSES = (
     "Exit status: 0 all is well; 1 a run needs attention, something has not been sent, or a "
     "metric is missing; 2 the command could not do what was asked; 130 after Ctrl-C."
@@ -48,6 +56,11 @@ def program(
     """Owns the life of a training run."""
 
 
+def register(command: str) -> None:
+    """Import the module of a command, which registers it."""
+    importlib.import_module(f"keisei.cli.{_MODULES.get(command, command)}")
+
+
 def load(arguments: Sequence[str]) -> None:
     """Import the command that is named, or register the names of all, for the help.
 
@@ -56,7 +69,7 @@ def load(arguments: Sequence[str]) -> None:
     """
     named = next((word for word in arguments if not word.startswith("-")), None)
     if named in COMMANDS:
-        importlib.import_module(f"keisei.cli.{named}")
+        register(named)
         return
     for name, summary in COMMANDS.items():
         app.command(name, help=summary)(lambda: None)

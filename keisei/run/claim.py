@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Callable
@@ -133,6 +134,8 @@ def _take(
     with files.OpenDirectory(paths.run_artifact_dir) as directory:
         home = HeldDirectory(directory.path)
         with locks.locked(directory, TRAINING_LOG):
+            if not directory.stands():  # it went to the trash while this start waited
+                raise FileNotFoundError(errno.ENOENT, "it has just been moved", directory.path)
             return _taken(config, paths, name, session_id, directory, home, made=made)
 
 

@@ -12,6 +12,7 @@ CONFIG_FILE = "effective_config.json"
 TRAINING_LOG = "training.log"
 EVALUATION_LOG = "evaluation.log"
 RECORD_FILE = "session.json"
+LABELS_FILE = "labels.json"
 MODELS = "models"
 
 

@@ -143,10 +143,8 @@ def test_the_version_is_told(command: list[str]) -> None:
 
 def test_the_help_names_every_command(tmp_path: Path) -> None:
     """With the first sentence of its own help; a misspelt one is answered with the nearest."""
-    there = {path.stem for path in Path(program.__file__).parent.glob("*.py")}
-    assert set(program.COMMANDS) <= there
     for name, summary in program.COMMANDS.items():
-        __import__(f"keisei.cli.{name}")
+        program.register(name)
         assert summary in " ".join(CliRunner().invoke(program.app, [name, "--help"]).stdout.split())
     with keisei("--help") as process:
         out, _ = process.communicate(timeout=LIMIT)

@@ -1,0 +1,243 @@
+"""`keisei ls`: list runs, filtered, sorted, with the columns that are wanted."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections import Counter
+from dataclasses import asdict
+from datetime import datetime
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from keisei.cli.program import app
+from keisei.cli.shared import Json, Root, failures_of, plain
+from keisei.errors import quoted
+from keisei.run.find import root_of_runs
+from keisei.store import columns, directories
+from keisei.store.matching import matches
+from keisei.store.query import FIELDS, METRIC_PARTS, parse
+from keisei.store.rows import RunRow
+
+COLOURS = {
+    "running": "green",
+    "elsewhere": "cyan",
+    "completed": "green",
+    "cancelled": "yellow",
+    "preempted": "yellow",
+    "failed": "magenta",
+    "lost": "red",
+    "died": "red",
+    "corrupt": "red",
+    "no session file": "red",
+    "unreadable": "red",
+}
+_LIMIT = 50
+_WATCH_INTERVAL = 2.0  # seconds
+_WIDEST = 60  # characters of a text where no terminal folds it
+
+_QUERY_HELP = (
+    "A query has conditions such as status:failed, tag:ppo, env.seed>=3, loss.last<0.2, since:7d; "
+    "a bare word is part of the name. `and` (or nothing) between them, `or`, `not`, parentheses; "
+    "`:` takes * and ? and several values (status:failed,died). Fields: "
+    f"{', '.join(FIELDS)}; a part of a metric ({', '.join(METRIC_PARTS)}, as loss.last); a path in "
+    "the config (env.seed, or config.env.seed)."
+)
+
+Query = Annotated[
+    list[str] | None, typer.Argument(metavar="QUERY", help="Which runs; all if none. See below.")
+]
+
+
+@app.command(epilog=_QUERY_HELP)
+def ls(
+    query: Query = None,
+    root: Root = None,
+    shown: Annotated[
+        str | None,
+        typer.Option(
+            "--columns",
+            "-c",
+            metavar="NAMES",
+            help="Columns, with commas; with + before them, beside the usual ones.",
+        ),
+    ] = None,
+    order_by: Annotated[
+        str,
+        typer.Option(
+            "--sort", "-s", metavar="COLUMN", help="Sort by it; with - the largest first."
+        ),
+    ] = "-started",
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=0, metavar="N", help="The most runs; 0 for all.")
+    ] = _LIMIT,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Show it again every 2 s, until Ctrl-C.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """List runs, filtered and sorted.
+
+    Exit status: 0 where the runs are listed, also where none fits, 2 where the query or a column
+    is none, or the directory of runs cannot be read, 130 after Ctrl-C.
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    with failures_of("ls"):
+        names, text = _columns(shown), " ".join(query or [])
+        directory = root_of_runs(root)
+        if watch and not as_json:
+            _watch(directory, text, names, order_by, limit, console)
+        found = _found(directory, text, order_by)
+        part = found[: limit or None]
+        if as_json:
+            document = {
+                "root": directory,
+                "runs": [as_data(row) for row in part],
+                "more": len(found) - len(part),
+            }
+            sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        else:
+            if part:
+                console.print(_table(part, names, console))
+            console.print(Text(plain(_summary(found, part, directory, text), console), "dim"))
+        sys.stdout.flush()
+
+
+def _watch(
+    root: str, text: str, names: list[str], order_by: str, limit: int, console: Console
+) -> NoReturn:
+    from rich.live import Live
+
+    with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live:
+        while True:
+            found = _found(root, text, order_by)
+            part = found[: min(limit or len(found), max(1, console.height - 4))]
+            lines = Group(_table(part, names, console), _summary(found, part, root, text))
+            live.update(lines, refresh=True)
+            time.sleep(_WATCH_INTERVAL)
+
+
+def _found(root: str, text: str, order_by: str) -> list[RunRow]:
+    node = parse(text, time.time())
+    return columns.ordered((row for row in directories.rows(root) if matches(node, row)), order_by)
+
+
+def _columns(shown: str | None) -> list[str]:
+    if shown is None:
+        return list(columns.DEFAULT)
+    more = shown.startswith("+")
+    names = [name.strip() for name in shown.removeprefix("+").split(",") if name.strip()]
+    checked = [columns.check_column(name) for name in names]
+    return list(dict.fromkeys([*columns.DEFAULT, *checked] if more else checked))
+
+
+def _table(rows: list[RunRow], names: list[str], console: Console) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    now = time.time()
+    for name in names:
+        right = any(isinstance(columns.value_of(row, name), int | float) for row in rows)
+        folds = name in ("note", "failure", "tags", "directory")
+        table.add_column(
+            name,
+            justify="right" if right and name != "started" else "left",
+            no_wrap=not folds,
+            overflow="ellipsis" if folds else "fold",
+            max_width=_WIDEST if folds and console.is_terminal else None,
+        )
+    for row in rows:
+        cells = [
+            plain(shown_value(columns.value_of(row, name), name, now), console) for name in names
+        ]
+        styles = [COLOURS.get(row.status, "") if name == "status" else "" for name in names]
+        table.add_row(*map(Text, cells, styles))
+    return table
+
+
+def _summary(found: list[RunRow], part: list[RunRow], root: str, text: str) -> str:
+    if not found:
+        return (
+            f"No run under {root} fits {quoted(text)}."
+            if text
+            else f"There are no runs under {root}."
+        )
+    counts = Counter(row.status for row in found)
+    states = ", ".join(f"{number} {state}" for state, number in counts.most_common())
+    line = f"{len(found):,} {'run' if len(found) == 1 else 'runs'}: {states}"
+    left = len(found) - len(part)
+    return f"{line}; {left:,} more with --limit 0" if left else line
+
+
+def shown_value(value: object, column: str, now: float) -> str:
+    """Return a value as people read it.
+
+    Args:
+        value: the value.
+        column: the column that it stands in.
+        now: the present time, in seconds since the epoch.
+    """
+    if value is None:
+        return "-"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if column in ("started", "ended") and isinstance(value, float):
+        return datetime.fromtimestamp(value).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    if column == "duration" and isinstance(value, float):
+        return duration(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in the two largest of days, hours, minutes and seconds."""
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    total = round(seconds)
+    parts = [
+        (total // 86400, "d"),
+        (total // 3600 % 24, "h"),
+        (total // 60 % 60, "m"),
+        (total % 60, "s"),
+    ]
+    first = next(i for i, (number, _) in enumerate(parts) if number)
+    return " ".join(f"{number}{unit}" for number, unit in parts[first : first + 2])
+
+
+def as_data(row: RunRow) -> dict[str, Any]:
+    """Return a row as plain data that `json.dumps` takes, without what is not finite."""
+    return {
+        "name": row.name,
+        "directory": row.directory,
+        "session_id": row.session_id,
+        "status": row.status,
+        "attempt": row.attempt,
+        "owner": {"host": row.host, "pid": row.pid},
+        "started": row.started,
+        "ended": row.ended,
+        "duration_s": row.duration_s,
+        "failure": row.failure,
+        "tags": list(row.tags),
+        "note": row.note,
+        "config": dict(row.config),
+        "metrics": {name: _finite(asdict(metric)) for name, metric in row.metrics.items()},
+        "trackers": dict(row.trackers),
+        "checkpoints": dict(row.checkpoints),
+    }
+
+
+def _finite(numbers: dict[str, float | None]) -> dict[str, object]:
+    return {
+        name: number if number is None or math.isfinite(number) else non_finite(number)
+        for name, number in numbers.items()
+    }
+
+
+def non_finite(number: float) -> str:
+    """Return the text that stands for a number that JSON cannot hold."""
+    return "NaN" if number != number else "Infinity" if number > 0 else "-Infinity"

@@ -1,0 +1,57 @@
+"""`keisei rm` and `restore`: move runs to the trash, and bring them back."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from keisei.cli.program import app
+from keisei.cli.shared import Root, failures_of, plain
+from keisei.run import trash
+from keisei.run.find import find_runs, root_of_runs
+
+Named = Annotated[list[str], typer.Argument(metavar="RUN...", help="Names or paths.")]
+
+
+@app.command()
+def rm(
+    runs: Named,
+    root: Root = None,
+    gone: Annotated[
+        list[str] | None,
+        typer.Option(metavar="HOST", help="What cannot be seen on this host is known to be gone."),
+    ] = None,
+) -> None:
+    """Move runs to the trash.
+
+    That is `.trash` in their root. A run whose owner lives, or may live, is refused. Nothing is deleted: `keisei restore RUN` brings a run back, and removing the directory in the
+    trash frees its space. Models that live outside the run's directory stay where they are.
+
+    Exit status: 0 where all are in the trash, 2 where a run cannot be found or moved, 130 after
+    Ctrl-C.
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    with failures_of("rm"):
+        for found in find_runs(root_of_runs(root), runs, gone or ()):
+            where = trash.remove(found.directory, gone or ())
+            text = f"{found.name} is in the trash: {where}; keisei restore {found.name}"
+            console.print(Text(plain(text, console)))
+
+
+@app.command()
+def restore(runs: Named, root: Root = None) -> None:
+    """Bring runs back from the trash.
+
+    Of one name it is the run that was removed last.
+
+    Exit status: 0 where all are back, 2 where one is not in the trash, or its name is taken, 130
+    after Ctrl-C.
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    with failures_of("restore"):
+        for name in runs:
+            where = trash.restore(root_of_runs(root), name)
+            console.print(Text(plain(f"{name} is back: {where}", console)))

@@ -1,0 +1,150 @@
+"""Rows of runs from their directories alone, without any registry."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+from typing import TypeVar
+
+from keisei._io import files
+from keisei.journal.reader import RunJournal
+from keisei.run import find
+from keisei.run.find import FoundRun
+from keisei.run.labels import Labels, read_labels
+from keisei.run.layout import CONFIG_FILE, LABELS_FILE
+from keisei.store.rows import MetricSummary, RunRow
+from keisei.store.summaries import Summaries
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Lazily(Mapping[K, V]):
+    """A mapping that is read when somebody first asks for something of it.
+
+    Args:
+        read: returns the mapping.
+    """
+
+    def __init__(self, read: Callable[[], Mapping[K, V]]) -> None:
+        self._read: Callable[[], Mapping[K, V]] | None = read
+        self._known: Mapping[K, V] = {}
+
+    def _all(self) -> Mapping[K, V]:
+        if self._read is not None:
+            self._known, self._read = self._read(), None
+        return self._known
+
+    def __getitem__(self, key: K) -> V:
+        return self._all()[key]
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+
+def rows(root: str, wanted: Iterable[str] = (), gone: Collection[str] = ()) -> Iterator[RunRow]:
+    """Yield a row for each run under a root, sorted by name, or for those that are wanted.
+
+    Args:
+        root: the absolute path of the directory under which runs live.
+        wanted: names of runs under the root, or paths of their directories; all where empty.
+        gone: other hosts that are known to be gone.
+
+    Raises:
+        FileNotFoundError: a wanted run is not there, or the root is not.
+        OSError: the root, or a wanted run, cannot be read.
+    """
+    return map(row_of, find.find_runs(root, wanted, gone))
+
+
+def row_of(run: FoundRun) -> RunRow:
+    """Return the row of a run that was found; what of it cannot be read is left out.
+
+    Its config and its metrics are read when they are first asked for.
+
+    Args:
+        run: the run.
+    """
+    record, directory = run.record, run.directory
+    owner = record.owner if record is not None else run.live_owner
+    labels = _labels(directory)
+    config = Lazily(partial(_config, directory))
+    row = RunRow(
+        run.name,
+        directory,
+        status=run.state,
+        host=owner.host if owner else None,
+        pid=owner.pid if owner else None,
+        tags=labels.tags,
+        note=labels.note,
+        config=config,
+        metrics=Lazily(partial(metrics_of, directory, config)),
+    )
+    if record is None:
+        return row
+    return replace(
+        row,
+        session_id=record.session_id,
+        attempt=record.attempt,
+        started=timestamp(record.started_at),
+        ended=timestamp(record.ended_at),
+        duration_s=record.duration_s,
+        failure=None if record.failure is None else str(record.failure),
+        trackers={name: known.state for name, known in record.trackers.items()},
+    )
+
+
+def metrics_of(directory: str, config: Mapping[str, object]) -> dict[str, MetricSummary]:
+    """Return what a run's metrics have come to, without what was superseded.
+
+    Args:
+        directory: the run's directory.
+        config: its effective config, which says what is best (`checkpoints.keep_best`).
+    """
+    summaries = Summaries()
+    with suppress(OSError):
+        for _, superseded, _, keys, raw in RunJournal(directory).merged():
+            if not superseded:
+                summaries.add(keys, raw[1:-1], raw[-1])  # type: ignore[arg-type]
+    return summaries.metrics(best_in(config))
+
+
+def best_in(config: Mapping[str, object]) -> dict[str, str]:
+    """Return of which metric `min` or `max` is the best, as a config says."""
+    checkpoints = config.get("checkpoints")
+    best = checkpoints.get("keep_best") if isinstance(checkpoints, Mapping) else None
+    if isinstance(best, Mapping) and isinstance(best.get("metric"), str):
+        return {str(best["metric"]): str(best.get("mode"))}
+    return {}
+
+
+def timestamp(text: str | None) -> float | None:
+    """Return the seconds since the epoch of a time in ISO 8601; ``None`` where it is none."""
+    with suppress(ValueError, TypeError, OverflowError, OSError):
+        return datetime.fromisoformat(text or "").timestamp()
+    return None
+
+
+def _labels(path: str) -> Labels:
+    # Most runs have none: of thousands, each directory is opened only where it has to be.
+    if os.path.lexists(os.path.join(path, LABELS_FILE)):
+        with suppress(OSError), files.OpenDirectory(path) as directory:
+            return read_labels(directory)
+    return Labels()
+
+
+def _config(path: str) -> dict[str, object]:
+    try:
+        with files.OpenDirectory(path) as directory:
+            data = json.loads(find.read_file(directory, CONFIG_FILE))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return data if isinstance(data, dict) else {}
