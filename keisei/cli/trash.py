@@ -27,8 +27,9 @@ def rm(
 ) -> None:
     """Move runs to the trash.
 
-    That is `.trash` in their root. A run whose owner lives, or may live, is refused. Nothing is deleted: `keisei restore RUN` brings a run back, and removing the directory in the
-    trash frees its space. Models that live outside the run's directory stay where they are.
+    That is `.trash` in their root. A run whose owner lives, or may live, is refused. Nothing is
+    deleted: `keisei restore RUN` brings a run back, and removing the directory in the trash frees
+    its space. Models that live outside the run's directory stay where they are.
 
     Exit status: 0 where all are in the trash, 2 where a run cannot be found or moved, 130 after
     Ctrl-C.
