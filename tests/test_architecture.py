@@ -41,6 +41,7 @@ ONE_HOME = {
 }
 # Files that decide and do nothing else: no loop, no disk, no clock, no thread, no other process.
 PURE = [
+    "checkpoints.layout",
     "checkpoints.policy",
     "journal.records",
     "journal.superseding",
