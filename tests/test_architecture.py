@@ -31,6 +31,7 @@ ROWS: list[list[str]] = [
 ]
 ONE_HOME = {
     "aiofiles": "_io.files",
+    "fsspec": "checkpoints.remote",
     "matplotlib": "reports.pictures",
     "mlflow": "trackers.mlflow",
     "tensorboard": "trackers.tensorboard",
