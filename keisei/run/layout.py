@@ -11,6 +11,7 @@ from keisei.run.names import check_run_name
 CONFIG_FILE = "effective_config.json"
 TRAINING_LOG = "training.log"
 EVALUATION_LOG = "evaluation.log"
+SUPERSEDED_EVALUATIONS = "evaluation.superseded.log"
 RECORD_FILE = "session.json"
 LABELS_FILE = "labels.json"
 MODELS = "models"

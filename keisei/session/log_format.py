@@ -10,6 +10,7 @@ from traceback import TracebackException
 from typing import NamedTuple
 
 from keisei._text import one_line
+from keisei.journal.records import Position
 from keisei.redaction import redact, redact_text
 from keisei.run.layout import TRAINING_LOG
 from keisei.session.evaluation import read_later
@@ -17,10 +18,22 @@ from keisei.session.evaluation import read_later
 LONGEST = 16_384  # characters of a line; what is hidden may begin before the cut and end after it
 CUT = LONGEST + 4096
 
-# The file, the time, and a line's text with what follows it, or a record's step with its values.
+# The file, the time, and a line's text with what follows it, or a record's `When` with its values.
 Item = tuple[str, float, object, object]
 # A traceback, its frames already let go, or a text.
 Tail = list[TracebackException | str]
+
+
+class When(NamedTuple):
+    """When an evaluation was logged.
+
+    Attributes:
+        step: its training step, if it has one; perhaps still unread.
+        position: how far the journal was.
+    """
+
+    step: object
+    position: Position | None
 
 
 class Raw(NamedTuple):
@@ -42,7 +55,10 @@ def formatted(item: Item, known: Iterable[str]) -> bytes:
             text, hide = (first.data, None) if isinstance(first, Raw) else (first, known)
             return _line(moment, str(text), rest, hide)  # type: ignore[arg-type]
         values = read_later(rest.data) if isinstance(rest, Raw) else redact(read_later(rest), known)
-        line = {"time": _time(moment), "step": read_later(first), "values": values}
+        when: When = first  # type: ignore[assignment]
+        line = {"time": _time(moment), "step": read_later(when.step), "values": values}
+        if when.position is not None:
+            line |= when.position._asdict()
         return json.dumps(line).encode() + b"\n"
     except Exception as exc:  # noqa: BLE001 - one that cannot be said must not hold up the others
         return _line(time.time(), f"a line could not be written: {type(exc).__name__}", [], known)

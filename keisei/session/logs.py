@@ -30,6 +30,7 @@ from keisei._log import logger
 from keisei._text import one_line
 from keisei.redaction import secret_values
 from keisei.run.layout import EVALUATION_LOG, TRAINING_LOG
+from keisei.session import evaluation_log
 from keisei.session.context import current
 from keisei.session.log_format import CUT, LONGEST, Item, Raw, Tail, formatted
 
@@ -54,6 +55,7 @@ class LogFiles:
         pending: how many are taken and not written yet.
         bytes: how many bytes are written.
         dropped: how many were given up because that many were pending.
+        cuts: whether evaluations that a resume has left behind are to be moved away.
     """
 
     def __init__(self, home: HeldDirectory, run_name: str) -> None:
@@ -64,6 +66,7 @@ class LogFiles:
         self._raw: list[Item] = []
         self._left: dict[str, list[bytes]] = {TRAINING_LOG: [], EVALUATION_LOG: []}
         self._counts = Counter[str]()
+        self.cuts = False
 
     def add(self, records: list[Item], skipped: int) -> None:
         """Take lines and records to write next, and how many were dropped before them."""
@@ -100,6 +103,13 @@ class LogFiles:
                     self._append(name, lines)
                 except OSError as exc:
                     error = error or exc
+        if self.cuts and error is None:
+            try:
+                with self._home.entered() as directory:
+                    evaluation_log.cut(directory)
+                self.cuts = False
+            except OSError as exc:
+                error = exc
         if error is None:
             self.error = None
             return
@@ -256,6 +266,18 @@ class Logs:
                 self._files = LogFiles(self._home, self._run_name)
                 self._writer = BackgroundWriter(self._files, DELAY, CAPACITY, "drop_oldest")
         if self._writer.asleep:
+            with suppress(WriterError):  # the session has just ended
+                self._writer.ring()
+
+    def cut_evaluations(self) -> None:
+        """Have the writer move away what a resume has left behind of the evaluations.
+
+        The journal has to hold that resume. One that comes too late is nothing.
+        """
+        if self.open:
+            self.start()
+            assert self._files is not None and self._writer is not None
+            self._files.cuts = True
             with suppress(WriterError):  # the session has just ended
                 self._writer.ring()
 

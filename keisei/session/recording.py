@@ -29,9 +29,11 @@ from keisei.run.status import FINAL, too_late
 from keisei.session import context
 from keisei.session.evaluation import plain_record
 from keisei.session.facts import ConfigT, SessionFacts
-from keisei.session.log_format import Raw
+from keisei.session.log_format import Raw, When
 from keisei.session.logs import Logs
 from keisei.session.view import SessionView
+
+EVALUATION = "evaluation"
 
 
 class Recorder:
@@ -133,6 +135,21 @@ class Recorder:
         if (journal := self.first()) is None:
             raise JournalError("the run's journal takes no records now")
         journal.log_event(RESUME, said)
+        self.cut_evaluations()
+
+    def cut_evaluations(self) -> None:
+        """Move what a resume has left behind out of the evaluation log, once the journal has it."""
+        journal = self.journal
+
+        def resumed(error: JournalError | None) -> None:
+            if error is None:
+                self.logs.cut_evaluations()
+            else:
+                self.cut_evaluations()  # it is kept, and tried again
+
+        if journal is not None:
+            with suppress(JournalError):  # it is closed
+                journal.on_durable(resumed)
 
     def logged(self) -> int:
         """Return how many rows and events this attempt has logged, without those that are lost."""
@@ -246,6 +263,7 @@ class SessionRecording(SessionView[ConfigT]):
             ForkedSessionError: this process was forked from the session's own.
         """
         self.log_event(RESUME, {"step": exact_step(step)})
+        self._recorder.cut_evaluations()
 
     def log_handler(self) -> logging.Handler:
         """Return a handler for any logger: it appends lines to `training.log`, and never waits.
@@ -280,8 +298,9 @@ class SessionRecording(SessionView[ConfigT]):
     ) -> None:
         """Log what an evaluation has come to: a JSON line in `evaluation.log`, and metrics.
 
-        Its numbers are logged as `log_metrics` logs them, with `evaluation/` before their names.
-        Non-finite ones stand in the line as strings (`"NaN"`, `"Infinity"`, `"-Infinity"`).
+        Its numbers are logged as `log_metrics` logs them, with `evaluation/` before their names;
+        one that has none is an event, `evaluation`. The line says how far the journal is
+        with it (`attempt`, `seq`), so that a resume knows whether it goes on from it. Non-finite ones stand in the line as strings (`"NaN"`, `"Infinity"`, `"-Infinity"`).
 
         Args:
             record: what JSON can hold, by name; numbers may be numpy's or torch's. It is copied.
@@ -300,8 +319,11 @@ class SessionRecording(SessionView[ConfigT]):
         when = step_or_unread(step)
         if numbers:
             self.log_metrics({"evaluation": numbers}, when)  # type: ignore[arg-type]
+        else:
+            self.log_event(EVALUATION)
+        about = When(when, self._recorder.position())
         self._recorder.logs.start()
-        self._recorder.logs.put((EVALUATION_LOG, time.time(), when, data if redact else Raw(data)))
+        self._recorder.logs.put((EVALUATION_LOG, time.time(), about, data if redact else Raw(data)))
 
     def get_session_summary(self) -> dict[str, Any]:
         """Return what is known of the session as plain data; what is not set up yet is ``None``."""
@@ -311,7 +333,12 @@ class SessionRecording(SessionView[ConfigT]):
         return {**super().get_session_summary(), "journal": counts, "logs": lines}
 
     async def _flush(self) -> None:
-        await self._recorder.logs.flush()
+        try:
+            await self._flush_journal()
+        finally:  # last: what a resume does to the evaluation log comes after the journal
+            await self._recorder.logs.flush()
+
+    async def _flush_journal(self) -> None:
         journal = self._recorder.journal
         if journal is None:
             if not self._recorder.ready or self._facts.forked():
