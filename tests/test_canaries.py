@@ -28,7 +28,9 @@ BY_KEY = [
     "password => '@'", "api_key = os.environ.get('X', '@')", "password: |\n  @\nnext: 1",
     "secrets:\n  a: @\n  b:\n    - @\nother: 1", "user=me password=@ host=h", "jwt_token: @",
     "Server=x;Uid=u;Pwd=@;", "AccountName=a;AccountKey=@==;EndpointSuffix=x",
-    "Endpoint=sb://x;SharedAccessKeyName=n;SharedAccessKey=@=",
+    "Endpoint=sb://x;SharedAccessKeyName=n;SharedAccessKey=@=", "auth_token=>@",
+    'password := "@"', "password -> @", "ANSIBLE_BECOME_PASS=@", "key=@&x=1", "token=@&user=a",
+    "api_key%3D@", "%7B%22api_key%22%3A%22@%22%7D", "a=%7B%22password%22%3A%20%22@%22%2C%22b%22",
 ]  # fmt: skip
 IN_URLS = [
     "https://a.blob.core.windows.net/c?sv=2020&se=2024-01-01&sp=r&sig=@%3D",
@@ -72,7 +74,8 @@ ON_COMMAND_LINES = [
     "curl -d '{\"password\": \"@\"}' h", "curl -d 'user=a&password=@' h",
     "curl -b 'session=@; token=@' h", "wget --http-password=@ h", "sshpass -p @ ssh h",
     "mysql -u root -p@ db", "docker login -u a -p @ r", "redis-cli -a @ -h h", "x --db-pass @",
-    'x --password "@ 7"',
+    'x --password "@ 7"', "set -x SSHPASS @", "set -gx API_KEY '@'", "setenv DB_PASSWORD @",
+    "http -a me:@ GET h", "wandb login --relogin @", "hf auth login --token @",
 ]  # fmt: skip
 IN_FILES = [
     "machine api.wandb.ai\n  login user\n  password @\n", "default login a password @",
@@ -86,6 +89,7 @@ IN_FILES = [
     "-----BEGIN OPENSSH PRIVATE KEY-----\\n@\\n-----END OPENSSH PRIVATE KEY-----",
     "-----BEGIN PGP PRIVATE KEY BLOCK-----\n@\n-----END PGP PRIVATE KEY BLOCK-----",
     "me:$2y$10$@N9qo8uLOickgx2ZMRZoMye",
+    "PuTTY-User-Key-File-3: ssh-ed25519\nPrivate-Lines: 2\nAAAA@\n@\nPrivate-MAC: 1",
 ]  # fmt: skip
 SAID = [
     "login failed for me with password '@'", "the password is @", 'password "@" is wrong',
@@ -99,7 +103,9 @@ PHRASES = [
     "passphrase: canary horse battery staple", "recovery phrase: canary horse battery staple",
     "machine h.x login u password canary", "{'password': 'canary'}", "pin: 4821", "pin=4821",
     "{'password': 12345678}", "otp: 482913", "totp=482913", "mfa_code: 482913", "2fa_code=482913",
-    "cvv: 4821",
+    "cvv: 4821", "the password is canary2-Blue!Sky", "password was: canary2",
+    "the password: canary2x",
+    "login with password 'canary2-Blue!Sky'", "ANSIBLE_BECOME_PASS=canary2-Blue!Sky",
 ]  # fmt: skip
 WORDS = ("canary", "4821", "482913", "12345678")
 TEMPLATES = [
@@ -134,6 +140,9 @@ def data_with(secret: str) -> list[Any]:
         {"password": {"a": {"b": [secret]}}}, {"x": [{"y": {"client_secret": secret}}]},
         {"license_key": secret}, {"key": "password", "value": secret}, ["password", secret],
         {"webhook": f"https://hooks.example/{secret}"}, {"sas_token": secret}, {"psk": secret},
+        {"wandb": {"key": secret}}, {"recovery": {"codes": [secret]}}, {"git": {"pat": secret}},
+        {"k": "password", "v": secret}, {"cmd": ["curl", "-u", f"me:{secret}", "https://h"]},
+        {"cmd": ["/usr/bin/mysql", f"-p{secret}"]}, {"cmd": ("sshpass", "-p", secret, "ssh")},
         {"dsn": f"https://{secret}@x/1"}, {"connection_string": f"Server=x;Pwd={secret}"},
     ]  # fmt: skip
 
@@ -329,6 +338,8 @@ HARMLESS = {
     "run_id": "01ARZ3NDEKTSV4RRFFQ69G5FAV", "commit": "64c6cb5", "code": "resnet50",
     "license_key": "MIT", "client_key": "client_0", "project_key": "vision", "words": "many",
     "server_key": "param_server", "attention_key": "query", "hotkey": "ctrl-k", "basic": "yes",
+    "api_base": "https://api.x.com/v1", "refresh_every": "10k", "access": "public-read",
+    "auth_url": "https://x/y", "api": "openai-v1", "rest_api": "v1beta1", "pat": "*.py",
     "trigger_phrase": "a photo of sks dog", "hook": "after_step", "code_path": "src/train.py",
 }  # fmt: skip
 HARMLESS_DATA = [
@@ -338,6 +349,8 @@ HARMLESS_DATA = [
     {"api_key": "<your key>"}, {"api_key": "${OPENAI_API_KEY}"}, {"token": "[PAD]"}, {"auth": None},
     {"kind": "Pod", "data": {"x": "y"}}, {"name": "lr", "value": 0.1}, ["password", "email"],
     {"name": "optimizer", "value": "adamw"}, ["key", "value"], ["--token-type", "word"],
+    {"auth": "oauth2"}, {"signature": "(x, y) -> z1"}, {"pass": "3/10"}, {"env": {"key": "obs-v1"}},
+    {"wandb": {"key": "loss1"}}, ["redis-cli", "-p", "6379"],
     {"cookies": False}, {"secrets": {}}, {"password": ""}, {"added_tokens": {"<pad>": 0}},
 ]  # fmt: skip
 HARMLESS_TEXTS = [

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from keisei.redaction import texts
+from keisei.redaction.commands import is_client
 from keisei.redaction.keys import (
     ALWAYS,
     CODE,
@@ -20,6 +21,7 @@ from keisei.redaction.keys import (
     is_harmless,
     is_harmless_number,
     secrecy,
+    secrecy_below,
 )
 from keisei.redaction.known import HIDDEN, Known, known, secret_values
 
@@ -72,18 +74,24 @@ _SHORT = 64
 _short = lru_cache(maxsize=4096)(texts.redact_text)
 
 
-def _redact_dict(data: dict[Any, Any], known: Known) -> dict[Any, Any]:
+def _redact_dict(data: dict[Any, Any], known: Known, parent: str = "") -> dict[Any, Any]:
     copy = {}
-    pair = _named_by(data) if "value" in data else 0
+    value_key = next((key for key in ("value", "val", "v") if key in data), None)
+    pair = _named_by(data) if value_key is not None else 0
     of_kubernetes = data.get("kind") == "Secret"
     for key, value in data.items():
         if isinstance(key, str):
-            shown, level = _key(key, known)
-            if pair and key == "value":
+            shown, level = _key(parent, key, known)
+            if pair and key == value_key:
                 level = max(level, pair)
             if of_kubernetes and key in ("data", "stringData"):
                 level = ALWAYS
-            copy[shown] = _hidden(value, level, known) if level else _redact(value, known)
+            if level:
+                copy[shown] = _hidden(value, level, known)
+            elif isinstance(value, dict):
+                copy[shown] = _redact_dict(value, known, key)
+            else:
+                copy[shown] = _redact(value, known)
         else:
             copy[_redact(key, known)] = _redact(value, known)
     return copy
@@ -91,16 +99,26 @@ def _redact_dict(data: dict[Any, Any], known: Known) -> dict[Any, Any]:
 
 def _named_by(data: dict[Any, Any]) -> int:
     """Return how far a mapping such as `{name: DB_PASSWORD, value: x}` says that it is a secret."""
-    names = [data.get(key) for key in ("name", "key", "header", "field")]
+    names = [data.get(key) for key in ("name", "key", "header", "field", "k")]
     return max((secrecy(name) for name in names if isinstance(name, str)), default=0)
 
 
 def _redact_items(items: Sequence[Any], known: Known) -> Iterable[Any]:
     """Copy the items of a list, in which a flag or a key may come before its value."""
     level = 0
+    program = items[0] if items and isinstance(items[0], str) else ""
+    before = ""
     for number, item in enumerate(items):
         text = isinstance(item, str)
-        yield _hidden(item, level, known) if level and text else _redact(item, known)
+        if level and text:
+            yield _hidden(item, level, known)
+        elif text and number and is_client(program):
+            # As the part of its command line that it is: of `-u` another program's value decides.
+            line = texts.redact_text(f"{program} {before} {item}", known)
+            yield line.removeprefix(f"{program} {before} ") if HIDDEN in line else item
+        else:
+            yield _redact(item, known)
+        before = item if text else ""
         level = 0
         if text and 1 < len(item) < 100 and " " not in item:
             if item[0] == "-" and "=" not in item:
@@ -112,9 +130,9 @@ def _redact_items(items: Sequence[Any], known: Known) -> Iterable[Any]:
 
 
 @lru_cache(maxsize=4096)
-def _key(key: str, known: Known) -> tuple[str, int]:
+def _key(parent: str, key: str, known: Known) -> tuple[str, int]:
     """Return a key as it may be shown, and how far it makes its value a secret."""
-    return texts.redact_text(key, known), secrecy(key)
+    return texts.redact_text(key, known), secrecy_below(parent, key)
 
 
 def _hidden(value: Any, level: int, known: Known) -> Any:

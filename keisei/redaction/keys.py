@@ -32,6 +32,7 @@ _LAST = {
     ),
     **dict.fromkeys("auth cvv dbpass mfa rootpass smtppass sshpass totp userpass".split(), PASS),
     **dict.fromkeys("hmac otp sas sig signature".split(), CODE),
+    "pat": KEYLIKE,
 }
 # These are the owners of a `key` or a `token` (also run together: accesskey) that can be no other.
 _OWNERS = frozenset(
@@ -69,9 +70,10 @@ _PAIRS = {
 }
 # Whose `pass` and `pin` are secrets; others are ways through a model, and legs of a chip.
 _PASS_OWNERS = {""} | frozenset(
-    "account admin basic broker cert db email ftp http imap key keystore ldap login mail mongo "
-    "mqtt my mysql pg postgres proxy rabbitmq redis root smtp ssh ssl sudo svc user vpn "
-    "wifi".split()
+    "account admin ansible basic become bind broker cert database db elastic email es ftp git "
+    "grafana http https imap influx jdbc jenkins key keystore ldap login mail mariadb mongo mqtt "
+    "my mysql neo nexus oracle pg pgsql postgres postgresql proxy rabbit rabbitmq redis registry "
+    "root sasl sftp smtp sql ssh ssl sudo svc truststore user vault vnc vpn web wifi".split()
 )
 _PIN_OWNERS = {""} | frozenset("account card device door my phone secret security sim user".split())
 # A key that ends so holds the length, number, path or kind of a secret ...
@@ -87,15 +89,18 @@ _HARMLESS_ENDS = frozenset(
 # ... and so does one that begins with a quantity.
 _QUANTITIES = frozenset("num nb max min total".split())
 
+# A key that says nothing by itself, and much below another one.
+_IS_PART = Rule(r"(?i:keys?|pass|pin|codes?|urls?|phrase|words|string)")
 _WORDS = Rule(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _LONGEST_KEY = 100
 _LONGEST_VALUE = 4096
 
 _LETTERS = r"[^\W\d_]"
-_ALGORITHM = r"(?i:sha|md|fp|bf|u?int|b?float|rs|hs|es|ps|aes|crc)[-_]?\d{1,4}"
+_ALGORITHM = r"(?i:sha|md|fp|bf|u?int|b?float|rs|hs|es|ps|aes|crc|oauth|tls|krb|http)[-_]?\d{1,4}"
 _PART = rf"(?:{_ALGORITHM}|{_LETTERS}{{1,24}}+\d{{0,2}}+|\d{{1,3}}+{_LETTERS}{{0,2}}+)(?![^\W_])"
 _IDENTIFIER = rf"[\W_]{{0,3}}+{_PART}(?:[\W_]{{1,3}}+{_PART})*+[\W_]{{0,3}}+"
 _NUMBER = r"[-+]?[\d.,_]{1,40}+(?:e[-+]?\d{1,3})?+[%a-z]?"
+_SHARE = r"\d{1,7}+/\d{1,7}+"
 _PATH = r"(?:~|\.{1,2})?/[\w.\-/ @+]*+|[A-Za-z]:\\[^\n]*+"
 _SCHEME = r"(?i:basic|bearer|digest|token|apikey|negotiate)"
 _WORDS_ALONE = rf"(?!{_SCHEME}\s){_LETTERS}{{1,24}}+(?:[\s_-]{{1,3}}+{_LETTERS}{{1,24}}+){{0,3}}+"
@@ -110,9 +115,12 @@ _HARMLESS = {
     KEYLIKE: Rule(rf"{_MARK}|{_VOCABULARY}|{_IDENTIFIER}|{_NUMBER}|{_PATH}|\w{{1,12}}+://\S*+"),
     CODE: Rule(
         rf"{_MARK}|<[^<>\n]*+>|{_ALGORITHM}|{_WORDS_ALONE}|(?=.{{1,7}}\Z){_IDENTIFIER}|{_PATH}"
+        r"|(?=[^\n]*[A-Za-z])\S{1,200}\s[^\n]*+"
     ),
-    PASS: Rule(rf"{_MARK}|{_WORDS_ALONE}|\d{{1,3}}|0?\.\d{{1,9}}|<[^<>\n]*+>"),
-    KEY: Rule(rf"{_MARK}|{_LETTERS}{{1,5}}|\d{{1,6}}|<[^<>\n]*+>|\[\w{{1,16}}\]"),
+    PASS: Rule(
+        rf"{_MARK}|{_ALGORITHM}|{_WORDS_ALONE}|{_SHARE}|\d{{1,3}}|0?\.\d{{1,9}}|<[^<>\n]*+>"
+    ),
+    KEY: Rule(rf"{_MARK}|{_LETTERS}{{1,5}}|{_SHARE}|\d{{1,6}}|<[^<>\n]*+>|\[\w{{1,16}}\]"),
     ALWAYS: Rule(_MARK),
 }
 
@@ -124,6 +132,24 @@ def secrecy(key: str) -> int:
     ``sort_key`` and ``password_length`` do not; of ``user_token`` the value decides.
     """
     return _secrecy(key[-_LONGEST_KEY:])
+
+
+def is_part(key: str) -> bool:
+    """Return whether a key may be the second half of the one that it stands below."""
+    return _IS_PART.regex.fullmatch(key) is not None
+
+
+def secrecy_below(parent: str, key: str) -> int:
+    """Return how far a key marks its value as a secret where it stands below another one.
+
+    `{"wandb": {"key": ...}}` and `{"recovery": {"code": ...}}` are read as the pairs that they
+    are; which of the many kinds of keys one is, its value decides.
+    """
+    level = secrecy(key)
+    if level or not parent or not is_part(key):
+        return level
+    level = secrecy(f"{parent}_{key}")
+    return min(level, KEYLIKE) if key.lower().startswith("key") else level
 
 
 @lru_cache(maxsize=4096)
@@ -156,7 +182,7 @@ def _together(word: str) -> int:
     for kind in ("key", "keys", "token"):
         if word.endswith(kind):
             return _PAIRS.get((word.removesuffix(kind), kind), 0)
-    return _PAIRS.get((word.removesuffix("tokens"), "tokens"), 0)
+    return _PAIRS.get((word.removesuffix("tokens"), "tokens"), 0) if word.endswith("tokens") else 0
 
 
 def is_harmless(value: str, level: int) -> bool:

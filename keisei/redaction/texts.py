@@ -6,15 +6,27 @@ import re
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from keisei.redaction.keys import ALWAYS, CODE, KEY, KEYLIKE, PASS, is_harmless, secrecy
+from keisei.redaction.commands import hide_found, hide_in_commands
+from keisei.redaction.keys import (
+    ALWAYS,
+    CODE,
+    KEY,
+    KEYLIKE,
+    PASS,
+    is_harmless,
+    is_part,
+    secrecy,
+    secrecy_below,
+)
 from keisei.redaction.known import HIDDEN, Known
 from keisei.redaction.rule import Rule
-from keisei.redaction.urls import hide_in_urls
+from keisei.redaction.shapes import hide_blocks, hide_shapes
+from keisei.redaction.urls import QUERY, hide_in_quoted, hide_in_urls
 
 # What a text has to hold, in small letters, for one of the rules about keys to find anything.
 _STEMS = (
     "pass pwd pw pswd secret cred key token auth cookie dsn conn hook jwt bearer psk pin otp hmac "
-    "sig sas cvv mfa mnemonic phrase words code basic"
+    "sig sas cvv mfa mnemonic phrase words code basic pat= pat: pat' pat\""
 ).split()
 
 _SCHEMES = "basic|bearer|token|apikey|negotiate"
@@ -40,41 +52,31 @@ _BRACKETS = Rule(r"""\\*+["']|[\[({]|[\])}]""")
 _LEAF = Rule(r"""(\\*+["'])((?:(?!\1)[^\n]){0,4096}+)\1(\s{0,3}:)?|([^\s\[\](){},:"'\\]{1,200}+)""")
 _LONGEST_BRACKET, _SHORT_BRACKET = 20_000, 1_000
 
-_ASSIGNED = Rule(r"""(?<![\w.\-])([\w.\-]++)(["']?\]?\s{0,3}(?:=(?![=>~])|=>(?=\s?["']))\s{0,3})""")
+_ASSIGNED = Rule(r"""(?<![\w.\-])([\w.\-]++)(["']?\]?\s{0,3}(?::?=(?![=>~])|[=-]>)\s{0,3})""")
 _QUOTED_KEY = Rule(r"""(?<!\\)(\\*+["'])([\w.\-]++)\1\s{0,3}(:|=>|,)\s{0,3}""")
 _NAMED = Rule(r"""(?<![\w.\-])([\w.\-]++)(:[ \t]{0,3})""")
-_QUERY = frozenset(["code", "k", "key", "st"])  # in a URL's query, what looks like a key is one
+_PARENT = Rule(r"""([\w.\-]{1,100}+)\\*["']?:(?:\s{0,3}\{|[ \t]{0,3}\n)(?=[^{}]*$)""")
+_NEAR = 400  # characters, before a key, in which the one above it is looked for
+_FORM = Rule(r"[^\s&\"']{1,400}+&[\w.\-]{1,100}+=")
 _BLOCK = Rule(r"(?:[|>][-+]?)?[ \t]*\n((?:[ \t]*\n|{0}[ \t]+[^\n]*\n?|{0}- [^\n]*\n?)+)")
 _NAME_AND_VALUE = Rule(
-    r"""(\\*["']?\b(?:name|key|header|field|var|variable)\\*["']?\s{0,3}[:=]\s{0,3}\\*["']?)"""
-    r"""([\w.\-]{1,100}+)(\\*["']?,?\s{1,20}+|\\*["']?,)(\\*["']?value\\*["']?\s{0,3}[:=]\s{0,3})""",
+    r"""(\\*["']?\b(?:name|key|header|field|var|variable|k)\\*["']?\s{0,3}[:=]\s{0,3}\\*["']?)"""
+    r"""([\w.\-]{1,100}+)(\\*["']?,?\s{1,20}+|\\*["']?,)(\\*["']?v(?:al(?:ue)?)?\\*["']?\s{0,3}[:=]\s{0,3})""",
     re.IGNORECASE,
 )
 _FLAG = Rule(
     r"""(?<![\w\-])(--?[A-Za-z][\w\-]*+)([ \t]{1,3})(\\*+["'][^"'\\\n]{1,400}+\\*+["']"""
     r"""|(?=[^\s]*?[0-9A-Z_!-/])[^\s"'-][^\s"']*+)"""
 )
-_USER = Rule(
-    r"""((?<!\S)(?:-u|-U|--user|--proxy-user)[ =]?["']?[^\s:"'/]{1,200}+:)"""
-    r"""(?!\d++(?!\S))([^\s"']++)"""
-)
-_COOKIE = Rule(r"""((?<!\S)(?:-b|--cookie)[ =]["']?)([^\s"'=]{1,100}=[^"'\n]*+)""")
-_CLIENTS = ("sshpass", "docker login", "podman login", "mysql", "redis-cli", "ldapsearch")
-_CLIENT = Rule(
-    rf"""(\b(?:{"|".join(_CLIENTS)})\b"""
-    r"""[^\n]{0,200}?\s(?:-p|-a|-w)\s?)([^\s"'-][^\s"']{3,}+)"""
-)
-_NETRC = Rule(
-    r"""(\b(?:machine\s{1,9}\S{0,200}[.:\d]\S{0,200}|default)\s{1,9}"""
-    r"""(?:(?:login|account)\s{1,9}\S{1,200}\s{1,9}){0,2}password\s{1,9})([^\s"'\\]++)"""
-)
-_LOGIN = Rule(
-    r"""(\b(?:machine|login|account)\s{1,9}\S{1,200}\s{1,9}password\s{1,9})([^\s"'\\]++)"""
-)
 _SAID = Rule(
     r"""((?<!\w)(?:password|passwd|passphrase|secret|token|credentials?|api[ _-]?key)"""
     r"""(?: provided| is| was)?:?\s{1,3}\\*+["'`(]?)"""
     r"""((?=[A-Za-z\W]{0,200}\d)(?=[\d\W]{0,200}[A-Za-z])[^\s"'`()\[\]{},;]{10,}+)""",
+    re.IGNORECASE,
+)
+_SAID_PASSWORD = Rule(
+    r"""((?<!\w)(?:password|passwd|passphrase)(?:(?: is| was):?\s{1,3}\\*+["'`]?|\s\\*+["'`]))"""
+    r"""((?=[A-Za-z\W]{0,200}\d)(?=[\d\W]{0,200}[A-Za-z])[^\s"'`()\[\]{},;]{4,}+)""",
     re.IGNORECASE,
 )
 _XML = Rule(
@@ -86,35 +88,6 @@ _PHRASE = Rule(
     r"""\s{0,3}[:=]\s{0,3}\\*["']?)([^\s"'\n,;{}\[\]*][^"'\n;{}\[\]]*+)""",
     re.IGNORECASE,
 )
-_THIN = Rule(r"(:thin:)[^\s/@]{1,200}+/[^\s@]{1,200}+(?=@)")
-_CRYPT = Rule(r"\$(?:2[abxy]?|1|5|6|apr1|y|argon2\w{0,2})\$[\w./$,=+]{8,}+")
-_PEM = Rule(
-    r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY(?: BLOCK)?-----"
-    r"(?s:.*?)(?:-----END [A-Z ]{0,30}PRIVATE KEY(?: BLOCK)?-----|\Z)"
-)
-
-# Keys of well-known shapes, by what they begin with.
-_BEGIN = {
-    "AKIA": "[A-Z0-9]{16}(?![A-Za-z0-9])", "ASIA": "[A-Z0-9]{16}(?![A-Za-z0-9])",
-    **dict.fromkeys(["ghp_", "gho_", "ghu_", "ghs_", "ghr_"], "[A-Za-z0-9]{36,}+"),
-    "github_pat_": r"\w{22,}+", "glpat-": r"[\w\-]{20,}+", "glrt-": r"[\w\-]{20,}+",
-    "hf_": "[A-Za-z0-9]{30,}+", "xox": r"[abeprs]-[A-Za-z0-9\-]{10,}+", "xapp-": r"[\w\-]{10,}+",
-    "AIza": r"[\w\-]{35}", "sk-": r"(?:(?:ant|proj|svcacct|or)-[\w\-]{16,}+|[A-Za-z0-9]{40,}+)",
-    "sk_live_": "[A-Za-z0-9]{16,}+", "rk_live_": "[A-Za-z0-9]{16,}+",
-    "sk_test_": "[A-Za-z0-9]{16,}+", "whsec_": "[A-Za-z0-9+/=]{16,}+",
-    "npm_": "[A-Za-z0-9]{30,}+", "pypi-": r"[\w\-]{40,}+", "dckr_pat_": r"[\w\-]{20,}+",
-    "SG.": r"[\w\-]{16,}+\.[\w\-]{16,}+", "shpat_": "[a-fA-F0-9]{20,}+", "r8_": "[A-Za-z0-9]{30,}+",
-    "gsk_": "[A-Za-z0-9]{30,}+", "xai-": "[A-Za-z0-9]{30,}+", "nvapi-": r"[\w\-]{30,}+",
-    "dapi": "[a-f0-9]{32}", "dop_v1_": "[a-f0-9]{40,}+", "tskey-": r"[\w\-]{16,}+",
-    "hvs.": r"[\w\-]{20,}+", "ya29.": r"[\w\-]{20,}+", "lin_api_": "[A-Za-z0-9]{30,}+",
-    "AGE-SECRET-KEY-": "[A-Z0-9]{20,}+",
-    "eyJ": r"(?<![\w\-]eyJ)[\w\-]{8,}+\.[\w\-]{8,}+\.[\w\-]{8,}+",
-    "LS0tLS1CRUdJTi": r"B(?:SU0EgUFJJVkFU|QUklWQVRF|FQyBQUklW|PUEVOU1NI|EU0EgUFJJ)[\w+/=]*+",
-}  # fmt: skip
-_SHAPES = Rule(
-    r"(?<![A-Za-z0-9])(?:" + "|".join(f"{re.escape(b)}{rest}" for b, rest in _BEGIN.items()) + ")"
-)
-_SHORTEST_SHAPE = 16
 _LARGE, _PIECE = 1 << 14, 1 << 13
 
 
@@ -125,8 +98,7 @@ def redact_text(text: str, known: Known) -> str:
         text: any text.
         known: what finds the values that are known.
     """
-    if "PRIVATE KEY" in text:
-        text = _PEM.regex.sub(HIDDEN, text)
+    text = hide_blocks(text)
     if len(text) < _LARGE:
         return _redact_piece(text, known)
     # In pieces: each call of a regular expression holds the GIL.
@@ -156,15 +128,8 @@ def _redact_piece(text: str, known: Known) -> str:
     lowered = text.lower()
     if any(stem in lowered for stem in _STEMS):
         text = _hide_by_keys(text, lowered)
-    text = _hide_in_commands(text, lowered)
-    if len(text) >= _SHORTEST_SHAPE:
-        if any(begin in text for begin in _BEGIN):
-            text = _SHAPES.regex.sub(HIDDEN, text)
-        if "$" in text:
-            text = _CRYPT.regex.sub(HIDDEN, text)
-        if ":thin:" in text:
-            text = _THIN.regex.sub(rf"\1{HIDDEN}", text)
-    return text
+    text = hide_in_commands(text, lowered)
+    return hide_shapes(text)
 
 
 def _hide_by_keys(text: str, lowered: str) -> str:
@@ -173,42 +138,29 @@ def _hide_by_keys(text: str, lowered: str) -> str:
     if "Bearer" in text:
         text = _BEARER.regex.sub(rf"\1{HIDDEN}", text)
     if "phrase" in lowered or "mnemonic" in lowered or "words" in lowered:
-        text = _PHRASE.regex.sub(partial(_hide_found, ALWAYS), text)
+        text = _PHRASE.regex.sub(partial(hide_found, ALWAYS), text)
     secret_data = "secret" in lowered and _of_kubernetes(text)
-    if "value" in lowered:
+    if "value" in lowered or "'k'" in text or '"k"' in text:
         text = _each(text, _NAME_AND_VALUE, _name_and_value)
     if ":" in text:
         text = _each(text, _NAMED, _in_kubernetes if secret_data else _named)
-    if "=" in text:
+    if "=" in text or "->" in text:
         text = _each(text, _ASSIGNED, _assigned)
+    if "%3" in text:
+        text = hide_in_quoted(text, HIDDEN)
     if "'" in text or '"' in text:
         text = _each(text, _QUOTED_KEY, _quoted_in_kubernetes if secret_data else _quoted_key)
     if "</" in text:
         text = _XML.regex.sub(_hide_element, text)
-    text = _SAID.regex.sub(partial(_hide_found, KEYLIKE), text)
-    if "password" in lowered:
-        text = _NETRC.regex.sub(rf"\1{HIDDEN}", text)
-        text = _LOGIN.regex.sub(partial(_hide_found, PASS), text)
+    text = _SAID.regex.sub(partial(hide_found, KEYLIKE), text)
+    text = _SAID_PASSWORD.regex.sub(partial(hide_found, PASS), text)
     if " -" in text or text[0] == "-":
         text = _FLAG.regex.sub(_hide_flag, text)
     return text
 
 
-def _hide_in_commands(text: str, lowered: str) -> str:
-    if "curl" in lowered or "wget" in lowered:
-        text = _USER.regex.sub(rf"\1{HIDDEN}", text)
-        text = _COOKIE.regex.sub(rf"\1{HIDDEN}", text)
-    if " -" in text and any(client in lowered for client in _CLIENTS):
-        text = _CLIENT.regex.sub(partial(_hide_found, PASS), text)
-    return text
-
-
 def _of_kubernetes(text: str) -> bool:
     return re.search(r"""\bkind\\*["']?\s{0,3}:\s{0,3}\\*["']?Secret\b""", text) is not None
-
-
-def _hide_found(level: int, match: re.Match[str]) -> str:
-    return match[0] if is_harmless(match[2], level) else match[1] + HIDDEN
 
 
 def _hide_element(match: re.Match[str]) -> str:
@@ -244,15 +196,29 @@ def _each(text: str, rule: Rule, find: Callable[[str, re.Match[str]], Found | No
     return "".join([*parts, text[kept:]]) if parts else text
 
 
+def _level(text: str, match: re.Match[str], key: str) -> int:
+    """Return how far a key marks its value as a secret, below the one that it stands under."""
+    if not is_part(key):
+        return secrecy(key)
+    above = text[max(0, match.start() - _NEAR) : match.start()]
+    parents = list(_PARENT.regex.finditer(above))
+    return secrecy_below(parents[-1][1] if parents else "", key)
+
+
 def _assigned(text: str, match: re.Match[str]) -> Found | None:
     level = secrecy(match[1])
-    if text[match.start() - 1 : match.start()] in ("?", "&"):
-        level = max(level, KEY) if level >= CODE else max(level, KEYLIKE * (match[1] in _QUERY))
+    if ">" in match[2] and text[match.end() : match.end() + 1] not in ('"', "'"):
+        level = PASS if level == ALWAYS else min(level, KEYLIKE)  # it may be prose, or code
+    before = text[max(0, match.start() - 1) : match.start()]
+    if before in ("?", "&") or (match[1] in QUERY and _FORM.regex.match(text, match.end())):
+        level = max(level, KEY) if level >= CODE else max(level, KEYLIKE * (match[1] in QUERY))
     return _value(text, match.end(), level, _BARE_VALUE) if level else None
 
 
 def _quoted_key(text: str, match: re.Match[str]) -> Found | None:
-    level = secrecy(match[2])
+    level = _level(text, match, match[2])
+    if match[3] == "," and text.startswith(("'-", '"-'), match.end()):
+        return None  # a program and its first option
     if match[3] == "," and match[2][0] != "-" and level > PASS:
         level = KEY if "authorization" in match[2].lower() else PASS  # two items of a list
     return _value(text, match.end(), level, _BARE_VALUE) if level else None
@@ -277,7 +243,7 @@ def _in_kubernetes(text: str, match: re.Match[str]) -> Found | None:
 
 def _named(text: str, match: re.Match[str]) -> Found | None:
     """Find the value of `password: x`."""
-    level = secrecy(match[1])
+    level = _level(text, match, match[1])
     if not level:
         return None
     if level >= KEY and (block := _block(text, match, level)) is not None:
@@ -285,7 +251,8 @@ def _named(text: str, match: re.Match[str]) -> Found | None:
     found = _value(text, match.end(), level, _LINE_VALUE)
     if found is not None and _reads_as_data(text, match, found[0]):
         return found
-    return _value(text, match.end(), KEYLIKE, _BARE_VALUE)  # in prose what looks like a key is one
+    # In prose what looks like a key is one; and a password is no word.
+    return _value(text, match.end(), PASS if level == ALWAYS else KEYLIKE, _BARE_VALUE)
 
 
 def _reads_as_data(text: str, match: re.Match[str], end: int) -> bool:

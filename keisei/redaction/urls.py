@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote
 
-from keisei.redaction.keys import KEYLIKE, is_harmless
+from keisei.redaction.keys import KEYLIKE, is_harmless, secrecy
 from keisei.redaction.rule import Rule
 
 _URL = Rule(r"(?<=[A-Za-z0-9])://([^\s<>]*+)")
@@ -30,6 +31,15 @@ _HOOKS = (
     "/bot",
     "/with/key/",
     "/integration/",
+)
+
+
+# In a URL's query, what looks like a key is one.
+QUERY = frozenset(["code", "k", "key", "st"])
+_ENCODED = Rule(
+    r"((?:(?<=%[0-9A-Fa-f][0-9A-Fa-f])|(?<![\w%]))([A-Za-z][\w.\-]{0,99}+)"
+    r"(?:(?:%22)?%3[Aa](?:%20|\+)?(?:%22)?|%3[Dd]))"
+    r"((?:[^%&\s\"'<>,;{}]|%(?!22|26|2[Cc]|7[Dd]|0[AaDd])){1,2000}+)"
 )
 
 
@@ -81,3 +91,19 @@ def _without_hook(url: str, hidden: str) -> str:
         return match[0][:start] + ("/" if path[0] == "/" else "") + hidden
 
     return _HOOK.regex.sub(hide, url)
+
+
+def hide_in_quoted(text: str, hidden: str) -> str:
+    """Return a text with the values of secret keys hidden where they are quoted as in a URL.
+
+    Args:
+        text: any text.
+        hidden: what stands in for a secret.
+    """
+
+    def hide(match: re.Match[str]) -> str:
+        level = secrecy(match[2]) or KEYLIKE * (match[2] in QUERY)
+        harmless = not level or is_harmless(unquote(match[3]), level)
+        return match[0] if harmless else match[1] + hidden
+
+    return _ENCODED.regex.sub(hide, text)
