@@ -270,16 +270,16 @@ class Logs:
                 self._writer.ring()
 
     def cut_evaluations(self) -> None:
-        """Have the writer move away what a resume has left behind of the evaluations.
+        """Ask the writer to move away what a resume has left behind of the evaluations.
 
         The journal has to hold that resume. One that comes too late is nothing.
         """
         if self.open:
             self.start()
-            assert self._files is not None and self._writer is not None
+            assert self._files is not None
             self._files.cuts = True
             with suppress(WriterError):  # the session has just ended
-                self._writer.ring()
+                self._writer.ring()  # type: ignore[union-attr]
 
     def handler(self) -> LogHandler:
         """Return the session's handler, the same one as long as somebody has it."""

@@ -299,8 +299,9 @@ class SessionRecording(SessionView[ConfigT]):
         """Log what an evaluation has come to: a JSON line in `evaluation.log`, and metrics.
 
         Its numbers are logged as `log_metrics` logs them, with `evaluation/` before their names;
-        one that has none is an event, `evaluation`. The line says how far the journal is
-        with it (`attempt`, `seq`), so that a resume knows whether it goes on from it. Non-finite ones stand in the line as strings (`"NaN"`, `"Infinity"`, `"-Infinity"`).
+        one that has none is an event, `evaluation`. The line says how far the journal is with it
+        (`attempt`, `seq`), so that a resume knows whether it goes on from it. Non-finite numbers
+        stand in the line as strings (`"NaN"`, `"Infinity"`, `"-Infinity"`).
 
         Args:
             record: what JSON can hold, by name; numbers may be numpy's or torch's. It is copied.

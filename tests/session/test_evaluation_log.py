@@ -6,6 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -133,10 +134,8 @@ def test_no_line_is_lost_where_it_fails(
     with OpenDirectory(str(run)) as directory:
         with monkeypatch.context() as patched:
             patched.setattr(os, operation, faulty)
-            try:
+            with suppress(OSError):
                 evaluation_log.cut(directory)
-            except OSError as exc:
-                assert exc.errno == errno.EIO
         log, moved = run / "evaluation.log", run / "evaluation.superseded.log"
         assert {*scores(log), *scores(moved)} == {0, 1, 2, 3}
         evaluation_log.cut(directory)
