@@ -14,6 +14,7 @@ KeiseiError
 ├── NoThreadError           RuntimeError  the system has no thread left for the blocking face
 ├── NotReadyError           RuntimeError  a step is missing that has to come first
 ├── QueryError              ValueError    a query for runs does not parse
+├── RegistryError           RuntimeError  the registry's database cannot be used
 ├── SessionEndedError       RuntimeError  a step came after the end
 ├── SignalError             RuntimeError  signals cannot be handled here
 └── TrackerError            RuntimeError  a tracker cannot start, or is out of reach
@@ -177,6 +178,10 @@ class QueryError(KeiseiError, ValueError):
     def __init__(self, message: str, *, column: int = 0) -> None:
         super().__init__(message)
         self.column = column
+
+
+class RegistryError(KeiseiError, RuntimeError):
+    """The registry's database cannot be reached or used; the directories have everything."""
 
 
 class SessionEndedError(KeiseiError, RuntimeError):

@@ -109,6 +109,8 @@ def _float(value: float) -> float:
 
 @lru_cache(maxsize=256)
 def wildcard(text: str) -> re.Pattern[str]:
-    """Return the pattern of a text with `*` and `?`, without regard to case."""
+    """Return the pattern of a text with `*` and `?`, without regard to the case of A to Z."""
     parts = [{"*": ".*", "?": "."}.get(char, re.escape(char)) for char in text]
-    return re.compile(re.sub(r"(\.\*)+", ".*", "".join(parts)), re.IGNORECASE | re.DOTALL)
+    return re.compile(
+        re.sub(r"(\.\*)+", ".*", "".join(parts)), re.IGNORECASE | re.ASCII | re.DOTALL
+    )

@@ -1,0 +1,91 @@
+"""The registry's tables, and the numbered migrations that make them.
+
+A migration is a list of statements that both SQLite and Postgres understand; it runs in one
+transaction together with its number. A released one is never changed: what comes next is a new
+one. `READABLE_BY` says which version of the schema a reader needs to know at least.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+)
+from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
+
+VERSION = 1  # of the schema that this keisei writes
+READABLE_BY = {1: 1}  # by version: the oldest one whose readers understand it
+
+metadata = MetaData()
+
+schema = Table(
+    "keisei_schema",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),  # 1: there is one row
+    Column("version", Integer, nullable=False),
+    Column("readable_by", Integer, nullable=False),
+    Column("registry", Text, nullable=False),  # the registry's own id, a ULID
+)
+
+runs = Table(
+    "keisei_runs",
+    metadata,
+    Column("key", Text, primary_key=True),  # the session id; of a run without one its directory
+    Column("name", Text, nullable=False),
+    Column("directory", Text, nullable=False),
+    Column("root", Text, nullable=False),
+    Column("session_id", Text),
+    Column("status", Text, nullable=False),
+    Column("attempt", Integer),
+    Column("host", Text),
+    Column("pid", BigInteger),
+    Column("started", Double),
+    Column("ended", Double),
+    Column("duration_s", Double),
+    Column("failure", Text),
+    Column("note", Text),
+    Column("config", Text, nullable=False),  # JSON, as the three after it
+    Column("trackers", Text, nullable=False),
+    Column("checkpoints", Text, nullable=False),
+    Column("facts", Text, nullable=False),  # what later versions add to a row
+    Column("updated", Double, nullable=False),
+)
+by_start = Index("keisei_runs_started", runs.c.started.desc(), runs.c.key)
+by_name = Index("keisei_runs_name", runs.c.name)
+by_directory = Index("keisei_runs_directory", runs.c.directory)
+
+tags = Table(
+    "keisei_tags",
+    metadata,
+    Column("key", Text, ForeignKey(runs.c.key, ondelete="CASCADE"), primary_key=True),
+    Column("tag", Text, primary_key=True),
+)
+by_tag = Index("keisei_tags_tag", tags.c.tag)
+
+metrics = Table(
+    "keisei_metrics",
+    metadata,
+    Column("key", Text, ForeignKey(runs.c.key, ondelete="CASCADE"), primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("last", Double),
+    Column("min", Double),
+    Column("max", Double),
+    Column("mean", Double),
+    Column("best", Double),
+    Column("count", BigInteger, nullable=False),
+    Column("step", BigInteger),
+)
+by_metric = Index("keisei_metrics_name", metrics.c.name, metrics.c.last)
+
+_TABLES = [schema, runs, tags, metrics]
+_INDEXES = [by_start, by_name, by_directory, by_tag, by_metric]
+MIGRATIONS: dict[int, list[ExecutableDDLElement]] = {
+    1: [*map(CreateTable, _TABLES), *map(CreateIndex, _INDEXES)],
+}
