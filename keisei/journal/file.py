@@ -196,11 +196,12 @@ class JournalFile:
             if self._size:
                 os.lseek(fd, 0, os.SEEK_SET)
                 head = self._header[: self._size]
-                if os.fstat(fd).st_size < self._size:
-                    self._begin_again("cut")
-                elif os.read(fd, len(head)) != head:
+                found = os.read(fd, len(head))
+                if not head.startswith(found):
                     directory.set_aside(self._name, "other")
                     self._begin_again("replaced")
+                elif os.fstat(fd).st_size < self._size:
+                    self._begin_again("cut")
         except OSError:
             os.close(fd)
             raise

@@ -49,10 +49,11 @@ def failure_of(exc: BaseException | None) -> Failure | None:
     Returns:
         The failure; ``None`` where there is no exception, or one that only cancels or exits.
     """
+    group = exc
     while isinstance(exc, BaseExceptionGroup):
         status = status_after(exc)
         exc = next(inner for inner in exc.exceptions if status_after(inner) == status)
-    if exc is None:
+    if exc is None or group is None:
         return None
     if isinstance(exc, KeyboardInterrupt):
         return ended_by("SIGINT", exc)
@@ -61,7 +62,8 @@ def failure_of(exc: BaseException | None) -> Failure | None:
     return Failure(
         type=_short(type(exc).__name__, _LONGEST_TYPE),
         message=_short(_message(exc), _LONGEST_MESSAGE),
-        place=_place(exc.__traceback__),
+        # One of a group that was never raised itself has no place of its own.
+        place=_place(exc.__traceback__ or group.__traceback__),
     )
 
 

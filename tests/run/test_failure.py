@@ -50,6 +50,11 @@ def test_of_a_group_the_first_leaf_that_failed_counts() -> None:
     group = BaseExceptionGroup("outer", [asyncio.CancelledError(), inner])
     failure = kept(group)
     assert (failure.type, failure.message) == ("KeyError", "'loss'")
+    with pytest.raises(BaseExceptionGroup) as caught:
+        raise group
+    place = kept(caught.value).place  # the leaf was never raised by itself
+    assert place is not None
+    assert "test_failure.py" in place
 
 
 @pytest.mark.parametrize("exc", [None, asyncio.CancelledError(), SystemExit(0), GeneratorExit()])

@@ -84,7 +84,7 @@ def test_a_run_that_is_removed_is_begun_again_and_what_is_lost_is_said(
         assert what in caplog.text
 
 
-@pytest.mark.parametrize("how", ["removed", "replaced", "cut"])
+@pytest.mark.parametrize("how", ["removed", "replaced", "replaced by a word", "cut"])
 @pytest.mark.parametrize("more", [True, False], ids=["more rows", "no more rows"])
 @pytest.mark.parametrize("durability", ["buffered", "fsync"])
 def test_a_journal_that_is_lost_is_noticed_by_flush_and_begun_again(
@@ -99,17 +99,17 @@ def test_a_journal_that_is_lost_is_noticed_by_flush_and_begun_again(
             os.truncate(path, 0)
         else:
             path.unlink()
-            if how == "replaced":
-                path.write_bytes(bytes(10_000))
+            if how.startswith("replaced"):
+                path.write_bytes(bytes(10_000) if how == "replaced" else b"word")
         if more:
             log(session, 2)
-        with pytest.raises(JournalError, match=f"{how} .* 2 rows and events"):
+        with pytest.raises(JournalError, match=f"{how.split()[0]} .* 2 rows and events"):
             session.flush()
         log(session, 3)
         session.flush()
     assert steps(session.run_artifact_dir) == ([2, 3] if more else [3])
     other = path.with_name("metrics.1.journal.other")
-    assert (how == "replaced") == other.exists()  # it may be somebody's
+    assert how.startswith("replaced") == other.exists()  # it may be somebody's
 
 
 def test_a_journal_that_is_lost_is_said_at_the_end_too(
