@@ -14,6 +14,8 @@ from keisei.run.session_file import TrackerRecord
 from keisei.trackers.base import Tracker, TrackerRun
 
 _MODES = ("online", "offline")
+_LONGEST_NAME = 64
+_LONGEST = 8192  # characters of a text
 
 
 def record_of(run: object) -> TrackerRecord:
@@ -55,6 +57,9 @@ def name_of(tracker: Tracker) -> str:
         raise TrackerError(f"a tracker's name cannot be read ({describe(exc)})") from exc
     if not isinstance(name, str) or not name:
         raise TrackerError(f"a tracker's name is {quoted(name)}, and not a text")
+    if len(name) > _LONGEST_NAME or not name.isprintable():
+        problem = f"of at most {_LONGEST_NAME} printable characters"
+        raise TrackerError(f"a tracker's name is {quoted(name)}, and not a text {problem}")
     return str.__str__(name)
 
 
@@ -81,7 +86,7 @@ def options_of(run: object) -> dict[str, object]:
     """
     try:
         options = dict(getattr(run, "options", {}))
-        json.dumps(options)
+        json.dumps(options, ensure_ascii=False, allow_nan=False).encode()
     except Exception as exc:
         raise TrackerError(f"its run's options are no JSON object ({type(exc).__name__})") from exc
     return options
@@ -102,7 +107,10 @@ def _text(run: object, name: str) -> str | None:
     if not isinstance(value, str):
         kind = type(value).__name__
         raise TrackerError(f"its run's {name} is of the kind {kind}, and not text")
-    return str.__str__(value)
+    if len(value) > _LONGEST:
+        raise TrackerError(f"its run's {name} has more than {_LONGEST:,} characters")
+    # What is not UTF-8, as a path may be, is escaped: it is written into files.
+    return str.__str__(value).encode(errors="backslashreplace").decode()
 
 
 def position_of(run: TrackerRun) -> Position | None:

@@ -97,6 +97,9 @@ def says_nothing(records: object) -> None:
         ({"url": raises}, "its run's url cannot be read (LookupError)"),
         ({"options": {"a": object()}}, "its run's options are no JSON object (TypeError)"),
         ({"options": 7}, "its run's options are no JSON object (TypeError)"),
+        ({"options": {"a": "\ud800"}}, "its run's options are no JSON object (UnicodeEncodeError)"),
+        ({"options": {"a": math.nan}}, "its run's options are no JSON object (ValueError)"),
+        ({"run_id": "x" * 1_000_000}, "its run's run_id has more than 8,192 characters"),
         ({"start_timeout": None}, "its start_timeout is 'None', and not a number of seconds"),
         ({"start_timeout": "30"}, "its start_timeout is '30', and not a number of seconds"),
         ({"start_timeout": math.nan}, "its start_timeout is 'nan', and not a number of seconds"),
@@ -122,7 +125,7 @@ async def test_nonsense_is_the_trackers_failure(
     assert any(problem in text for text in warnings)
 
 
-@pytest.mark.parametrize("name", [None, 7, ""])
+@pytest.mark.parametrize("name", [None, 7, "", "x" * 65, "\ud800", "a\nb"])
 async def test_a_tracker_without_a_name_is_one_warning(
     make_config: MakeConfig, caplog: pytest.LogCaptureFixture, name: Any
 ) -> None:
@@ -139,14 +142,18 @@ async def test_a_tracker_without_a_name_is_one_warning(
 async def test_what_can_be_understood_is_taken(make_config: MakeConfig) -> None:
     """A number as id, a path as directory, a text of an own kind: each is plain text then."""
     tracker = Answering(
-        run_id=7, directory=Path("/boards"), upload_as=Word("other"), send=lambda r: r.clear()
+        run_id=7,
+        directory=Path("/boards/\udcff"),
+        upload_as=Word("other"),
+        send=lambda r: r.clear(),
     )
     async with AsyncSessionManager(make_config()) as session:
         assert await session.setup_remote_logging(tracker) is True
         for step in range(3):
             session.log_metrics({"loss": 1.0}, step=step)
     known = session_file_of(session)["trackers"]["memory"]
-    assert (known["run_id"], known["directory"], known["upload_as"]) == ("7", "/boards", "other")
+    texts = [known[name] for name in ("run_id", "directory", "upload_as")]
+    assert texts == ["7", "/boards/\\udcff", "other"]  # a path that is no UTF-8 is escaped
     assert type(record_of(tracker.runs[0]).upload_as) is str
     assert (known["state"], known["behind"]) == ("finished", 0)
     assert len(tracker.runs[0].records) == 3
