@@ -116,7 +116,7 @@ def test_ctrl_c_ends_a_follower_with_130(run: Path) -> None:
         (["tail", "r"], {"keisei.cli.doctor", "keisei.cli.sync", "keisei.trackers.backfill"}),
         (["plot", "r"], {"keisei.cli.doctor", "keisei.cli.tail", "keisei.trackers.backfill"}),
     ],
-    ids=str,
+    ids=["--help", "doctor", "tail", "plot"],
 )
 def test_only_the_command_that_runs_is_imported(
     run: Path, command: list[str], absent: set[str]

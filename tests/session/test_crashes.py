@@ -17,12 +17,13 @@ import pytest
 from keisei import AsyncSessionManager
 from keisei.run.session_file import SessionRecord
 from tests.conftest import MakeConfig
-from tests.support.crashes import Crashes, Death, Told, config_for, crashes
+from tests.support.crashes import LINES, Crashes, Death, Told, config_for, crashes
 from tests.support.file_faults import fast_place
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="forks")
 
 KILLS = 200
+THINGS = LINES + 4  # that a whole life tells
 
 
 @pytest.fixture
@@ -187,7 +188,13 @@ def random_kills(killer: Crashes, place: Path, count: int, seed: int) -> tuple[i
         told: list[Told] = []
         for number in range(first, min(first + 10, count)):
             backend = rng.choice(BACKENDS)
-            death = Death(str(run.parent), 1000 * number, after=rng.uniform(0, 0.025))
+            death = Death(
+                str(run.parent),
+                1000 * number,
+                after=rng.randrange(3 * THINGS),
+                later=rng.uniform(0, 0.005),
+                backend=backend,
+            )
             heard, killed = killer.die(death)
             assert killed, heard
             told += heard

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -117,20 +116,34 @@ def test_a_pool_of_forked_workers_leaves_the_run_alone(make_config: MakeConfig) 
     assert record_of(session)["status"] == "completed"
 
 
-def test_a_signal_that_comes_with_the_fork_is_not_lost(make_config: MakeConfig) -> None:
-    """A child is ended by the SIGTERM that it gets before its first instruction."""
-    with SessionManager(make_config(signals={"handle": True})) as session:
-        for _ in range(200):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)
-                pid = os.fork()
-            if pid == 0:
-                time.sleep(20)
-                os._exit(3)
-            os.kill(pid, signal.SIGTERM)
-            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
-        assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
-    assert session.status == "completed"
+SIGNALLED = """
+import os, signal, time
+from keisei import SessionManager, load_config
+with SessionManager(load_config(overrides={"signals": {"handle": True}})) as session:
+    for _ in range(200):
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(20)
+            os._exit(3)
+        os.kill(pid, signal.SIGTERM)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
+assert session.status == "completed"
+"""
+
+
+def test_a_signal_that_comes_with_the_fork_is_not_lost(tmp_path: Path) -> None:
+    """A child is ended by the SIGTERM that it gets before its first instruction.
+
+    In a small process, which forks in no time: the signal comes as early as it can.
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", SIGNALLED],
+        env={**os.environ, "KEISEI_LOG_DIR": str(tmp_path / "runs")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_forked_child_keeps_no_signal_of_the_sessions(make_config: MakeConfig) -> None:

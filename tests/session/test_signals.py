@@ -25,6 +25,7 @@ from keisei.testing import MemoryTracker
 from tests.conftest import MakeConfig
 from tests.support.cancellations import StepByStep
 from tests.support.session_files import record_of
+from tests.support.storms import repetitions
 from tests.support.suspensions import Stepped, at_every_suspension
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGUSR1 and no os.fork")
@@ -107,17 +108,18 @@ async def test_a_signal_at_every_suspension(
     assert min(found.values()) >= 7
 
 
-def test_signals_at_random_instants(tmp_path: Path) -> None:
-    """A hundred of each, on every loop and on none: each session has the one right end."""
+@pytest.mark.parametrize("rounds", [30, pytest.param(repetitions(300), marks=pytest.mark.storm)])
+def test_signals_at_random_instants(tmp_path: Path, rounds: int) -> None:
+    """Many of each, on every loop and on none: each session has the one right end."""
     seed = random.randrange(10**6)
     root = tempfile.mkdtemp(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else tmp_path)
-    command = [sys.executable, "-m", "tests.support.signal_rounds", root, "100", str(seed)]
+    command = [sys.executable, "-m", "tests.support.signal_rounds", root, str(rounds), str(seed)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     print(f"signals at random instants (seed {seed}): {found}")
     assert found["wrong"] == []
-    assert found["done"] == {"SIGTERM": 100, "SIGINT": 100, "SIGUSR1": 100}
+    assert found["done"] == dict.fromkeys(["SIGTERM", "SIGINT", "SIGUSR1"], rounds)
 
 
 STUBBORN = """

@@ -41,15 +41,17 @@ class Death:
         root: where its run lives.
         timesteps: what tells its config from others.
         before: it dies just before this call that touches a file (from 1).
-        after: or it is killed so many seconds after its first sign of life, while it goes from
-            one life to the next.
+        after: or it is killed once it has told so many things, while it goes from one life to the
+            next.
+        later: so many seconds after that.
         backend: the loop that it runs on.
     """
 
     root: str
     timesteps: int
     before: int | None = None
-    after: float | None = None
+    after: int | None = None
+    later: float = 0.0
     backend: str = "asyncio"
 
 
@@ -100,23 +102,22 @@ def child(death: Death, pipe: int) -> None:
             timesteps += 1
             await life(config_for(death.root, timesteps), pipe, LINES)
 
-    tell(pipe, "begun")
     anyio.run(lives, backend=death.backend)
 
 
-def listen(pipe: int, pid: int, after: float | None) -> list[Told]:
+def listen(pipe: int, pid: int, after: int | None, later: float) -> list[Told]:
     """Hear what a child is told until it is dead; kill it when its time has come."""
     heard = b""
     kill_at: float | None = None
     while True:
+        if after is not None and kill_at is None and heard.count(b"\n") >= after:
+            kill_at = time.monotonic() + later
         left = None if kill_at is None else max(0.0, kill_at - time.monotonic())
         if select.select([pipe], [], [], left)[0]:
             part = os.read(pipe, 65536)
             if not part:
                 break
             heard += part
-        if after is not None and kill_at is None:
-            kill_at = time.monotonic() + after
         if kill_at is not None and time.monotonic() >= kill_at:
             os.kill(pid, signal.SIGKILL)
             after = kill_at = None
@@ -139,7 +140,7 @@ def serve() -> None:
             finally:
                 os._exit(0)
         os.close(into)
-        told = listen(out, pid, death.after)
+        told = listen(out, pid, death.after, death.later)
         os.close(out)
         _, status = os.waitpid(pid, 0)
         answer = {"told": told, "killed": os.WIFSIGNALED(status)}

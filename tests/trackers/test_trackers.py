@@ -139,7 +139,7 @@ async def test_no_tracker_starts_in_a_session_that_has_ended_meanwhile(
 
     def look() -> str:
         asked.set()
-        go.wait(10)
+        go.wait(30)
         return "/"
 
     monkeypatch.setattr("keisei.session.tracking.working_directory", look)
@@ -155,8 +155,9 @@ async def test_no_tracker_starts_in_a_session_that_has_ended_meanwhile(
     with anyio.fail_after(20):
         async with anyio.create_task_group() as group:
             group.start_soon(start)
-            assert await anyio.to_thread.run_sync(asked.wait, 10)
-            await session.finalize_session("preempted")
+            assert await anyio.to_thread.run_sync(asked.wait, 30)
+            group.start_soon(session.finalize_session, "preempted")
+            await anyio.wait_all_tasks_blocked()  # the end has begun, and waits for the start
             go.set()
     assert answers == [False]
     assert not tracker.asked.is_set()

@@ -19,8 +19,7 @@ from keisei.trackers.base import Position, Record, RunInfo
 from tests.conftest import MakeConfig
 from tests.support.line_tracker import LineRun, LineTracker, lines_of, series_of
 from tests.support.session_files import record_of
-
-OUTAGES = 50
+from tests.support.storms import repetitions
 
 
 @dataclass
@@ -75,11 +74,14 @@ def held(directory: str) -> list[tuple[object, object]]:
     return [(line[0], line[1]) for line in lines_of(directory)]
 
 
-def test_after_outages_every_row_is_there_once_and_in_order(make_config: MakeConfig) -> None:
-    """Fifty outages at random calls, over resumed attempts: the tracker equals the journal."""
+@pytest.mark.parametrize("outages", [20, pytest.param(repetitions(200), marks=pytest.mark.storm)])
+def test_after_outages_every_row_is_there_once_and_in_order(
+    make_config: MakeConfig, outages: int
+) -> None:
+    """Outages at random calls, over resumed attempts: the tracker equals the journal."""
     tracker = Flaky()
     step = attempts = 0
-    while tracker.outages < OUTAGES:
+    while tracker.outages < outages:
         attempts += 1
         with SessionManager(make_config(journal={"max_delay": 0.0}), run_name="r") as session:
             session.setup_remote_logging(tracker)

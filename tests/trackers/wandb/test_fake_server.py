@@ -41,7 +41,7 @@ from tests.support.wandb_file import (
 from tests.support.wandb_server import FakeWandb
 
 # What the other tests' server is like for the SDK changes with the SDK alone.
-pytestmark = pytest.mark.storm
+pytestmark = [pytest.mark.storm, pytest.mark.xdist_group("clients")]
 
 BIG = {"blob": "x" * 100_000, "nested": {"list": [1, None, "é"]}}
 

@@ -15,6 +15,7 @@ from tests.support.wandb_program import Program, Told, wait_until_nothing_is_lef
 from tests.support.wandb_server import FakeWandb
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="looks for processes in /proc")
+together = pytest.mark.xdist_group("late")  # what `lived` runs, one process looks at
 
 # Every request of the SDK's; whether a server answers at all is asked by keisei itself.
 SLOW = [
@@ -101,6 +102,7 @@ def closed(case: Case, late: Late) -> None:
     assert late.open_s < case.seconds + LENIENCE
 
 
+@together
 @pytest.mark.requirement("WB-8")
 @pytest.mark.parametrize("case", FEW, ids=str)
 def test_a_late_run_is_closed(lived: dict[Case, Future[Late]], case: Case) -> None:
@@ -108,6 +110,7 @@ def test_a_late_run_is_closed(lived: dict[Case, Future[Late]], case: Case) -> No
     closed(case, lived[case].result())
 
 
+@together
 @pytest.mark.storm
 def test_a_hundred_late_runs_are_closed(lived: dict[Case, Future[Late]]) -> None:
     """Each of them, the session having ended at once or not."""

@@ -29,6 +29,7 @@ from tests.support.wandb_program import (
 from tests.support.wandb_server import FakeWandb
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="looks for processes in /proc")
+together = pytest.mark.xdist_group("lived")  # what `lived` runs, one process looks at
 
 INIT_TIMEOUT, FINISH_TIMEOUT, LINGER = 8.0, 2.0, 2.0
 # How much later than promised a program may be on a machine that runs several at a time.
@@ -174,6 +175,7 @@ def lived(
         }
 
 
+@together
 @pytest.mark.requirement("WB-1", "WB-4", "WB-9", "FIN-1", "FIN-2", "HOST-3", "HOST-4")
 @pytest.mark.parametrize("case", PARAMETERS)
 def test_whatever_the_server_does_the_session_ends_in_time(
@@ -204,6 +206,7 @@ def test_whatever_the_server_does_the_session_ends_in_time(
     assert life.synced in (None, (0, list(range(10)), 10))
 
 
+@together
 def test_the_situations_in_figures(lived: dict[Case, Future[Life]]) -> None:
     """Many situations were lived through; the longest of each figure is printed."""
     lives = [future.result() for future in lived.values()]
