@@ -73,13 +73,16 @@ class CheckpointError(KeiseiError, RuntimeError):
 
     Attributes:
         path: the checkpoint, or the file in it, where known; secrets are hidden in it, too.
+        corrupt: whether what stands on the disk is not what was saved.
     """
 
     path: str | None = None
+    corrupt: bool = False
 
-    def __init__(self, message: str, *, path: str | None = None) -> None:
+    def __init__(self, message: str, *, path: str | None = None, corrupt: bool = False) -> None:
         super().__init__(message)
         self.path = clean(path)
+        self.corrupt = corrupt
 
 
 class ConfigError(KeiseiError, ValueError):

@@ -38,12 +38,18 @@ ONE_HOME = {
     "trackio": "trackers.trackio",
     "typer": "cli",
     "wandb": "trackers.wandb",
+    "xxhash": "checkpoints.digests",
     "yaml": "config.parsing",
 }
 # Files that decide and do nothing else: no loop, no disk, no clock, no thread, no other process.
 PURE = [
+    "checkpoints.digests",
+    "checkpoints.dtypes",
+    "checkpoints.manifest",
     "checkpoints.layout",
     "checkpoints.policy",
+    "checkpoints.refusals",
+    "checkpoints.tree",
     "journal.records",
     "journal.superseding",
     "journal.values",
