@@ -234,6 +234,30 @@ REQUIREMENTS: dict[str, str] = {
         "A tracker that is given as an object runs in the program, on a thread of its own, by "
         "the same worker."
     ),
+    "CKPT-1": (
+        "`await session.save_checkpoint(state, step, metrics=None)` commits a checkpoint and "
+        "returns a `Checkpoint` (`step`, `attempt`, `path`, `size`, `digest`, `metrics`, "
+        "`created_at`). `state` is a mapping, nested at will, of arrays (numpy, torch, jax), "
+        "numbers, strings, bytes, lists and `None`; or a function that writes files into the "
+        "directory that it is given. Nothing is pickled."
+    ),
+    "CKPT-2": (
+        "It lies in `models/checkpoint_{step}.ckpt/`; `models/latest` and `models/best` name the "
+        "newest and the best. `save_final_model(state)` commits `models/final_model/` the same way."
+    ),
+    "CKPT-3": (
+        "A commit is whole or absent: staged beside it, digested as it is written, a manifest last "
+        "(names, sizes, digests, dtypes, shapes), fsync of files and directories, one rename. At "
+        "no instant after the first commit is there no loadable checkpoint. What is older is "
+        "removed only after that, and never the last one that verifies."
+    ),
+    "CKPT-6": (
+        '`await session.restore_checkpoint(which="latest")` (`"best"`, a step, a path) verifies '
+        "and returns a `Restored` (`state` or `directory`, `step`, `metrics`), or `None` where the "
+        "run has none. One that does not verify is reported, set aside, and the next older one "
+        "taken. Random states of Python, numpy and torch, where imported, are saved and restored "
+        "with it."
+    ),
     "CKPT-7": (
         "A resumed run lines up: journal, evaluations and trackers show what an uninterrupted run "
         "would have. What is superseded is decided by position, not by guessing from steps: a "

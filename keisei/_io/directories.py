@@ -83,6 +83,21 @@ class OpenDirectory:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    def inside(self, name: str) -> OpenDirectory:
+        """Open a directory in here, without following a symlink.
+
+        Raises:
+            OSError: it is no directory, or a symlink.
+        """
+        if self._fd is None:
+            return OpenDirectory(self._at(name))
+        other = copy.copy(self)
+        other.path, other._unsynced = os.path.join(self.path, name), False
+        with self._naming(name):
+            flags = os.O_RDONLY | os.O_DIRECTORY | _O_NOFOLLOW
+            other._fd = os.open(name, flags, dir_fd=self._fd)
+        return other
+
     @property
     def fd(self) -> int | None:
         """Its descriptor; ``None`` where the system has none for directories."""
@@ -165,6 +180,39 @@ class OpenDirectory:
         """Remove an empty directory; one that cannot be removed stays."""
         with suppress(OSError):
             os.rmdir(self._at(name), dir_fd=self._fd)
+
+    def remove_tree(self, name: str) -> None:
+        """Remove a file, or a directory with all that is in it, without following a symlink.
+
+        It is no error where there is none.
+
+        Raises:
+            OSError: something of it cannot be removed; the rest may be gone.
+        """
+        with suppress(FileNotFoundError):
+            if not stat.S_ISDIR(self.stat(name).st_mode):
+                self.unlink(name)
+                return
+            with self.inside(name) as directory:
+                for inner in directory.names():
+                    directory.remove_tree(inner)
+            with self._naming(name):
+                os.rmdir(self._at(name), dir_fd=self._fd)
+
+    def link(self, name: str, target: str) -> None:
+        """Make a symlink here.
+
+        Args:
+            name: its name.
+            target: the text that it holds.
+        """
+        with self._naming(name):
+            os.symlink(target, self._at(name), dir_fd=self._fd)
+
+    def linked(self, name: str) -> str:
+        """Return the text that a symlink holds."""
+        with self._naming(name):
+            return os.readlink(self._at(name), dir_fd=self._fd)
 
     def replace(self, old: str, new: str) -> None:
         """Rename a file over another one, if there is one, in one step."""
@@ -257,6 +305,15 @@ class OpenDirectory:
             finally:
                 if fd != self._fd:
                     os.close(fd)
+
+    def sync_file(self, name: str) -> None:
+        """Make a file's content survive a power loss."""
+        fd = self.open(name, os.O_RDONLY if self._fd is not None else os.O_RDWR)
+        try:
+            with self._naming(name):
+                os.fsync(fd)
+        finally:
+            os.close(fd)
 
     def read(self, name: str) -> bytes | None:
         """Read a whole file; ``None`` where there is none."""

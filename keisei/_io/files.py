@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import ParamSpec, TypeVar
@@ -33,6 +33,7 @@ THREADS = 4
 _turns: RunVar[anyio.Semaphore] = RunVar("keisei_turns")
 
 FILE_TIMEOUT = 60.0
+_PART = 1 << 20  # bytes that are read at once
 
 
 async def in_thread(func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -127,6 +128,27 @@ def write_atomic(directory: OpenDirectory, name: str, data: bytes, *, sync: bool
         raise
     if sync:
         directory.sync()
+
+
+def parts(directory: OpenDirectory, name: str) -> Iterator[bytes]:
+    """Read a file part by part, however large it is.
+
+    Args:
+        directory: where the file lives.
+        name: its name there.
+
+    Raises:
+        OSError: it is no regular file, or cannot be read.
+    """
+    fd = directory.open(name, os.O_RDONLY)
+    try:
+        while part := os.read(fd, _PART):
+            yield part
+    except OSError as exc:
+        exc.filename = os.path.join(directory.path, name)
+        raise
+    finally:
+        os.close(fd)
 
 
 def append(directory: OpenDirectory, name: str, data: bytes) -> bool:

@@ -226,6 +226,32 @@ def lock_directory(
     return taken is True
 
 
+def share_directory(directory: files.OpenDirectory, timeout: float) -> bool:
+    """Share a directory's lock for as long as it is held open; blocks while one has it alone.
+
+    Whoever uses the directory shares its lock, and whoever would remove it has to have it alone
+    (`lock_directory`).
+
+    Args:
+        directory: the directory, held open.
+        timeout: how long to wait for who has it alone, in seconds.
+
+    Returns:
+        Whether it is shared now: not where the file system, or Windows, has no such locks.
+
+    Raises:
+        LockedError: another one has the lock alone.
+    """
+    if directory.fd is None:
+        return False
+    deadline = time.monotonic() + timeout
+    while (taken := _try_lock(directory.fd, shared=True)) is False:
+        if time.monotonic() > deadline:
+            raise LockedError(errno.ETIMEDOUT, "another one holds its lock", directory.path)
+        time.sleep(_FIRST_PAUSE)
+    return taken is True
+
+
 def unlock_directory(directory: files.OpenDirectory) -> None:
     """Release a directory's lock now, whoever has a copy of its descriptor."""
     if directory.fd is not None:

@@ -15,7 +15,7 @@ MANIFEST = "manifest.json"
 FILES = "files"
 CORRUPT, SUPERSEDED = "corrupt", "superseded"
 
-_CHECKPOINT = re.compile(r"checkpoint_(0|-?[1-9][0-9]{0,18})\.ckpt", re.ASCII)
+_CHECKPOINT = re.compile(r"checkpoint_(0|[1-9][0-9]{0,18})\.ckpt", re.ASCII)
 _ASIDE = re.compile(rf"(.+)\.({CORRUPT}|{SUPERSEDED})(?:-[1-9][0-9]*)?", re.ASCII)
 _PASSING = re.compile(r"\.(.+)\.(tmp|removing)-[0-9a-f]{16}", re.ASCII)
 

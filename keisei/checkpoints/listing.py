@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import os
+from typing import Literal, NamedTuple
 
 from keisei._io.directories import OpenDirectory
+from keisei.checkpoints import failing
+from keisei.checkpoints.layout import Kind, kind_of
+from keisei.checkpoints.manifest import Manifest
+from keisei.checkpoints.opening import GoneError, opened, read_manifest
 from keisei.checkpoints.values import Checkpoint
+from keisei.errors import CheckpointError, quoted
 
 
 class Stored(NamedTuple):
@@ -18,7 +24,7 @@ class Stored(NamedTuple):
     """
 
     name: str
-    manifest: Any
+    manifest: Manifest
     checkpoint: Checkpoint
 
 
@@ -28,10 +34,13 @@ class Fault(NamedTuple):
     Attributes:
         name: its directory's name.
         problem: what is wrong, in one line.
+        kind: `damaged`; `newer`, where only a newer keisei can read it, or it may not be read at
+            all; `foreign`, where it is another run's.
     """
 
     name: str
     problem: str
+    kind: Literal["damaged", "newer", "foreign"] = "damaged"
 
 
 class Found(NamedTuple):
@@ -40,7 +49,7 @@ class Found(NamedTuple):
     Attributes:
         checkpoints: the run's checkpoints in the order of their commits.
         final_model: the final model.
-        unusable: those whose manifest is bad, newer, or of another run.
+        unusable: checkpoints and final models that are not among those.
         staged: what savers are writing, or have left.
         removing: what is being removed, or was when its process died.
         corrupt: what did not verify, and was set aside.
@@ -55,6 +64,12 @@ class Found(NamedTuple):
     corrupt: list[str]
     superseded: list[str]
 
+    @property
+    def next_number(self) -> int:
+        """The number of the next commit."""
+        last = [*self.checkpoints, *filter(None, [self.final_model])]
+        return 1 + max((stored.manifest.number for stored in last), default=0)
+
 
 def found(models: OpenDirectory, run: str | None = None) -> Found:
     """Return what stands in a models directory; it blocks, and changes nothing.
@@ -66,4 +81,65 @@ def found(models: OpenDirectory, run: str | None = None) -> Found:
     Raises:
         CheckpointError: it cannot be read.
     """
-    raise NotImplementedError
+    with failing.reading(models.path):
+        names = sorted(models.names())
+    by_kind: dict[Kind, list[str]] = {kind: [] for kind in Kind}
+    for name in names:
+        by_kind[kind_of(name)].append(name)
+    usable: dict[Kind, list[Stored]] = {Kind.CHECKPOINT: [], Kind.FINAL_MODEL: []}
+    unusable = []
+    for kind, into in usable.items():
+        for name in by_kind[kind]:
+            match _looked_at(models, name, run):
+                case Stored() as stored:
+                    into.append(stored)
+                case Fault() as fault:
+                    unusable.append(fault)
+    usable[Kind.CHECKPOINT].sort(key=lambda stored: (stored.manifest.number, stored.manifest.step))
+    return Found(
+        usable[Kind.CHECKPOINT],
+        next(iter(usable[Kind.FINAL_MODEL]), None),
+        unusable,
+        by_kind[Kind.STAGED],
+        by_kind[Kind.REMOVING],
+        by_kind[Kind.CORRUPT],
+        by_kind[Kind.SUPERSEDED],
+    )
+
+
+def stored_as(above: str, name: str, manifest: Manifest, length: int) -> Stored:
+    """Return a checkpoint as the program sees it.
+
+    Args:
+        above: the directory that it stands in.
+        name: its name there.
+        manifest: what it says of itself.
+        length: the manifest's own bytes.
+    """
+    checkpoint = Checkpoint(
+        step=manifest.step,
+        attempt=manifest.attempt,
+        path=os.path.join(above, name),
+        size=length + sum(entry.size for entry in manifest.files),
+        digest=manifest.digest,
+        metrics=dict(manifest.metrics),
+        created_at=manifest.created_at,
+    )
+    return Stored(name, manifest, checkpoint)
+
+
+def _looked_at(models: OpenDirectory, name: str, run: str | None) -> Stored | Fault | None:
+    try:
+        with opened(models, name) as directory:
+            manifest, length = read_manifest(directory)
+    except GoneError:
+        return None
+    except CheckpointError as exc:
+        return Fault(name, str(exc), "damaged" if exc.corrupt else "newer")
+    if run is not None and manifest.run != run:
+        return Fault(name, f"it is of another run, {quoted(manifest.run)}", "foreign")
+    if kind_of(name) is not (Kind.FINAL_MODEL if manifest.step is None else Kind.CHECKPOINT):
+        return Fault(name, "its manifest says that it is something else")
+    if manifest.step is not None and name != f"checkpoint_{manifest.step}.ckpt":
+        return Fault(name, f"its manifest says that it is of step {manifest.step}")
+    return stored_as(models.path, name, manifest, length)

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from keisei._io.directories import OpenDirectory
-from keisei.checkpoints.listing import Fault, Stored
+from keisei._log import logger
+from keisei.checkpoints import failing
+from keisei.checkpoints.layout import BEST, CORRUPT, FILES, LATEST, checkpoint_name, step_of
+from keisei.checkpoints.listing import Fault, Found, Stored, found, stored_as
+from keisei.checkpoints.opening import GoneError, check_file, opened, read_manifest
+from keisei.checkpoints.packing import RANDOM, STATE, read_packed
+from keisei.checkpoints.pointers import point, pointed
+from keisei.errors import CheckpointError, describe, quoted
+
+_TRIES = 10  # where checkpoints are removed while they are looked for
 
 
 class Loaded(NamedTuple):
@@ -19,15 +29,15 @@ class Loaded(NamedTuple):
         state: what was saved; ``None`` where a function has written files.
         directory: where those files are; else ``None``.
         random: the random states.
-        faults: the newer ones that did not verify.
-        aside: what those were renamed to.
+        faults: those that were to be read before it, and did not verify.
+        aside: what those are called now, as far as they were set aside.
         release: releases the files in `directory`, which nothing removes before it.
     """
 
     stored: Stored
-    state: dict[str, Any] | None
+    state: dict[Any, Any] | None
     directory: Path | None
-    random: dict[str, Any] | None
+    random: dict[Any, Any] | None
     faults: list[Fault]
     aside: list[str]
     release: Callable[[], None]
@@ -35,7 +45,7 @@ class Loaded(NamedTuple):
 
 def load(
     models: OpenDirectory,
-    which: str | int | os.PathLike[str] = "latest",
+    which: str | int | os.PathLike[str] = LATEST,
     *,
     run: str | None,
     set_aside: bool,
@@ -43,20 +53,189 @@ def load(
 ) -> Loaded | None:
     """Return a checkpoint's content, verified as it is read; it blocks.
 
-    Where it does not verify, the next older one is read; with a path only that one.
+    Where it does not verify, the next older one is read; with a path only that one. What did not
+    verify is logged.
 
     Args:
         models: the run's models directory.
         which: `latest`, `best`, a step, or a checkpoint's path.
         run: the session's id; checkpoints of another are passed over, unless named by a path.
-        set_aside: whether what does not verify is renamed, so that nobody takes it for good.
-        ranked: returns checkpoints, which it gets in the order of their commits, the best first.
+        set_aside: whether what does not verify is renamed, once another one has been read.
+        ranked: returns checkpoints, which it gets in the order of their commits, the best first;
+            without it `best` is the one that the pointer of this name names.
 
     Returns:
         ``None`` where the run has no checkpoint.
 
     Raises:
         CheckpointError: none of them verifies, there is none of that step or path, it is of a
-            newer format, or the disk cannot be read.
+            newer format, or it cannot be read.
+        MissingExtraError: a library is missing that is needed to verify or to read it.
     """
-    raise NotImplementedError
+    if not isinstance(which, int) and which not in (LATEST, BEST):
+        return _load_path(os.path.realpath(which))
+    for _ in range(_TRIES):
+        there = found(models, run)
+        candidates, faults = _candidates(models, which, there, ranked)
+        for fault in there.unusable:
+            if fault.kind == "foreign":
+                logger.warning("%s is passed over: %s", quoted(fault.name), fault.problem)
+        if not candidates and not faults:
+            return None
+        try:
+            return _load_first(models, candidates, faults, set_aside)
+        except GoneError:
+            continue
+    raise CheckpointError(
+        f"the checkpoints in {quoted(models.path, 300)} are removed while they are looked for",
+        path=models.path,
+    )
+
+
+def _candidates(
+    models: OpenDirectory,
+    which: str | int | os.PathLike[str],
+    there: Found,
+    ranked: Callable[[Sequence[Stored]], Sequence[Stored]] | None,
+) -> tuple[list[Stored], list[Fault]]:
+    """Return what to read, the first that verifies, and what cannot be read of that."""
+    unusable = [fault for fault in there.unusable if step_of(fault.name) is not None]
+    newest_first = there.checkpoints[::-1]
+    if isinstance(which, int):
+        return _of_step(models, which, newest_first, unusable)
+    newer = [fault for fault in unusable if fault.kind == "newer"]
+    if newer:  # and it may be the one: an older one in its place would undo what it holds
+        raise CheckpointError(newer[0].problem, path=os.path.join(models.path, newer[0].name))
+    damaged = [fault for fault in unusable if fault.kind == "damaged"]
+    if which == LATEST:
+        return newest_first, damaged
+    if ranked is not None:
+        best = list(ranked(there.checkpoints))
+    else:
+        with failing.reading(models.path):
+            name = pointed(models, BEST)
+        best = [stored for stored in newest_first if stored.name == name]
+        damaged_best = any(fault.name == name for fault in damaged)
+        if damaged_best:
+            best = newest_first
+    if not best and newest_first:
+        raise CheckpointError(
+            f"no checkpoint in {quoted(models.path, 300)} is known to be the best: set keep_best "
+            "to the metric that decides it, and save checkpoints with that metric",
+            path=models.path,
+        )
+    return best + [stored for stored in newest_first if stored not in best], damaged
+
+
+def _of_step(
+    models: OpenDirectory, step: int, newest_first: list[Stored], unusable: list[Fault]
+) -> tuple[list[Stored], list[Fault]]:
+    """Return a step's checkpoint, and those that are older, to be read where it does not verify."""
+    name = checkpoint_name(step)
+    path = os.path.join(models.path, name)
+    if (fault := next((fault for fault in unusable if fault.name == name), None)) is not None:
+        if fault.kind != "damaged":
+            raise CheckpointError(f"{quoted(path, 300)}: {fault.problem}", path=path)
+        older = [stored for stored in newest_first if (stored.manifest.step or 0) < step]
+        return older, [fault]
+    asked = next((stored for stored in newest_first if stored.name == name), None)
+    if asked is not None:
+        return newest_first[newest_first.index(asked) :], []
+    if not newest_first and not unusable:
+        return [], []
+    there = ", ".join(str(stored.manifest.step) for stored in newest_first[:20]) or "none"
+    raise CheckpointError(
+        f"there is no checkpoint of step {step} in {quoted(models.path, 300)}: the steps there "
+        f"are {there}{', ...' if len(newest_first) > 20 else ''}",
+        path=path,
+    )
+
+
+def _load_first(
+    models: OpenDirectory, candidates: Iterable[Stored], faults: list[Fault], set_aside: bool
+) -> Loaded:
+    """Return the first checkpoint that verifies, and then set those aside that did not.
+
+    Nothing is set aside where none verifies: the next start would find an empty directory, and
+    would begin from scratch.
+    """
+    faults = list(faults)
+    for stored in candidates:
+        try:
+            loaded = _read(models, stored)
+        except CheckpointError as exc:
+            if not exc.corrupt:
+                raise
+            faults.append(Fault(stored.name, str(exc)))
+            continue
+        aside = []
+        for fault in faults:
+            now = _set_aside(models, fault, stored.name) if set_aside else None
+            aside += [now] if now else []
+            what = f"it is set aside as {now}" if now else "it stays where it is"
+            logger.warning("%s; %s, and %s is restored", _said(fault), what, stored.name)
+        return loaded._replace(faults=faults, aside=aside)
+    raise CheckpointError(
+        f"no checkpoint in {quoted(models.path, 300)} verifies, and nothing is changed: "
+        f"{'; '.join(map(_said, faults[:5]))}. Restore a copy by its path, or "
+        "remove them all to begin from scratch",
+        path=models.path,
+        corrupt=True,
+    )
+
+
+def _said(fault: Fault) -> str:
+    return f"{quoted(fault.name)}: {fault.problem}"
+
+
+def _read(models: OpenDirectory, stored: Stored) -> Loaded:
+    """Read and verify one checkpoint.
+
+    Raises:
+        CheckpointError: it does not verify (`corrupt` is set), or cannot be read.
+        GoneError: it was removed, or another one stands there.
+    """
+    name, manifest = stored.name, stored.manifest
+    with ExitStack() as held, failing.reading(stored.checkpoint.path):
+        directory = held.enter_context(opened(models, name))
+        if read_manifest(directory)[0] != manifest:
+            raise GoneError(name)
+        state = read_packed(directory, STATE, manifest) if manifest.kind == STATE else None
+        random = None
+        if manifest.file(f"{RANDOM}.json") is not None:
+            random = read_packed(directory, RANDOM, manifest)
+        if state is not None:
+            return Loaded(stored, state, None, random, [], [], lambda: None)
+        for entry in manifest.files:
+            if (problem := check_file(directory, entry, manifest.algorithm)) is not None:
+                raise failing.damaged(stored.checkpoint.path, problem)
+        written = Path(stored.checkpoint.path, FILES)
+        return Loaded(stored, None, written, random, [], [], held.pop_all().close)
+
+
+def _load_path(path: str) -> Loaded:
+    above, name = os.path.split(path)
+    with failing.reading(path), OpenDirectory(above, follow=True) as directory:
+        try:
+            with opened(directory, name) as checkpoint:
+                stored = stored_as(above, name, *read_manifest(checkpoint))
+            return _read(directory, stored)
+        except GoneError:
+            raise CheckpointError(
+                f"there is no checkpoint at {quoted(path, 300)}", path=path
+            ) from None
+
+
+def _set_aside(models: OpenDirectory, fault: Fault, restored: str) -> str | None:
+    """Rename what does not verify, and return its new name; ``None`` where it cannot be."""
+    try:
+        if pointed(models, LATEST) == fault.name:
+            point(models, LATEST, restored)
+        if pointed(models, BEST) == fault.name:
+            point(models, BEST, None)
+        return models.set_aside(fault.name, CORRUPT)
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        logger.warning("%s cannot be set aside: %s", quoted(fault.name), describe(exc))
+        return None

@@ -1,8 +1,9 @@
 """Sessions that die: a process that forks a child for each death, much faster than a new python.
 
-Started as `python -m tests.support.crashes`, it reads a request a line (JSON), and answers each
-with a line: what the child had been told was done before it died, and how it ended. The child
-writes that to a pipe as soon as a method has returned, so that nothing it was told can get lost.
+Started as `python -m tests.support.crashes` (or as another module that calls `serve`), it reads a
+request a line (JSON), and answers each with a line: what the child had been told was done before
+it died, and how it ended. The child writes that to a pipe as soon as a method has returned, so
+that nothing it was told can get lost.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol, TypeVar
 
 import anyio
 
@@ -31,6 +32,21 @@ from tests.support.file_faults import FileFaults
 
 Told = list[Any]
 LINES = 20
+
+
+class Dying(Protocol):
+    """What a request to die has at least."""
+
+    @property
+    def after(self) -> int | None:
+        """After how many things that it was told it is killed; ``None`` where it dies itself."""
+
+    @property
+    def later(self) -> float:
+        """How many seconds after that."""
+
+
+D = TypeVar("D", bound=Dying)
 
 
 @dataclass(frozen=True)
@@ -124,13 +140,16 @@ def listen(pipe: int, pid: int, after: int | None, later: float) -> list[Told]:
     return [json.loads(line) for line in heard.splitlines()]
 
 
-def serve() -> None:
-    """Fork a child for each request, and answer with what became of it."""
-    for backend in ("asyncio", "trio"):
-        anyio.run(anyio.sleep, 0, backend=backend)  # imports what each child would import anew
+def serve(kind: Callable[..., D], child: Callable[[D, int], None]) -> None:
+    """Fork a child for each request, and answer with what became of it.
+
+    Args:
+        kind: makes a death of what a request says.
+        child: what a child does: it gets the death, and the pipe to tell what is done.
+    """
     gc.freeze()
     for request in sys.stdin:
-        death = Death(**json.loads(request))
+        death = kind(**json.loads(request))
         out, into = os.pipe()
         pid = os.fork()
         if pid == 0:
@@ -156,26 +175,32 @@ class Crashes:
         self._into: IO[str] = process.stdin
         self._from: IO[str] = process.stdout
 
-    def die(self, death: Death) -> tuple[list[Told], bool]:
+    def die(self, death: Dying) -> tuple[list[Told], bool]:
         """Start a child that dies; return what it was told, and whether it was killed."""
-        self._into.write(json.dumps(asdict(death)) + "\n")
+        self._into.write(json.dumps(vars(death)) + "\n")
         self._into.flush()
         answer = json.loads(self._from.readline())
         return answer["told"], answer["killed"]
 
 
 @contextmanager
-def crashes() -> Iterator[Crashes]:
-    """Start the process that forks."""
+def crashes(module: str = __name__) -> Iterator[Crashes]:
+    """Start the process that forks.
+
+    Args:
+        module: the module to start, which calls `serve`.
+    """
     here = str(Path(__file__).parents[2])
     paths = [here, *filter(None, [os.environ.get("PYTHONPATH")])]
     start = partial(subprocess.Popen, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with start(
-        [sys.executable, "-m", "tests.support.crashes"],
+        [sys.executable, "-m", module],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
     ) as process:
         yield Crashes(process)
 
 
 if __name__ == "__main__":
-    serve()
+    for name in ("asyncio", "trio"):
+        anyio.run(anyio.sleep, 0, backend=name)  # imports what each child would import anew
+    serve(Death, child)

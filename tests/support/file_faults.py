@@ -1,13 +1,15 @@
 """A stand-in for `os` where keisei touches the disk: it records every call, and fails on demand.
 
-It takes the place of `os` (and of `open` and `fcntl`) in `keisei._io.files` and of `os` in
-`keisei.run.claim`. Each call that touches a file is recorded with its outcome. What
-may happen to it is what happens on real disks: the n-th call of a kind fails once or for ever, a
-write writes only half, or the process dies just before a call.
+It takes the place of `os` (and of `open` and `fcntl`) in `keisei._io.files`, of `os` in
+`keisei.run.claim`, and of `os` and `io` where checkpoints touch files. Each call that touches a
+file is recorded with its outcome. What may happen to it is what happens on real disks: the n-th
+call of a kind fails once or for ever, a write writes only half, or the process dies just before a
+call.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -25,6 +27,9 @@ import keisei._io.directories
 import keisei._io.files
 import keisei._io.held
 import keisei._io.locks
+import keisei.checkpoints.opening
+import keisei.checkpoints.staging
+import keisei.checkpoints.streams
 import keisei.run.claim
 
 T = TypeVar("T")
@@ -105,11 +110,21 @@ class FileFaults:
 
     def install(self, put: Callable[[object, str, object], None] = setattr) -> None:
         """Take the place of the real thing, for good, or for as long as what `put` does lasts."""
-        io = keisei._io
-        for module in (io.files, io.directories, io.held, io.locks, keisei.run.claim):
+        touch, checkpoints = keisei._io, keisei.checkpoints
+        for module in (
+            touch.files,
+            touch.directories,
+            touch.held,
+            touch.locks,
+            checkpoints.opening,
+            checkpoints.staging,
+            checkpoints.streams,
+            keisei.run.claim,
+        ):
             put(module, "os", self)
-        put(io.directories, "open", partial(_File, self))
-        put(io.locks, "fcntl", _Locks(self))
+        put(touch.directories, "open", partial(_File, self))
+        put(touch.locks, "fcntl", _Locks(self))
+        put(checkpoints.streams, "io", _Io(self))
 
     @property
     def injected(self) -> list[Call]:
@@ -225,6 +240,14 @@ class FileFaults:
         """Remove a directory."""
         self._by_path("rmdir", path, dir_fd, lambda: os.rmdir(path, dir_fd=dir_fd))
 
+    def symlink(self, target: str, path: str, *, dir_fd: int | None = None) -> None:
+        """Make a symlink."""
+        self._by_path("symlink", path, dir_fd, lambda: os.symlink(target, path, dir_fd=dir_fd))
+
+    def fchmod(self, fd: int, mode: int) -> None:
+        """Set a file's permissions."""
+        self._by_fd("fchmod", fd, lambda: os.fchmod(fd, mode))
+
     def unlink(self, path: str, *, dir_fd: int | None = None) -> None:
         """Remove a file."""
         self._by_path("unlink", path, dir_fd, lambda: os.unlink(path, dir_fd=dir_fd))
@@ -257,6 +280,37 @@ class _File:
         while part := self._faults.read(self._fd, 65536):
             data += part
         return data
+
+
+class _Io:
+    """What stands in for `io`: its files are written and read by recorded calls."""
+
+    def __init__(self, faults: FileFaults) -> None:
+        self._faults = faults
+
+    def __getattr__(self, name: str) -> Any:
+        """Whatever touches no file is `io`'s own."""
+        return getattr(io, name)
+
+    def FileIO(self, fd: int, mode: str) -> io.FileIO:
+        """Open a descriptor as a file."""
+        return _FileIO(self._faults, fd, mode)
+
+
+class _FileIO(io.FileIO):
+    def __init__(self, faults: FileFaults, fd: int, mode: str) -> None:
+        super().__init__(fd, mode)
+        self._faults = faults
+
+    def write(self, data: Any) -> int:
+        return self._faults.write(self.fileno(), data)
+
+    def readinto(self, into: Any) -> int:
+        return self._faults._by_fd("read", self.fileno(), lambda: io.FileIO.readinto(self, into))
+
+    def close(self) -> None:
+        if not self.closed:
+            self._faults._by_fd("close", self.fileno(), lambda: io.FileIO.close(self))
 
 
 class _Locks:
