@@ -267,4 +267,18 @@ REQUIREMENTS: dict[str, str] = {
         "other metric and no other axis: only an earlier attempt's value of the same metric at "
         "the same step is superseded by the later one's."
     ),
+    "REG-1": (
+        "`registry.url` (or `KEISEI_REGISTRY_URL`) names a database, `sqlite:///PATH` or "
+        "`postgresql://...`; unset, there is none, and every command works from the directories. "
+        "Each session is in it from its claim to its end, with owner, attempt, status, times, "
+        "tags, note, config, last, best and mean of its metrics, trackers, checkpoints and cost."
+    ),
+    "REG-2": (
+        "It is an index: training never waits for it, an outage loses nothing, what was missed "
+        "follows; `keisei registry rebuild` makes it again from the directories."
+    ),
+    "REG-6": (
+        "The query language is one, for CLI, page and Python: `status:failed and tag:ppo and "
+        "env.seed>=3 and loss.last<0.2 since:7d`."
+    ),
 }

@@ -188,6 +188,13 @@ class TrackingConfig(Section):
     `wandb` here is the same as `logging.wandb_enabled`; its options are in the section `wandb`."""
 
 
+class RegistryConfig(Section):
+    """The registry of runs: a database that knows them all, and follows their directories."""
+
+    url: OptionalText = None
+    """`sqlite:///PATH` or `postgresql://...`; unset, KEISEI_REGISTRY_URL, else there is none."""
+
+
 class SignalsConfig(Section):
     """Which signals end the session, and how long that may take."""
 
@@ -268,6 +275,8 @@ class AppConfig(Section):
     """How the journal, the file of the run's metrics and events, is written."""
     tracking: TrackingConfig = Field(default_factory=lambda: TrackingConfig())
     """Which trackers get what the run logs."""
+    registry: RegistryConfig = Field(default_factory=lambda: RegistryConfig())
+    """The registry that lists the run."""
     signals: SignalsConfig = Field(default_factory=lambda: SignalsConfig())
     """Which signals end the session, and how long that may take."""
     checkpoints: CheckpointsConfig = Field(default_factory=lambda: CheckpointsConfig())

@@ -102,6 +102,7 @@ class Steps:
             self._ending.begin()
             journal = facts.config.journal
             self._recorder.open(owned.home, facts.attempt, journal, self._tracking.wake)
+            self._tracking.open_registry()
             if facts.attempt > 1:
                 self._log_resume(owned)
 

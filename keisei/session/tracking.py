@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,9 @@ from keisei.run.session_file import TrackerRecord
 from keisei.run.status import FinalStatus, Step
 from keisei.session.callbacks import config_text
 from keisei.session.facts import SessionFacts
+from keisei.store.tracker import FINISH_TIMEOUT as REGISTRY_TIMEOUT
+from keisei.store.tracker import NAME as REGISTRY
+from keisei.store.tracker import URL_VARIABLE
 from keisei.trackers.answers import name_of
 from keisei.trackers.base import RunInfo, Tracker
 from keisei.trackers.group import WorkerGroup
@@ -131,6 +135,24 @@ class Tracking:
     def begun(self) -> None:
         """Note that W&B's step is over, although nobody has waited for it."""
         self._facts.done.add(Step.WANDB)
+
+    def open_registry(self) -> None:
+        """Start the registry, where one is named, on the run; blocks, and waits for nothing."""
+        facts = self._facts
+        url = facts.config.registry.url or os.environ.get(URL_VARIABLE)
+        if url and facts.paths is not None:
+            info = RunInfo(
+                session_id=facts.session_id,
+                run_name=facts.run_name,
+                attempt=facts.attempt,
+                directory=facts.paths.run_artifact_dir,
+                config_text="",  # the registry reads what stands in the directory
+                working_directory=working_directory(),
+            )
+            # The cursor does not keep the URL: it may hold a password.
+            self._group.open_named(
+                REGISTRY, info, {"url": url}, kept={}, finish_timeout=REGISTRY_TIMEOUT
+            )
 
     def wake(self) -> None:
         """Note that the journal has grown; never waits."""

@@ -66,10 +66,12 @@ def absolute_uri(uri: str, directory: str) -> str:
 _Absolute = Callable[[str, str], str]
 _OPTIONS: dict[str, dict[str, _Absolute]] = {
     "mlflow": {"tracking_uri": absolute_uri},
+    "registry": {"url": absolute_uri},
     "tensorboard": {"log_dir": absolute_path},
     "trackio": {"directory": absolute_path},
 }
 _VARIABLES: dict[str, _Absolute] = {
+    "KEISEI_REGISTRY_URL": absolute_uri,
     "MLFLOW_TRACKING_URI": absolute_uri,
     "TRACKIO_DIR": absolute_path,
 }

@@ -1,0 +1,127 @@
+"""The registry as a tracker: it follows the journals of runs, in its own host process.
+
+So the training never waits for the database, an outage loses nothing, what was missed follows with
+the next session or `keisei sync`, and the true end is there although the program was killed.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from keisei.errors import MissingExtraError, TrackerError
+from keisei.journal.records import Row
+from keisei.journal.superseding import RESUME
+from keisei.run import find
+from keisei.run.status import FinalStatus
+from keisei.store.directories import best_in, row_of
+from keisei.store.rows import RunRow
+from keisei.store.summaries import Summaries
+from keisei.trackers.base import Record, RunInfo, Tracker, TrackerRun
+from keisei.trackers.worker import BATCH
+
+NAME = "registry"
+URL_VARIABLE = "KEISEI_REGISTRY_URL"
+FINISH_TIMEOUT = 2.0  # seconds that a session's end waits for its last row
+PAUSE = 0.25  # seconds between two writes of one run, which its end may have to wait for
+_SHARE = 10  # a row that takes long to make is made so much more rarely
+
+
+class RegistryTracker(Tracker):
+    """Keeps a registry's rows of runs up to date.
+
+    Args:
+        url: the registry's; without it, `KEISEI_REGISTRY_URL`.
+
+    Raises:
+        TrackerError: neither names one.
+        MissingExtraError: SQLAlchemy is not installed.
+    """
+
+    name = NAME
+
+    def __init__(self, url: str | None = None) -> None:
+        self._url = url or os.environ.get(URL_VARIABLE) or ""
+        if not self._url:
+            raise TrackerError(f"no registry is named: set registry.url or {URL_VARIABLE}")
+        try:
+            import sqlalchemy as _  # noqa: F401
+        except ImportError as exc:
+            extra = "pip install 'keisei[registry]'"
+            raise MissingExtraError(f"a registry needs {exc.name}: {extra}") from None
+
+    def start(self, run: RunInfo) -> TrackerRun:
+        """Write the run's row; one that cannot be written is tried again."""
+        followed = _FollowedRun(self._url, run)
+        followed.write(anew=True)
+        return followed
+
+
+class _FollowedRun(TrackerRun):
+    """A run whose row is kept up to date.
+
+    The metrics of a first attempt are summed up as they come. Where a resume may supersede what
+    stands in the journals, or not all of them have come here, they are read from the journals anew.
+    """
+
+    def __init__(self, url: str, run: RunInfo) -> None:
+        self.run_id = run.session_id
+        self._url, self._directory = url, run.directory
+        self._summaries = Summaries() if run.attempt == 1 else None
+        self._next_seq = 0
+        self._due = 0.0
+
+    def send(self, records: Sequence[Record]) -> None:
+        """Sum up rows, and write what they have come to once in a while."""
+        for record in records:
+            if self._summaries is not None:
+                self._sum(record, self._summaries)
+        if len(records) < BATCH:  # what comes next comes slowly: no row is left unwritten for long
+            time.sleep(max(0.0, self._due - time.monotonic()))
+        if time.monotonic() >= self._due:
+            self.write()
+
+    def finish(self, status: FinalStatus) -> None:
+        """Write the run as its directory says that it has ended."""
+        del status  # the directory is the truth
+        self.write()
+
+    def write(self, *, anew: bool = False) -> None:
+        """Write the run's row as it is now.
+
+        Args:
+            anew: whether its metrics are read from the journals, which may have a backlog.
+        """
+        began = time.monotonic()
+        row = self._row(self._summaries if self._next_seq and not anew else None)
+        if row is not None:
+            from keisei.store.tables import Entry
+            from keisei.store.writing import writer_for
+
+            writer_for(self._url).write(Entry(row, time.time()))
+        ended = time.monotonic()
+        share = 0.0 if self._summaries is not None else _SHARE * (ended - began)
+        self._due = ended + max(PAUSE, share)
+
+    def _row(self, summaries: Summaries | None) -> RunRow | None:
+        found = find.find_at(self._directory)
+        if found is None:  # removed, or moved to the trash
+            return None
+        row = row_of(found)
+        if summaries is None:
+            return row
+        return replace(row, metrics=summaries.metrics(best_in(row.config)))
+
+    def _sum(self, record: Record, summaries: Summaries) -> None:
+        if record.seq < self._next_seq:
+            return  # sent again after an error
+        if (self._next_seq == 0 and record.seq > 0) or record.attempt > 1:
+            self._summaries = None  # the worker goes on from where another one had got
+            return
+        self._next_seq = record.seq + 1
+        if isinstance(record, Row):
+            summaries.add(record.values, record.values.values(), record.step)
+        elif record.name == RESUME:
+            self._summaries = None
