@@ -39,6 +39,12 @@ class MemoryRun(TrackerRun):
         last = self.records[-1] if self.records else None
         return last and Position(last.attempt, last.seq)
 
+    def rewind(self, after: Position) -> bool:
+        """Drop the records behind a position."""
+        held = [one for one in self.records if (one.attempt, one.seq) <= after]
+        self.records[:] = held
+        return True
+
     def finish(self, status: FinalStatus) -> None:
         """Keep the status."""
         self.ends.append(status)

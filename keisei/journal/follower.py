@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from keisei.journal.decoding import Batch
 from keisei.journal.reader import AttemptReader, Event, Position, Row, RunJournal
+from keisei.journal.superseding import Cuts, Stretches
 
 
 class Follower:
@@ -15,14 +16,23 @@ class Follower:
         directory: the run's directory.
         after: the position to begin behind.
         last: the attempt whose journal may still grow; those before it have ended.
+        cuts: rows to leave out: what a resume of the run has left behind.
+
+    Attributes:
+        skipped: how many rows of earlier attempts than the last were left out.
     """
 
-    def __init__(self, directory: str, after: Position, last: int) -> None:
+    def __init__(
+        self, directory: str, after: Position, last: int, cuts: Cuts | None = None
+    ) -> None:
         self._journals = RunJournal(directory)
         self._after, self._last = after, last
         self._reader: AttemptReader | None = None
         self._batches: Iterator[Batch] = iter(())
         self._pending: list[Row | Event] = []
+        self._cuts = Cuts() if cuts is None else cuts
+        self._stretches = Stretches(())
+        self.skipped = 0
 
     def read(self, most: int) -> list[Row | Event]:
         """Return the next records that there are by now; none where there are no more.
@@ -56,6 +66,9 @@ class Follower:
         for seq, event in enumerate(batch.events[begin:], batch.seq + begin):
             yield Event(seq, event[0], attempt, event[1], event[2])
         for seq, raw in enumerate(batch.rows[begin:], batch.seq + begin):
+            if self._stretches and seq in self._stretches:
+                self.skipped += attempt != self._last
+                continue
             yield Row(seq, raw[0], raw[-1], attempt, dict(zip(keys, raw[1:-1])))  # type: ignore[arg-type]  # noqa: B905
 
     def _next_journal(self) -> bool:
@@ -77,6 +90,7 @@ class Follower:
         self.close()
         start = self._after.seq + 1 if later[0] == self._after.attempt else 0
         self._reader = AttemptReader(self._journals.directory, later[0], start)
+        self._stretches = self._cuts.of(later[0])
         self._batches = self._reader.batches()
         return True
 
@@ -101,3 +115,27 @@ def count_after(directory: str, after: Position, last: int) -> int:
                     max(0, seq + count - max(seq, start)) for seq, count in reader.counts()
                 )
     return total
+
+
+def has_rows(directory: str, after: Position, last: Position) -> bool:
+    """Return whether any row stands behind a position, and not behind another one.
+
+    Args:
+        directory: the run's directory.
+        after: the position.
+        last: the other one.
+
+    Raises:
+        OSError: a journal cannot be read.
+    """
+    follower = Follower(directory, after, last.attempt)
+    try:
+        while records := follower.read(256):
+            for record in records:
+                if (record.attempt, record.seq) > last:
+                    return False
+                if isinstance(record, Row):
+                    return True
+        return False
+    finally:
+        follower.close()

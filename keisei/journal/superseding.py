@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
+from itertools import zip_longest
 from operator import itemgetter
 
 from keisei.journal.records import Position
@@ -132,12 +133,15 @@ class Cuts:
     def _stretches(self) -> list[tuple[Position, Position]]:
         """Return the resumes on the way back, in order: where each has gone back to, and where."""
         if self._way is None:
-            self._way, at = [], len(self._resumes) - 1
-            while at >= 0:
-                self._way.append((self._targets[at], self._resumes[at]))
-                at = min(at, bisect_right(self._resumes, self._targets[at])) - 1
-            self._way.reverse()
+            self._way = self._way_before(len(self._resumes))
         return self._way
+
+    def _way_before(self, count: int) -> list[tuple[Position, Position]]:
+        way, at = [], count - 1
+        while at >= 0:
+            way.append((self._targets[at], self._resumes[at]))
+            at = min(at, bisect_right(self._resumes, self._targets[at])) - 1
+        return way[::-1]
 
     def __bool__(self) -> bool:
         return bool(self._resumes)
@@ -162,11 +166,20 @@ class Cuts:
                 found.append((first, behind))
         return Stretches(found)
 
-    def target(self, resume: Position) -> Position | None:
-        """Return where a resume has gone back to; ``None`` for one that is not on the way back."""
-        way = self._stretches()
-        at = bisect_left(way, resume, key=itemgetter(1))
-        return way[at][0] if at < len(way) and way[at][1] == resume else None
+    def fork(self, told: Position) -> Position | None:
+        """Return up to where all still is as it was before the latest resumes.
+
+        Args:
+            told: the last resume that is not one of those.
+
+        Returns:
+            The position behind which other rows hold than did; ``None`` where there is none.
+        """
+        before = self._way_before(bisect_right(self._resumes, told))
+        for both in zip_longest(before, self._stretches()):
+            if both[0] != both[1]:
+                return min(one[0] for one in both if one is not None)
+        return None
 
     def section(self, position: Position) -> int:
         """Return how many of the resumes on the way back stand before a position."""

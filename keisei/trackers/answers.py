@@ -113,6 +113,15 @@ def _text(run: object, name: str) -> str | None:
     return str.__str__(value).encode(errors="backslashreplace").decode()
 
 
+def rewound(run: TrackerRun, after: Position) -> bool:
+    """Ask a run to drop the rows behind a position, and return whether it has.
+
+    It may block, and raises what the run raises.
+    """
+    ask = getattr(run, "rewind", None)
+    return ask is not None and bool(ask(after))
+
+
 def position_of(run: TrackerRun) -> Position | None:
     """Ask a run for its position; may block, and raises what the run raises.
 

@@ -88,6 +88,20 @@ class TrackerRun(Protocol):
         """
         return None
 
+    def rewind(self, after: Position) -> bool:
+        """Drop the rows behind a position, where the tracker can; may block, and may raise.
+
+        The run was resumed from a checkpoint, and has left them behind. It is asked only where
+        rows behind the position were sent; after an error, or a kill, it is asked again. Then
+        `position` is asked, and what still holds comes from there on, or from ``after`` where the
+        tracker cannot tell: events that it had already got among it, and no row that was left
+        behind.
+
+        Returns:
+            Whether they are dropped; ``False`` where the tracker keeps what it has got.
+        """
+        return False
+
     def finish(self, status: FinalStatus) -> None:
         """End the run with this status; may block, and may raise."""
 

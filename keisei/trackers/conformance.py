@@ -168,6 +168,26 @@ def _survives_a_kill(make: MakeTracker, read: ReadSeries, info: RunInfo) -> None
     _compare(read(again), [*first, *second], "after a kill and two resumptions")
 
 
+def _goes_back_if_it_can(make: MakeTracker, read: ReadSeries, info: RunInfo) -> None:
+    first, second = _records(1, 25), _records(2, 10, first_step=8)
+    run = _start(make(), info)
+    for start in range(0, 25, 5):
+        run.send(first[start : start + 5])
+    run.finish("preempted")
+    again = _next_attempt(info)
+    run = _start(make(), again)
+    rewind = getattr(run, "rewind", None)
+    if rewind is None or not rewind(Position(1, 7)):
+        _resume(run, Position(1, 24), second)
+        run.finish("completed")
+        _compare(read(again), [*first, *second], "after a rewind() that has dropped nothing")
+        return
+    still = [one for one in first if one.seq < 8 or isinstance(one, Event)]
+    _resume(run, Position(1, 7), [*still, *second])
+    run.finish("completed")
+    _compare(read(again), [*still, *second], "after rewind(), which has said that it drops rows")
+
+
 class _Check(NamedTuple):
     sentence: str
     run: Callable[[MakeTracker, ReadSeries, RunInfo], None]
@@ -204,6 +224,13 @@ _CHECKS = [
         _goes_on_in_the_next_attempt,
         "info.session_id is the same for all attempts of a run: start() resumes the run that it "
         "has started before. Records of two attempts may have the same step and seq.",
+    ),
+    _Check(
+        "it drops the rows behind a checkpoint that the run goes on from, or says that it cannot",
+        _goes_back_if_it_can,
+        "rewind(after) drops the rows behind a position and returns True, or leaves all as it is "
+        "and returns False. Then position() is where the next records go on: those that still "
+        "hold are sent from there, or from `after` on where position() is None.",
     ),
     _Check(
         f"{_AT_ONCE} runs at once in one process do not mix",

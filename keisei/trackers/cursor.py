@@ -28,6 +28,8 @@ class Cursor(BaseModel):
     options: dict[str, object] | None = {}
     """What a named tracker is made with; `None` where the program gave the tracker itself."""
     known: TrackerRecord = TrackerRecord()
+    rewound: tuple[int, int] = NOWHERE
+    """The last resume of the run after which the tracker has dropped, or keeps, what was before."""
     signature: str | None = None
     """That this user has named the tracker and its options here: `trackers.trust.sign`."""
 

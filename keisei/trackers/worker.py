@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -23,14 +23,14 @@ from keisei._io.files import OpenDirectory
 from keisei._io.locks import HeldLock, LockedError
 from keisei._log import logger
 from keisei.errors import MissingExtraError, TrackerError, describe
-from keisei.journal.follower import Follower, count_after
 from keisei.journal.format import file_name
 from keisei.redaction import redact
 from keisei.run.session_file import TrackerRecord
 from keisei.run.status import FinalStatus
 from keisei.trackers import cursor, trust
 from keisei.trackers.answers import options_of, position_of, record_of, start_timeout_of
-from keisei.trackers.base import Position, Record, RunInfo, Tracker, TrackerRun
+from keisei.trackers.backlog import Backlog
+from keisei.trackers.base import Position, RunInfo, Tracker, TrackerRun
 from keisei.trackers.cursor import Cursor
 from keisei.trackers.pace import Pace
 from keisei.trackers.state import WorkerHandle
@@ -86,6 +86,7 @@ class Worker(WorkerHandle):
         self._signature: str | None = None
         self._journal = os.path.join(info.directory, file_name(info.attempt))
         self._journal_size = -1
+        self._backlog = Backlog(info.directory, info.attempt)
         self._tracker: Tracker | None = None
         self._lock: HeldLock | None = None
         self._earlier_record = TrackerRecord(state="connecting")
@@ -171,7 +172,9 @@ class Worker(WorkerHandle):
                 with suppress(OSError):
                     before = cursor.load(self.info.directory, self.name)
                     self._earlier_record = before.known
-                    self._set_position(before.position)
+                    self._backlog.told = Position(*before.rewound)
+                    self._backlog.move(before.position)
+                self._note_position()
                 run = self._connect()
                 if run is not None:
                     self._follow(run)
@@ -190,23 +193,18 @@ class Worker(WorkerHandle):
 
     def _take_lock(self) -> bool:
         """Wait until nobody else delivers the run to the tracker; false where that is in vain."""
-        while True:
+        while self._lock is None:
             try:
                 with OpenDirectory(self.info.directory) as directory:
                     self._lock = cursor.deliverer(directory, self.name, 0.0)
-                    return True
-            except LockedError as exc:
-                problem = str(exc)
             except OSError as exc:
-                problem = describe(exc)
-            self._publish(state="connecting", problem=problem)
-            if self._ending.is_set():
-                if time.monotonic() > self._send_until:
+                problem = str(exc) if isinstance(exc, LockedError) else describe(exc)
+                self._publish(state="connecting", problem=problem)
+                if self._ending.is_set() and time.monotonic() > self._send_until:
                     self._publish(state="broken")
                     return False
-                time.sleep(_LOCK_PAUSE)
-            else:
-                self._ending.wait(_LOCK_PAUSE)
+                (time.sleep if self._ending.is_set() else self._ending.wait)(_LOCK_PAUSE)
+        return True
 
     def _connect(self) -> TrackerRun | None:
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
@@ -226,7 +224,8 @@ class Worker(WorkerHandle):
                 if not again:
                     return None
                 if self._ending.wait(backoff.next()):
-                    if time.monotonic() + _LAST_PAUSE > self._send_until or not self._missed():
+                    late = time.monotonic() + _LAST_PAUSE > self._send_until
+                    if late or not self._backlog.left():
                         return None
                     time.sleep(_LAST_PAUSE)
                 continue
@@ -268,7 +267,6 @@ class Worker(WorkerHandle):
 
     def _follow(self, run: TrackerRun) -> None:
         """Send what there is and what comes, until the end."""
-        follower: Follower | None = None
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         while not self.abandoned:
             self._more.clear()
@@ -279,17 +277,15 @@ class Worker(WorkerHandle):
                 self._more.wait()
                 continue
             try:
-                if follower is None:
-                    follower = Follower(self.info.directory, self._ask(run), self.info.attempt)
-                sent = self._send(run, follower, ending=ending)
+                if not self._backlog.opened:
+                    self._ask(run)
+                sent = self._send(run, ending=ending)
                 backoff.reset()
             except BaseException as exc:  # noqa: BLE001 - foreign code, on a thread of its own
                 self._calling = None
                 self._publish(state="broken", problem=describe(exc))
                 del exc
-                if follower is not None:
-                    follower.close()
-                    follower = None
+                self._backlog.close()
                 if not self._ending.wait(backoff.next()):
                     continue
                 if not self._retry or time.monotonic() + _LAST_PAUSE > self._send_until:
@@ -300,8 +296,7 @@ class Worker(WorkerHandle):
                 break
             if not sent:
                 self._more.wait()
-        if follower is not None:
-            follower.close()
+        self._backlog.close()
 
     def _has_nothing(self, ending: bool) -> bool:
         """Return whether there is nothing to send, without asking the tracker."""
@@ -310,19 +305,23 @@ class Worker(WorkerHandle):
         well = self.state.record.state == "live" and not self.state.earlier
         return self.info.attempt == 1 or (ending and well)
 
-    def _send(self, run: TrackerRun, follower: Follower, *, ending: bool) -> bool:
+    def _send(self, run: TrackerRun, *, ending: bool) -> bool:
         expected = self._turn
         if self._pace is not None and not ending:
             self._pace.wait_turn(expected, self._ending)
         began = time.thread_time()
-        records = follower.read(BATCH)
-        if records:
+        records = self._backlog.read(BATCH)
+        resumed = self._backlog.resumes(records)
+        if resumed:
+            self._go_back(run)  # and then read again, without what was left behind
+        elif records:
             self._calling = time.monotonic()
             run.send(list(records))  # a copy: it is the tracker's own to change
             self._calling = None
         self._said_to_hang = False
-        if records:
-            self._pass(records)
+        if records and not resumed:
+            self._backlog.passed(records)
+            self._note_position()
             record = self.state.record.model_copy(update={"state": "live", "problem": None})
             self._publish(record=record, sent=self.state.sent + len(records))
             self._store(record)
@@ -335,32 +334,37 @@ class Worker(WorkerHandle):
                 self._turn = computed
         return bool(records)
 
-    def _pass(self, records: Sequence[Record]) -> None:
-        """Move the cursor behind these records."""
-        own, earlier = self.info.attempt, self.state.earlier
-        if records[0].attempt != own:
-            earlier -= sum(record.attempt != own for record in records)
-        last = records[-1]
-        position = Position(last.attempt, last.seq)
-        self.state = self.state._replace(position=position, earlier=earlier)
+    def _go_back(self, run: TrackerRun) -> None:
+        """Go on behind a resume, from where the tracker stands once it has gone back itself."""
+        self._calling = time.monotonic()
+        dropped = self._backlog.go_back(run)
+        self._calling = None
+        if dropped:
+            self._publish(record=record_of(run))
+            self._keep(options_of(run))
+        elif dropped is not None:
+            text = "%s cannot drop what run %s has left behind by resuming: it keeps it"
+            logger.warning(text, self.name, self.info.run_name)
+        self._note_position()
+        self._store(self.state.record)
 
-    def _ask(self, run: TrackerRun) -> Position:
-        """Return the position behind which to go on: the tracker's own, or the cursor's."""
+    def _ask(self, run: TrackerRun) -> None:
+        """Go on behind the tracker's own position, where it can tell it."""
         self._calling = time.monotonic()
         held = position_of(run)
         self._calling = None
         self._tells = held is not None
-        if held is not None and held != self.state.position:
-            self._set_position(held)
-        return self.state.position
+        if held is not None and held != self._backlog.position:
+            self._backlog.move(held)
+        self._note_position()
 
-    def _set_position(self, position: Position) -> None:
-        earlier = count_after(self.info.directory, position, self.info.attempt - 1)
+    def _note_position(self) -> None:
+        position, earlier = self._backlog.position, self._backlog.earlier
         self.state = self.state._replace(position=position, earlier=earlier)
 
     def _finish(self, run: TrackerRun) -> None:
         assert self._status is not None or self.abandoned
-        if self.state.record.problem is None and self._missed():
+        if self.state.record.problem is None and self._backlog.left():
             self._publish(problem="it is slower than what was logged")
         try:
             run.finish(self._status or "failed")
@@ -373,11 +377,6 @@ class Worker(WorkerHandle):
         self._store(record)
         self._publish(record=record)
 
-    def _missed(self) -> int:
-        with suppress(OSError):
-            return count_after(self.info.directory, self.state.position, self.info.attempt)
-        return 0
-
     def _store(self, record: TrackerRecord) -> None:
         """Store the cursor."""
         position = self.state.position
@@ -386,6 +385,7 @@ class Worker(WorkerHandle):
             seq=position.seq,
             options=self._options,
             known=record,
+            rewound=self._backlog.told,
             signature=self._signature,
         )
         try:
