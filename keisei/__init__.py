@@ -3,6 +3,7 @@
 All public names are imported here and at once, so that none is imported on a running loop later.
 """
 
+from keisei._version import __version__ as __version__
 from keisei.checkpoints.values import Checkpoint, Restored
 from keisei.config.loading import load_config
 from keisei.config.schema import (
@@ -41,8 +42,6 @@ from keisei.errors import (
 from keisei.run.names import generate_run_name
 from keisei.run.status import FinalStatus, SessionState, Status
 from keisei.training.session_manager import AsyncSessionManager, SessionManager
-
-__version__ = "0.1.0"
 
 __all__ = [
     "AppConfig",

@@ -251,6 +251,14 @@ REQUIREMENTS: dict[str, str] = {
         "no instant after the first commit is there no loadable checkpoint. What is older is "
         "removed only after that, and never the last one that verifies."
     ),
+    "CKPT-5": (
+        "`setup_auto_checkpointing(interval=1000, *, state, every_seconds=None, at_end=True, "
+        "on_preemption=True, keep_last=3, keep_best=None, keep_every=None)` sets the policy (the "
+        "config section `checkpoints` has the same fields); `await "
+        "session.checkpoint_if_due(step)` at a safe point of the training saves where the policy "
+        "says so and costs next to nothing where not. A preemption saves before the run ends, "
+        "within the grace time."
+    ),
     "CKPT-6": (
         '`await session.restore_checkpoint(which="latest")` (`"best"`, a step, a path) verifies '
         "and returns a `Restored` (`state` or `directory`, `step`, `metrics`), or `None` where the "

@@ -27,7 +27,7 @@ ROWS: list[list[str]] = [
     ["config", "journal"],
     ["_io"],
     ["_log", "errors"],
-    ["_text", "redaction"],
+    ["_text", "_version", "redaction"],
 ]
 ONE_HOME = {
     "aiofiles": "_io.files",

@@ -131,13 +131,24 @@ class Work(Generic[T]):
 
     Args:
         func: the function.
+        is_long: whether it may take minutes, and so has other threads than what must not wait.
     """
 
-    def __init__(self, func: Callable[[], T]) -> None:
+    def __init__(self, func: Callable[[], T], *, is_long: bool = False) -> None:
         self._func = func
         self._outcome = Outcome[T]()
         self._ended = ThreadEvent()
-        _pool.put(self)
+        self._pool = _long if is_long else _pool
+        self._pool.put(self)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the function is done."""
+        return self._ended.is_set()
+
+    async def over(self) -> None:
+        """Wait for the end of the work, whatever it comes to."""
+        await self._ended.wait()
 
     async def result(self) -> T:
         """Wait for the end of the work, and return what the function returned.
@@ -149,7 +160,7 @@ class Work(Generic[T]):
 
     def leave(self) -> None:
         """Do without the work, for it hangs: it never begins, or another thread takes its place."""
-        _pool.leave(self)
+        self._pool.leave(self)
 
     def run(self) -> None:
         """Run the function; what it returns or raises is kept."""
@@ -211,13 +222,13 @@ class _Pool:
                 self._running.remove(work)
 
 
-_pool = _Pool()
+_pool, _long = _Pool(), _Pool()
 
 
 def _begin_anew() -> None:
     """Make a forked child begin with no work: what is under way is its parent's."""
-    global _pool
-    _pool = _Pool()
+    global _pool, _long
+    _pool, _long = _Pool(), _Pool()
 
 
 after_in_child(_begin_anew)

@@ -2,14 +2,16 @@
 
 Python runs a signal's handler in the main thread, between two instructions of whatever runs
 there, so a handler may hardly do anything: locks that it needs may be held by what it interrupts.
-Here it notes the number, wakes a thread through a queue that is made for that
-(`queue.SimpleQueue`), and calls `on_first`. The thread waits out the grace time.
+Here it notes the number, calls `on_first`, and wakes a thread through a queue that is made for that
+(`queue.SimpleQueue`). The thread waits out the grace time. Where the first signal was not to
+interrupt the main thread yet, the thread sends it once more, to itself, when it is.
 """
 
 from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -21,6 +23,7 @@ from keisei._io.forks import after_in_child, around
 _STOP = "stop"
 _watches: list[Watch] = []
 _previous: dict[int, Any] = {}
+_again: set[int] = set()  # that a watch has sent to this process itself
 
 
 class Watch:
@@ -32,6 +35,12 @@ class Watch:
         on_first: called in the main thread at the first signal, with its number and the frame
             that it interrupted; what it returns is raised there.
         on_forced: called on a thread at the second signal, or when the grace time is over.
+        hold: called on a thread after `on_first`, returns after how many seconds that is called
+            once more; ``None`` where it is not.
+
+    Attributes:
+        received: the first signal; ``None`` while none has come.
+        due_again: whether `on_first` is about to be called once more.
     """
 
     def __init__(
@@ -40,12 +49,17 @@ class Watch:
         grace: float,
         on_first: Callable[[int, FrameType | None], BaseException | None],
         on_forced: Callable[[int], object],
+        hold: Callable[[], float | None] = lambda: None,
     ) -> None:
         self.numbers = frozenset(numbers)
         self.grace = grace
         self.received: int | None = None
         self._on_first = on_first
         self._on_forced = on_forced
+        self._hold = hold
+        self.due_again = False
+        self._stopping = threading.Lock()
+        self._stopped = False
         self._news: SimpleQueue[str] = SimpleQueue()
 
     def start(self) -> None:
@@ -71,6 +85,8 @@ class Watch:
 
     def stop(self) -> None:
         """Stop watching; the last watch of a signal puts the process's own handler back."""
+        with self._stopping:  # the handlers are in place for what is sent until now
+            self._stopped = True
         with suppress(ValueError):  # stopped before, perhaps off the main thread
             _watches.remove(self)
         _put_back(self.numbers.difference(*(watch.numbers for watch in _watches)))
@@ -78,30 +94,68 @@ class Watch:
 
     def receive(self, number: int, frame: FrameType | None) -> BaseException | None:
         """Take a signal, in the main thread."""
-        first = self.received is None
-        self._news.put("signal")
-        if not first:
+        if self.received is not None:
+            self._news.put("signal")
             return None
         self.received = number
-        return self._on_first(number, frame)
+        error = self._on_first(number, frame)
+        self._news.put("signal")
+        return error
+
+    def receive_again(self, frame: FrameType | None) -> BaseException | None:
+        """Take the first signal once more, in the main thread."""
+        self.due_again = False
+        return None if self.received is None else self._on_first(self.received, frame)
 
     def _wait(self) -> None:
         if self._news.get() == _STOP:
             return
-        with suppress(Empty):
-            if self._news.get(timeout=self.grace) == _STOP:
-                return
-        if self.received is not None:
+        give_up = time.monotonic() + self.grace
+        hold, news = self._hold(), None
+        if hold is not None:
+            news = self._next(hold)
+            if news is None:
+                self._send_again()
+        if news is None:
+            news = self._next(give_up - time.monotonic())
+        if news != _STOP and self.received is not None:
             self._on_forced(self.received)
+
+    def _next(self, timeout: float) -> str | None:
+        try:
+            return self._news.get(timeout=max(0.0, timeout))
+        except Empty:
+            return None
+
+    def _send_again(self) -> None:
+        """Send the first signal to the main thread: so it is interrupted where it waits."""
+        with self._stopping:
+            number = self.received
+            if self._stopped or number is None or signal.getsignal(number) is not _handle:
+                return
+            self.due_again = True
+            _again.add(number)
+            if hasattr(signal, "pthread_kill") and (main := threading.main_thread().ident):
+                signal.pthread_kill(main, number)
+            else:
+                signal.raise_signal(number)
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
+    if number in _again:
+        _again.discard(number)
+        again = [watch.receive_again(frame) for watch in tuple(_watches) if watch.due_again]
+        _raise_first(again)
+        return
     watches = [watch for watch in tuple(_watches) if number in watch.numbers]
     if not watches:  # the last one was stopped off the main thread
         _put_back([number])
         signal.raise_signal(number)
         return
-    errors = [watch.receive(number, frame) for watch in watches]
+    _raise_first([watch.receive(number, frame) for watch in watches])
+
+
+def _raise_first(errors: Iterable[BaseException | None]) -> None:
     for error in errors:
         if error is not None:
             raise error
@@ -119,6 +173,7 @@ def _put_back(numbers: Iterable[int]) -> None:
 def _after_fork() -> None:
     """Leave a forked child alone: signals reach it as if there were no session."""
     _watches.clear()
+    _again.clear()
     _put_back(list(_previous))
 
 

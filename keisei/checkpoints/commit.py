@@ -19,10 +19,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from keisei import __version__
 from keisei._io import files
 from keisei._io.directories import OpenDirectory
 from keisei._log import logger
+from keisei._version import __version__
 from keisei.checkpoints import failing
 from keisei.checkpoints.digests import best_algorithm
 from keisei.checkpoints.forecast import check_space

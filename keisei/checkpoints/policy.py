@@ -16,12 +16,27 @@ def next_due(policy: CheckpointsConfig, step: int) -> int:
 
     Args:
         policy: the policy.
-        step: the last step that is behind the run: of its last save, or of its start (0).
+        step: the last step that is behind the run: of its last save; -1 at its start.
     """
     later = [at for at in policy.at_steps if at > step]
     if policy.interval is not None:
-        later.append((step // policy.interval + 1) * policy.interval)
+        later.append((max(step, 0) // policy.interval + 1) * policy.interval)
     return min(later, default=NEVER)
+
+
+def patience(grace: float, slowest: float, ending: float) -> float:
+    """Return how long a run that is preempted may go on to a safe point, in seconds.
+
+    What is left is for the save, which may take half as long again as the slowest one so far, and
+    for the end.
+
+    Args:
+        grace: the time for all of it, in seconds.
+        slowest: how long the slowest save has taken; 0 where none was made yet.
+        ending: how long the end may take beside the save.
+    """
+    save = 1.5 * slowest if slowest else grace / 4
+    return max(0.0, grace - save - min(ending, grace / 4))
 
 
 def ranked(checkpoints: Sequence[Checkpoint], by: KeepBest) -> list[Checkpoint]:
@@ -73,3 +88,14 @@ def kept(policy: CheckpointsConfig, checkpoints: Sequence[Checkpoint]) -> Collec
             if checkpoint.step is not None and checkpoint.step % policy.keep_every == 0:
                 stay.add(checkpoint.path)
     return stay
+
+
+def most_kept(policy: CheckpointsConfig) -> int | None:
+    """Return how many checkpoints the policy keeps at most; ``None`` where there is no such bound.
+
+    Args:
+        policy: the policy.
+    """
+    if policy.keep_last is None or policy.keep_every is not None:
+        return None
+    return policy.keep_last + (policy.keep_best.count if policy.keep_best else 0)

@@ -131,6 +131,11 @@ class Journal:
         """How many rows were logged and not given up at the end: no file has those."""
         return self._writer.kept
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether a row was logged, and not only events."""
+        return self._shape_count > 0
+
     def position(self) -> Position:
         """Return the position behind the last record that was logged by now; never waits.
 

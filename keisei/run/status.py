@@ -8,6 +8,8 @@
     seeding       -             seeded again             seeding_setup
     start         directories   nothing                  session_active
     signals       -             nothing                  -
+    a save        directories   nothing                  -
+    a restore     directories   restored again           -
     (the end)     -             the same result          session_active is false again
 
 A session is `created`, then `running` from the moment it owns its directory, then has one of the
@@ -43,7 +45,7 @@ class SessionState(TypedDict):
 
 
 class Step(StrEnum):
-    """The set-up steps; the value is the name of the method that takes the step."""
+    """The steps of a session; the value is the name of the method that takes the step."""
 
     DIRECTORIES = "setup_directories"
     WANDB = "setup_wandb"
@@ -53,6 +55,11 @@ class Step(StrEnum):
     SEEDING = "setup_seeding"
     START = "log_session_start"
     SIGNALS = "handle_signals"
+    AUTO = "setup_auto_checkpointing"
+    SAVE = "save_checkpoint"
+    FINAL_MODEL = "save_final_model"
+    IF_DUE = "checkpoint_if_due"
+    RESTORE = "restore_checkpoint"
 
 
 _NEEDS: dict[Step, Step | None] = {
@@ -64,6 +71,11 @@ _NEEDS: dict[Step, Step | None] = {
     Step.SEEDING: None,
     Step.START: Step.DIRECTORIES,
     Step.SIGNALS: None,
+    Step.AUTO: None,
+    Step.SAVE: Step.DIRECTORIES,
+    Step.FINAL_MODEL: Step.DIRECTORIES,
+    Step.IF_DUE: Step.DIRECTORIES,
+    Step.RESTORE: Step.DIRECTORIES,
 }
 
 

@@ -18,16 +18,19 @@ from keisei.run.log_lines import info_lines
 from keisei.run.status import FINAL, FinalStatus, Step, check_final, require
 from keisei.session import callbacks
 from keisei.session.callbacks import LoggerFunc
+from keisei.session.checkpoint_methods import AsyncCheckpoints
+from keisei.session.checkpointing import Checkpointing
 from keisei.session.ending import Ending, OneStep
 from keisei.session.facts import ConfigT, SessionFacts
-from keisei.session.recording import Recorder, SessionRecording
+from keisei.session.recording import Recorder
+from keisei.session.saving import Taken
 from keisei.session.shutdown import Interruption, Tell, error_at_exit
 from keisei.session.steps import Steps
 from keisei.session.tracking import Tracking
 from keisei.trackers.base import Tracker
 
 
-class AsyncSessionManager(SessionRecording[ConfigT]):
+class AsyncSessionManager(AsyncCheckpoints[ConfigT]):
     """The life of one training run, for programs on an event loop (asyncio, uvloop, trio).
 
     Use it as ``async with AsyncSessionManager(config) as session:``, or take the steps one by
@@ -49,9 +52,17 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
         self._one_step = OneStep(self._facts)
         self._recorder = Recorder()
         self._tracking = Tracking(self._facts, self._recorder.logged)
-        self._interruption = Interruption()
+        self._checkpointing = Checkpointing(
+            self._facts, self._recorder, lambda: self._tracking.longest_finish
+        )
+        self._interruption = Interruption(self._checkpointing.hold)
         self._ending = Ending(
-            self._facts, self._tracking, self._recorder, self._one_step, self._interruption
+            self._facts,
+            self._tracking,
+            self._recorder,
+            self._one_step,
+            self._interruption,
+            self._checkpointing,
         )
         self._steps = Steps(self._facts, self._tracking, self._recorder, self._ending)
         self._entered = False
@@ -134,12 +145,20 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
             logger.warning("run %s goes on in the process that has forked this one", self.run_name)
             return
         self._interruption.end_body()
+        await self._end_with(exc, self._checkpointing.take_last(self._interruption.ends_as(exc)))
+
+    async def _end_with(self, exc: BaseException | None, last: Taken | None) -> None:
+        """End the session after its body, once what is to be saved last is saved."""
         status, reason = self._interruption.ends_as(exc), self._interruption.reason(exc)
         if status == "failed" and self._facts.status == "completed":
             text = "run %s stays recorded as completed: it ended before its block failed (%s)"
             logger.warning(text, self.run_name, reason)
         try:
-            await self._ending.end(status, reason)
+            try:
+                if last is not None:
+                    await self._checkpointing.save_last(last)
+            finally:
+                await self._ending.end(status, reason)
         except anyio.get_cancelled_exc_class():
             if exc is None:
                 raise
@@ -313,17 +332,26 @@ class AsyncSessionManager(SessionRecording[ConfigT]):
         Raises:
             InvalidStatusError: a run cannot end with that status.
         """
-        return await self._finalize(status, self._handled_now())
+        handled = self._handled_now()
+        final = self._final(status, handled)
+        return await self._finalize(final, handled, self._checkpointing.take_last(final))
+
+    def _final(self, status: FinalStatus | None, handled: BaseException | None) -> FinalStatus:
+        """Return how the session ends, by a status or the exception that the caller is handling."""
+        self._facts.check_process("finalize_session()")
+        return self._interruption.ends_as(handled) if status is None else check_final(status)
 
     async def _finalize(
-        self, status: FinalStatus | None, handled: BaseException | None
+        self, final: FinalStatus, handled: BaseException | None, last: Taken | None
     ) -> FinalStatus:
-        """End the session by a status, or by the exception that the caller is handling."""
-        self._facts.check_process("finalize_session()")
-        final = self._interruption.ends_as(handled) if status is None else check_final(status)
         self._handled_before = None
         reason = None if final == "completed" else self._interruption.reason(handled)
-        return await self._ending.end(final, reason)
+        try:
+            if last is not None:
+                await self._checkpointing.save_last(last)
+        finally:
+            ended = await self._ending.end(final, reason)
+        return ended
 
     def handle_signals(self, *, preemption: str | None = None, grace: float | None = None) -> None:
         """End the session gracefully at SIGINT, SIGTERM or a preemption signal; a second ends it.

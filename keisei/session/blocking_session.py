@@ -10,12 +10,12 @@ from keisei._io import portal
 from keisei.run.status import FinalStatus
 from keisei.session.async_session import AsyncSessionManager
 from keisei.session.callbacks import LoggerFunc
+from keisei.session.checkpoint_methods import BlockingCheckpoints
 from keisei.session.facts import ConfigT
-from keisei.session.recording import SessionRecording
 from keisei.trackers.base import Tracker
 
 
-class SessionManager(SessionRecording[ConfigT]):
+class SessionManager(BlockingCheckpoints[ConfigT]):
     """The life of one training run, for scripts, threads and notebooks: the blocking face.
 
     Use it as ``with SessionManager(config) as session:``, or take the steps one by one. Each
@@ -37,6 +37,7 @@ class SessionManager(SessionRecording[ConfigT]):
         self._facts = self._session._facts
         self._tracking = self._session._tracking
         self._recorder = self._session._recorder
+        self._checkpointing = self._session._checkpointing
         self._interruption = self._session._interruption
         self._entering = False
 
@@ -50,7 +51,8 @@ class SessionManager(SessionRecording[ConfigT]):
             self._entering = True
             portal.call(self._enter)
             self._entering = False
-            if (error := self._interruption.error()) is not None:
+            error = self._interruption.error()
+            if error is not None and not self._interruption.holds:
                 raise error
             return self
         except BaseException as exc:
@@ -83,7 +85,13 @@ class SessionManager(SessionRecording[ConfigT]):
 
     def _end_after(self, exc: BaseException | None) -> None:
         try:
-            portal.last_call(self._session._end_after, exc)
+            if self._facts.forked():
+                portal.last_call(self._session._end_after, exc)
+            else:
+                self._interruption.end_body()
+                # What is saved last is taken in the caller's own thread.
+                last = self._checkpointing.take_last(self._interruption.ends_as(exc))
+                portal.last_call(self._session._end_with, exc, last)
         finally:
             self._recorder.leave()
         self._interruption.stop()
@@ -161,7 +169,9 @@ class SessionManager(SessionRecording[ConfigT]):
         """End the session; see `AsyncSessionManager`."""
         # Which exception is being handled is known in this thread alone.
         handled = self._session._handled_now()
+        final = self._session._final(status, handled)
         try:
-            return portal.last_call(self._session._finalize, status, handled)
+            last = self._checkpointing.take_last(final)
+            return portal.last_call(self._session._finalize, final, handled, last)
         finally:
             self._interruption.stop()

@@ -24,6 +24,7 @@ from keisei._log import logger
 from keisei.run.failure import Failure
 from keisei.run.owned import OwnedRun
 from keisei.run.status import FINAL, FinalStatus, check_final
+from keisei.session.checkpointing import Checkpointing
 from keisei.session.facts import SessionFacts
 from keisei.session.recording import Recorder
 from keisei.session.shutdown import LAST_WORDS, Interruption, error_at_exit
@@ -82,6 +83,7 @@ class Ending:
         recorder: what it records with.
         one_step: lets one step at a time work.
         interruption: its signals.
+        checkpointing: its checkpoints.
     """
 
     def __init__(
@@ -91,12 +93,14 @@ class Ending:
         recorder: Recorder,
         one_step: OneStep,
         interruption: Interruption,
+        checkpointing: Checkpointing,
     ) -> None:
         self._facts = facts
         self._tracking = tracking
         self._recorder = recorder
         self._one_step = one_step
         self._interruption = interruption
+        self._checkpointing = checkpointing
         self._over: ThreadEvent | None = None
 
     async def end(self, status: FinalStatus, failure: Failure | None = None) -> FinalStatus:
@@ -119,7 +123,8 @@ class Ending:
                 self._interruption.stop()
                 self._over.set()
         else:
-            with anyio.move_on_after(3 * files.FILE_TIMEOUT + self._tracking.longest_finish):
+            longest = 3 * files.FILE_TIMEOUT + self._checkpointing.schedule.time_left
+            with anyio.move_on_after(longest + self._tracking.longest_finish):
                 await self._over.wait()
         return status
 
@@ -132,13 +137,19 @@ class Ending:
                     await patiently(self._one_step.is_over, files.FILE_TIMEOUT)
         finally:
             try:
-                await self._recorded(status)
+                await self._checkpointing.is_over()
             finally:
-                # The clock starts here: a slow disk is no reason to leave a tracker that is well.
-                if timeout := self._tracking.longest_finish:
-                    finish = partial(self._tracking.finish, status)
-                    with suppress(TimeoutError):
-                        await patiently(finish, timeout + files.FILE_TIMEOUT)
+                try:
+                    await self._recorded(status)
+                finally:
+                    await self._tracked(status)
+
+    async def _tracked(self, status: FinalStatus) -> None:
+        # The clock starts here: a slow disk is no reason to leave a tracker that is well.
+        if timeout := self._tracking.longest_finish:
+            finish = partial(self._tracking.finish, status)
+            with suppress(TimeoutError):
+                await patiently(finish, timeout + files.FILE_TIMEOUT)
 
     async def _recorded(self, status: FinalStatus) -> None:
         turn = files.turn()
@@ -178,7 +189,8 @@ class Ending:
         duration_s = facts.has_ended()
         timeout = JOURNAL_TIMEOUT if timeout is None else timeout
         give_up = time.monotonic() + timeout
-        self._recorder.close(timeout, facts.failure)
+        self._checkpointing.close(timeout)
+        self._recorder.close(max(0.0, give_up - time.monotonic()), facts.failure)
         if facts.owned is not None:
             try:
                 self._write_end(facts.owned, status, duration_s, give_up)
@@ -233,6 +245,7 @@ class Ending:
 
     def end_now(self, status: FinalStatus, failure: Failure | None) -> None:
         """Record the end for a process that is about to die; see `record_end`."""
+        self._checkpointing.close(0.0)
         status = self._facts.ends_as(status, failure)
         self.record_end(status, LAST_WORDS / 2)
 

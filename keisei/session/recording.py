@@ -29,6 +29,7 @@ from keisei.run.status import FINAL, too_late
 from keisei.session import context
 from keisei.session.evaluation import plain_record
 from keisei.session.facts import ConfigT, SessionFacts
+from keisei.session.last_value import LastValue
 from keisei.session.log_format import Raw, When
 from keisei.session.logs import Logs
 from keisei.session.view import SessionView
@@ -43,6 +44,7 @@ class Recorder:
         journal: the attempt's journal; ``None`` while nothing has been logged.
         logs: what its lines go through.
         ready: whether something may be logged: the run's directory is the session's own.
+        watched: the last value of a metric by which checkpoints are kept.
     """
 
     _making = threading.Lock()
@@ -51,6 +53,7 @@ class Recorder:
         self.journal: Journal | None = None
         self.logs = Logs()
         self.ready = False
+        self.watched = LastValue()
         self._entered: context.Entered | None = None
         self._make: Callable[[], Journal] | None = None
         self._attempt: int | None = None
@@ -222,6 +225,8 @@ class SessionRecording(SessionView[ConfigT]):
         journal = self._recorder.journal or self._first("log_metrics()")
         try:
             journal.log_metrics(metrics, step)
+            if self._recorder.watched.name is not None:
+                self._recorder.watched.note(metrics)
         except JournalError as exc:
             raise self._no_journal("log_metrics()") from exc
 

@@ -22,15 +22,29 @@ from keisei.run.status import FinalStatus, status_after
 
 Tell = Callable[[FrameType | None], BaseException | None]
 EndNow = Callable[[FinalStatus, Failure | None], object]
+Hold = Callable[[float], float | None]
 
 # How long the last words of a session that is ended at once may take, in seconds.
 LAST_WORDS = 1.0
 
 
 class Interruption:
-    """The signals of one session: what came, what it means, and how the body is told."""
+    """The signals of one session: what came, what it means, and how the body is told.
 
-    def __init__(self) -> None:
+    Args:
+        hold: called in the main thread when the preemption signal comes, with the grace time in
+            seconds; returns how long the body may go on to a safe point, and ``None`` where it is
+            to be told at once.
+
+    Attributes:
+        holds: whether a signal came that the body is not told of yet.
+    """
+
+    def __init__(self, hold: Hold = lambda grace: None) -> None:
+        self.holds = False
+        self._ask_to_hold = hold
+        self._patience: float | None = None
+        self._came = False
         self._end_now: EndNow = lambda final, failure: None
         self._watch: signals.Watch | None = None
         self._preemption: signal.Signals | None = None
@@ -80,7 +94,17 @@ class Interruption:
             if name is not None and not (name == "SIGUSR1" and sys.platform == "win32"):
                 self._preemption = signal.Signals[name]
                 numbers.add(self._preemption)
-            watch = signals.Watch(numbers, wait, lambda _, frame: to_body(frame), self._end_at_once)
+
+            def receive(number: int, frame: FrameType | None) -> BaseException | None:
+                if not self._came:
+                    self._came = True
+                    self._patience = self._hold(number, wait)
+                    self.holds = self._patience is not None
+                    return None if self.holds else to_body(frame)
+                was_held, self.holds = self.holds, False
+                return to_body(frame) if was_held else None
+
+            watch = signals.Watch(numbers, wait, receive, self._end_at_once, lambda: self._patience)
             if tell is None and (task := _current_task()) is not None:
                 self._task, self._cancel = task, calling_soon(task.cancel)
             self._watch = watch  # before it starts: the first signal may be there already
@@ -99,8 +123,27 @@ class Interruption:
             scope = anyio.CancelScope()
             self._scope = scope.__enter__()
             self._task, self._cancel = _current_task(), calling_soon(scope.cancel)
-            if self._watch.received is not None:
+            if self._watch.received is not None and not self.holds:
                 scope.cancel()
+
+    def _hold(self, number: int, grace: float) -> float | None:
+        """Return how long the body is not told of a signal, in seconds; ``None``: it is told."""
+        if number != self._preemption or self._body_is_over:
+            return None
+        return self._ask_to_hold(grace)
+
+    def at_safe_point(self) -> BaseException | None:
+        """Cancel the body, which was not told of the signal, from its own task or thread.
+
+        Returns:
+            What to raise where no loop runs. On a loop the caller's next suspension is cancelled.
+        """
+        self.holds = False
+        if self._scope is not None:
+            self._scope.cancel()
+        elif self._task is not None:
+            self._task.cancel()
+        return self.error()
 
     def cancel_body(self, frame: FrameType | None = None) -> BaseException | None:
         """Cancel the body's task, from a signal handler.
@@ -119,7 +162,7 @@ class Interruption:
 
     def end_body(self) -> None:
         """Note that the body is over: from now on a signal leaves the end whole."""
-        self._body_is_over = True
+        self._body_is_over, self.holds = True, False
 
     def ends_as(self, exc: BaseException | None) -> FinalStatus:
         """Return how the session ends: by what leaves its body, and the signal if one came."""

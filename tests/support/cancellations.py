@@ -46,8 +46,10 @@ class Hops:
         self._hop = files.hop
         self._make_work = make_work = offload.Work.__init__
 
-        def make_watched(work: offload.Work[Any], func: Callable[[], Any]) -> None:
-            make_work(work, _Watched(self, func))
+        def make_watched(
+            work: offload.Work[Any], func: Callable[[], Any], *, is_long: bool = False
+        ) -> None:
+            make_work(work, _Watched(self, func), is_long=is_long)
 
         monkeypatch.setattr(files, "hop", self._watched)
         monkeypatch.setattr(offload.Work, "__init__", make_watched)

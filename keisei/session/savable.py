@@ -1,0 +1,111 @@
+"""What a program may hand over to be saved, and under which step."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from keisei.errors import quoted
+from keisei.journal.values import exact_step
+
+Values = Mapping[Any, Any]
+Writer = Callable[[Path], object]
+State = Values | Writer
+AutoState = Values | Callable[[], Values] | Writer
+
+_WAYS_OUT = (
+    "a mapping of names to arrays, numbers and texts, or a function with one parameter, a "
+    "directory, that writes files into it"
+)
+
+
+def is_values(state: object) -> TypeGuard[Values]:
+    """Return whether a state is a mapping."""
+    return isinstance(state, Mapping)
+
+
+def is_writer(state: object) -> TypeGuard[Writer]:
+    """Return whether a state is a function that writes files.
+
+    Raises:
+        TypeError: it is a function that cannot be called so.
+    """
+    return not is_values(state) and callable(state) and _needed(state) == 1
+
+
+def check_state(state: object) -> None:
+    """Check that a state is a mapping, or a function that writes files.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if not is_values(state) and not is_writer(state):
+        hint = ". Call it, and give what it returns" if callable(state) else ""
+        raise TypeError(f"state must be {_WAYS_OUT}, not {_shown(state)}{hint}")
+
+
+def check_auto_state(state: object) -> None:
+    """Check that a state may be saved by itself: as above, or a function that returns a mapping.
+
+    Raises:
+        TypeError: it is none of them.
+    """
+    if not is_values(state) and not (callable(state) and _needed(state) <= 1):
+        raise TypeError(
+            f"state must be {_WAYS_OUT}, or a function without parameters that returns such a "
+            f"mapping, not {_shown(state)}"
+        )
+
+
+def taken_now(state: AutoState) -> State:
+    """Return what is saved by itself now: what a function returns, where it is one that does.
+
+    Raises:
+        TypeError: it returns no mapping. What it raises is raised as it is.
+    """
+    if isinstance(state, Mapping) or is_writer(state):
+        return state
+    found: object = state()  # type: ignore[call-arg]
+    if not is_values(found):
+        raise TypeError(f"{_shown(state)} must return a mapping, not {_shown(found)}")
+    return found
+
+
+def whole_step(step: object) -> int:
+    """Return a step as a plain int.
+
+    Raises:
+        TypeError: it is no whole number.
+        ValueError: it is negative.
+    """
+    found = exact_step(step)
+    if found is None:
+        raise TypeError("step must be a whole number, not None")
+    if found < 0:
+        raise ValueError(f"step must be 0 or more: {found}")
+    return found
+
+
+def _needed(func: Callable[..., object]) -> int:
+    """Return how many arguments a function has to be given.
+
+    Raises:
+        TypeError: it is asynchronous, or does not say what it takes.
+    """
+    if any(map(inspect.iscoroutinefunction, (func, getattr(func, "__call__", None)))):  # noqa: B004
+        raise TypeError(
+            f"{quoted(func)} is asynchronous: await what it needs before, and give a mapping or a "
+            "plain function"
+        )
+    try:
+        parameters = inspect.signature(func).parameters.values()
+    except ValueError as exc:
+        raise TypeError(f"{quoted(func)} does not say what it takes: wrap it in a lambda") from exc
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(each.kind in kinds and each.default is each.empty for each in parameters)
+
+
+def _shown(state: object) -> str:
+    return quoted(state) if callable(state) else type(state).__name__

@@ -1,0 +1,300 @@
+"""What a save and a restore do on their thread: commit, keep, point, and note it in the journal."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any, NamedTuple
+
+from keisei._io.directories import OpenDirectory, make_directory
+from keisei._log import logger
+from keisei.checkpoints import forecast, pointers, policy, retention
+from keisei.checkpoints.commit import Facts, Writer, commit
+from keisei.checkpoints.layout import BEST
+from keisei.checkpoints.listing import Stored, found
+from keisei.checkpoints.packing import Packed
+from keisei.checkpoints.restore import Loaded, load
+from keisei.checkpoints.values import Checkpoint
+from keisei.config.schema import CheckpointsConfig, KeepBest
+from keisei.errors import CheckpointError, JournalError, describe, quoted
+from keisei.journal.records import Position, as_float
+from keisei.journal.values import Number, Unread
+from keisei.session.facts import SessionFacts
+from keisei.session.recording import Recorder
+
+SAVED, FAILED = "checkpoint", "checkpoint_failed"  # the events
+FLUSH_TIMEOUT = 10.0  # seconds that a commit waits for the journal
+
+
+class Taken(NamedTuple):
+    """What is to be saved, as it was at the call.
+
+    Attributes:
+        step: the training step; ``None`` for the final model.
+        content: the packed state, or the program's function that writes files.
+        is_copy: whether the program cannot change it any more.
+        metrics: the metrics that it is saved with.
+        position: how far the journal was; ``None`` where the step decides.
+        random: the packed random states.
+        automatic: whether the program has not asked for this one.
+    """
+
+    step: int | None
+    content: Packed | Writer
+    is_copy: bool
+    metrics: Mapping[str, Number | Unread]
+    position: Position | None
+    random: Packed
+    automatic: bool = False
+
+    @property
+    def name(self) -> str:
+        """What it is, for a message."""
+        return "the final model" if self.step is None else f"the checkpoint of step {self.step}"
+
+
+class Permit:
+    """Whether work on a thread may still take effect: who comes first decides it, once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._taken = False
+        self.given_up = False
+
+    def give_up(self) -> bool:
+        """Withdraw it; return whether the work had taken it before, and so takes effect."""
+        with self._lock:
+            self.given_up = not self._taken
+            return self._taken
+
+    def take(self) -> None:
+        """Take it: from now on the work takes effect.
+
+        Raises:
+            CheckpointError: it was given up before.
+        """
+        with self._lock:
+            if self.given_up:
+                raise CheckpointError(
+                    "given up: its caller was cancelled, or the session has ended"
+                )
+            self._taken = True
+
+
+class Saved(NamedTuple):
+    """What a save has come to.
+
+    Attributes:
+        checkpoint: the checkpoint.
+        is_new: whether it was committed now, and did not stand there before.
+        seconds: how long it took.
+        best: the best one of the policy's metric by now, if there is one.
+    """
+
+    checkpoint: Checkpoint
+    is_new: bool
+    seconds: float
+    best: Checkpoint | None
+
+
+class Saver:
+    """The blocking half of a session's checkpoints; one call at a time is under way.
+
+    Args:
+        facts: what is known of the session.
+        recorder: what it records with.
+    """
+
+    def __init__(self, facts: SessionFacts[Any], recorder: Recorder) -> None:
+        self._facts, self._recorder = facts, recorder
+        self._has_forecast = False
+
+    def save(self, taken: Taken, permit: Permit, keep: CheckpointsConfig | None) -> Saved:
+        """Commit a checkpoint, then remove what the policy does not keep.
+
+        Args:
+            taken: what is to be saved.
+            permit: whether it may still appear.
+            keep: the policy, where one is set.
+
+        Raises:
+            CheckpointError: it cannot be written, or the step exists with other content.
+        """
+        begun, facts = time.monotonic(), self._facts
+        is_new = False
+
+        def publish() -> None:
+            nonlocal is_new
+            self._flush()
+            permit.take()
+            is_new = True
+
+        manifest = Facts(
+            run=facts.session_id,
+            step=taken.step,
+            attempt=facts.attempt,
+            position=taken.position,
+            metrics={name: _read(value) for name, value in taken.metrics.items()},
+            random=taken.random,
+        )
+        with self._models() as models:
+            if keep is not None:
+                self._forecast(models, keep, getattr(taken.content, "nbytes", None))
+            try:
+                checkpoint = commit(models, taken.content, manifest, before_rename=publish)
+            except CheckpointError as exc:
+                checkpoint = self._standing(models, taken, exc)
+            seconds = time.monotonic() - begun
+            if is_new:
+                self._log(SAVED, checkpoint, seconds)
+            best = None
+            if keep is not None:
+                self._forecast(models, keep, checkpoint.size)
+                best = self._keep(models, keep, checkpoint if is_new else None)
+        return Saved(checkpoint, is_new, seconds, best)
+
+    def failed(self, step: int | None, exc: BaseException) -> None:
+        """Note in the journal that a save or a restore has failed."""
+        self._event(FAILED, {"step": step, "error": describe(exc)})
+
+    def restore(
+        self, which: str | int | os.PathLike[str], keep: CheckpointsConfig
+    ) -> Loaded | None:
+        """Read a checkpoint back, verified; what does not verify is set aside, and noted.
+
+        Args:
+            which: `latest`, `best`, a step, or a checkpoint's path.
+            keep: the policy, whose metric says which one is the best.
+
+        Returns:
+            ``None`` where the run has none.
+
+        Raises:
+            CheckpointError: none verifies, or it cannot be read.
+        """
+        by = keep.keep_best
+        ranked = None if by is None else partial(_ranked, by=by)
+        with self._models() as models:
+            loaded = load(models, which, run=self._facts.session_id, set_aside=True, ranked=ranked)
+        for fault in [] if loaded is None else loaded.faults:
+            self._event(FAILED, {"path": fault.name, "error": fault.problem})
+        return loaded
+
+    def is_own(self, loaded: Loaded) -> bool:
+        """Return whether a checkpoint is this run's, and not another's that was named by a path."""
+        return bool(loaded.stored.manifest.run == self._facts.session_id)
+
+    def go_on_from(self, loaded: Loaded, *, alone: bool) -> None:
+        """Go on from a checkpoint: what came after it, journal and checkpoints, is superseded.
+
+        Args:
+            loaded: the checkpoint.
+            alone: whether later checkpoints are of earlier attempts, and so are left behind.
+        """
+        manifest = loaded.stored.manifest
+        if alone:
+            with self._models() as models:
+                retention.supersede(models, manifest.number, run=self._facts.session_id)
+        at = manifest.position
+        position = None if at is None else Position(at.attempt, at.seq)
+        self._recorder.resume(position, loaded.stored.checkpoint.step)
+
+    def _standing(self, models: OpenDirectory, taken: Taken, exc: CheckpointError) -> Checkpoint:
+        """Return the checkpoint of this step that stands there, where nobody has asked for ours."""
+        if taken.automatic:
+            for stored in found(models, self._facts.session_id).checkpoints:
+                if stored.checkpoint.step == taken.step:
+                    logger.warning("run %s: %s", self._facts.run_name, exc)
+                    return stored.checkpoint
+        raise exc
+
+    def _keep(
+        self, models: OpenDirectory, keep: CheckpointsConfig, new: Checkpoint | None
+    ) -> Checkpoint | None:
+        """Point `best`, and remove what is not kept; a failure is a warning: the save is whole."""
+        best = None
+        try:
+            there = found(models, self._facts.session_id)
+            every = [stored.checkpoint for stored in there.checkpoints]
+            if keep.keep_best is not None:
+                best = policy.best(every, keep.keep_best)
+                pointers.point(models, BEST, best and os.path.basename(best.path))
+            stay = policy.kept(keep, every)
+            gone = [s.name for s in there.checkpoints if s.checkpoint.path not in stay]
+            newest = None if new is None else os.path.basename(new.path)
+            retention.remove(models, [*gone, *there.superseded], newest=newest)
+        except (CheckpointError, OSError) as exc:
+            text = "older checkpoints of run %s cannot be removed: %s"
+            logger.warning(text, self._facts.run_name, describe(exc))
+        return best
+
+    def _forecast(self, models: OpenDirectory, keep: CheckpointsConfig, size: int | None) -> None:
+        """Warn, once, where the disk has too little space for what the policy keeps."""
+        if self._has_forecast or size is None:
+            return
+        self._has_forecast = True
+        with suppress(CheckpointError, OSError):
+            present = len(found(models, self._facts.session_id).checkpoints)
+            free, kept = forecast.free_bytes(models), policy.most_kept(keep)
+            if text := forecast.warning(size, free, present=present, kept=kept):
+                logger.warning("run %s: %s", self._facts.run_name, text)
+
+    @contextmanager
+    def _models(self) -> Iterator[OpenDirectory]:
+        """Open the models directory, made again if it has gone."""
+        assert self._facts.paths is not None
+        path = self._facts.paths.model_dir
+        try:
+            make_directory(path)
+            directory = OpenDirectory(path)
+        except OSError as exc:
+            reason = exc.strerror or exc
+            problem = f"the models directory {quoted(path, 300)} cannot be opened: {reason}"
+            raise CheckpointError(problem, path=path) from exc
+        with directory:
+            yield directory
+
+    def _flush(self) -> None:
+        """See that the journal holds what the checkpoint knows of."""
+        journal = self._recorder.journal
+        if journal is None:
+            return
+        try:
+            journal.flush(FLUSH_TIMEOUT)
+        except (JournalError, TimeoutError) as exc:
+            text = "a checkpoint of run %s knows more than its journal: %s"
+            logger.warning(text, self._facts.run_name, exc)
+
+    def _log(self, name: str, checkpoint: Checkpoint, seconds: float) -> None:
+        said = {
+            "path": checkpoint.path,
+            "step": checkpoint.step,
+            "size": checkpoint.size,
+            "digest": checkpoint.digest,
+            "seconds": round(seconds, 3),
+        }
+        self._event(name, said)
+
+    def _event(self, name: str, data: Mapping[str, object]) -> None:
+        with suppress(JournalError):  # the session has ended meanwhile
+            if (journal := self._recorder.first()) is not None:
+                journal.log_event(name, data)
+
+
+def _ranked(stored: Sequence[Stored], by: KeepBest) -> list[Stored]:
+    known = {each.checkpoint.path: each for each in stored}
+    ranked = policy.ranked([each.checkpoint for each in stored], by)
+    return [known[checkpoint.path] for checkpoint in ranked]
+
+
+def _read(value: Number | Unread) -> float:
+    """Return a metric's value; one that cannot be read is NaN."""
+    try:
+        return as_float(value.read() if isinstance(value, Unread) else value)
+    except Exception:  # noqa: BLE001 - another library's
+        return math.nan
