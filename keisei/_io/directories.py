@@ -119,8 +119,10 @@ class OpenDirectory:
         """Return whether its path still leads to it."""
         if self._fd is None:
             return os.path.isdir(self.path)
+        with self._naming(""):
+            own = os.fstat(self._fd)
         try:
-            return os.path.samestat(os.lstat(self.path), os.fstat(self._fd))
+            return os.path.samestat(os.lstat(self.path), own)
         except OSError:
             return False
 
@@ -325,8 +327,13 @@ class OpenDirectory:
             return file.read()
 
 
-def make_directory(path: str) -> bool:
+def make_directory(path: str, unsynced: list[str] | None = None) -> bool:
     """Make a directory and its missing parents, so that they survive a power loss.
+
+    Args:
+        path: the directory.
+        unsynced: takes the parents that are to be synced for that; without it, each is synced at
+            once.
 
     Returns:
         Whether the directory itself was made; it stays as it is where it exists.
@@ -337,7 +344,7 @@ def make_directory(path: str) -> bool:
     try:
         above = OpenDirectory(parent, follow=True)
     except (FileNotFoundError, NotADirectoryError):  # the topmost that is in the way is named
-        make_directory(parent)
+        make_directory(parent, unsynced)
         above = OpenDirectory(parent, follow=True)
     except PermissionError as unreadable:
         try:
@@ -348,7 +355,10 @@ def make_directory(path: str) -> bool:
             raise unreadable from None
         return True
     with above:
-        return above.make(name)
+        made = above.make(name, sync=unsynced is None)
+    if made and unsynced is not None:
+        unsynced.append(parent)
+    return made
 
 
 def sync_directory(path: str) -> None:

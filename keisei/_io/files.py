@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import ParamSpec, TypeVar
@@ -22,7 +23,7 @@ from anyio.lowlevel import RunVar, checkpoint_if_cancelled, current_token
 from keisei._io.directories import OpenDirectory as OpenDirectory
 from keisei._io.directories import make_directory as make_directory
 from keisei._io.directories import sync_directory as sync_directory
-from keisei._io.offload import Call, patiently
+from keisei._io.offload import Call, Outcome, patiently
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -88,7 +89,9 @@ def turn() -> anyio.Semaphore:
         return gate
 
 
-def write_atomic(directory: OpenDirectory, name: str, data: bytes, *, sync: bool = True) -> None:
+def write_atomic(
+    directory: OpenDirectory, name: str, data: bytes, *, sync: bool = True, sync_name: bool = True
+) -> None:
     """Write a file so that after any crash it is whole: the old text, or the new one.
 
     A temporary file beside it, fsync, rename, fsync of the directory. A failed fsync is not tried
@@ -100,6 +103,7 @@ def write_atomic(directory: OpenDirectory, name: str, data: bytes, *, sync: bool
         data: all of its bytes.
         sync: whether it has to survive a loss of power, too; without, an old one may come back,
             or an empty one.
+        sync_name: whether the directory is synced, too; without, it is to be synced for that.
 
     Raises:
         OSError: the old file is as it was and the temporary one is gone, unless the last fsync is
@@ -126,7 +130,7 @@ def write_atomic(directory: OpenDirectory, name: str, data: bytes, *, sync: bool
         if isinstance(exc, OSError):
             exc.filename = os.path.join(directory.path, name)
         raise
-    if sync:
+    if sync and sync_name:
         directory.sync()
 
 
@@ -151,7 +155,7 @@ def parts(directory: OpenDirectory, name: str) -> Iterator[bytes]:
         os.close(fd)
 
 
-def append(directory: OpenDirectory, name: str, data: bytes) -> bool:
+def append(directory: OpenDirectory, name: str, data: bytes, *, sync: bool = True) -> bool:
     """Add whole lines to the end of a file so that they survive a power loss.
 
     A torn last line, which a crash can leave, is closed first: what follows stands on a line of
@@ -161,6 +165,7 @@ def append(directory: OpenDirectory, name: str, data: bytes) -> bool:
         directory: where the file lives.
         name: its name there; it is made where it is missing.
         data: the lines, each with its newline; none to close a torn line only.
+        sync: whether the file is synced; without, it is to be synced to survive a power loss.
 
     Returns:
         Whether a torn line was closed.
@@ -176,13 +181,50 @@ def append(directory: OpenDirectory, name: str, data: bytes) -> bool:
             data = b"\n" + data
         if data:
             _write_all(fd, data)
-            os.fsync(fd)
+            if sync:
+                os.fsync(fd)
         return torn
     except OSError as exc:
         exc.filename = os.path.join(directory.path, name)
         raise
     finally:
         os.close(fd)
+
+
+def sync_file(directory: OpenDirectory, name: str) -> None:
+    """Make what was written to a file survive a power loss."""
+    fd = directory.open(name, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    except OSError as exc:
+        exc.filename = os.path.join(directory.path, name)
+        raise
+    finally:
+        os.close(fd)
+
+
+def at_once(calls: Sequence[Callable[[], object]]) -> None:
+    """Make blocking calls side by side, and wait for all of them.
+
+    Each has a thread of its own, but for the first, and those for which the system has none left.
+
+    Raises:
+        Exception: the error of the first call, in their order, that has failed.
+    """
+    outcomes, threads = [Outcome[object]() for _ in calls], []
+    for call, outcome in list(zip(calls, outcomes, strict=True))[1:]:
+        thread = threading.Thread(target=outcome.run, args=(call,), daemon=True)
+        try:
+            thread.start()
+            threads.append(thread)
+        except RuntimeError:
+            outcome.run(call)
+    for call, outcome in zip(calls[:1], outcomes[:1], strict=True):
+        outcome.run(call)
+    for thread in threads:
+        thread.join()
+    for outcome in outcomes:
+        outcome.result()
 
 
 def append_whole(directory: OpenDirectory, name: str, data: bytes) -> None:

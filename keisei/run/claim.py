@@ -62,15 +62,24 @@ async def setup_directories(
     return await files.in_thread(work)
 
 
-def claim(config: AppConfig, run_name: str, session_id: str) -> OwnedRun:
-    """Make and claim the run's directories, blocking; see `setup_directories`."""
+def claim(
+    config: AppConfig, run_name: str, session_id: str, *, sync_later: bool = False
+) -> OwnedRun:
+    """Make and claim the run's directories, blocking; see `setup_directories`.
+
+    Args:
+        config: says where runs live, and what to do where this one exists.
+        run_name: the run's name.
+        session_id: the id to use where the run is new.
+        sync_later: whether the names that are made are left to `OwnedRun.sync`.
+    """
     logging_config = config.logging
     models = os.environ.get("KEISEI_MODEL_DIR") or logging_config.model_dir
     place = run_name
     try:
         place = root = root_of_runs(configured=logging_config.log_dir)
         model_root = absolute_path(models) if models else None
-        return _claim(config, root, model_root, run_name, session_id)
+        return _claim(config, root, model_root, run_name, session_id, sync_later=sync_later)
     except OSError as exc:
         reason = exc.strerror or str(exc)
         failed = str(exc.filename or place)
@@ -90,7 +99,8 @@ def claim(config: AppConfig, run_name: str, session_id: str) -> OwnedRun:
         quoted(str(fallback), 300),
     )
     try:
-        owned = _claim(config, absolute_path(fallback), None, run_name, session_id)
+        root = absolute_path(fallback)
+        owned = _claim(config, root, None, run_name, session_id, sync_later=sync_later)
     except OSError as exc:
         raise DirectorySetupError(
             f"cannot set up the directories of run {run_name}: {quoted(failed, 300)}: {reason}; "
@@ -108,15 +118,22 @@ def shown(exc: Exception) -> Exception:
 
 
 def _claim(
-    config: AppConfig, root: str, model_root: str | None, run_name: str, session_id: str
+    config: AppConfig,
+    root: str,
+    model_root: str | None,
+    run_name: str,
+    session_id: str,
+    *,
+    sync_later: bool,
 ) -> OwnedRun:
     """Make and claim the first directory that may be taken: the name's, or a numbered one."""
     name, number = run_name, 1
     while True:
         paths = plan_paths(root, model_root, name)
-        made = files.make_directory(paths.run_artifact_dir)
+        unsynced: list[str] | None = [] if sync_later else None
+        made = files.make_directory(paths.run_artifact_dir, unsynced)
         try:
-            owned = _take(config, paths, name, session_id, made=made)
+            owned = _take(config, paths, name, session_id, unsynced, made=made)
         except OSError:
             if made:
                 _unmake(paths)
@@ -128,7 +145,13 @@ def _claim(
 
 
 def _take(
-    config: AppConfig, paths: RunPaths, name: str, session_id: str, *, made: bool
+    config: AppConfig,
+    paths: RunPaths,
+    name: str,
+    session_id: str,
+    unsynced: list[str] | None,
+    *,
+    made: bool,
 ) -> OwnedRun | None:
     """Take a directory and hold it open; ``None`` where the next number is to be tried."""
     with files.OpenDirectory(paths.run_artifact_dir) as directory:
@@ -136,7 +159,7 @@ def _take(
         with locks.locked(directory, TRAINING_LOG):
             if not directory.stands():  # it went to the trash while this start waited
                 raise FileNotFoundError(errno.ENOENT, "it has just been moved", directory.path)
-            return _taken(config, paths, name, session_id, directory, home, made=made)
+            return _taken(config, paths, name, session_id, directory, home, unsynced, made=made)
 
 
 def _taken(
@@ -146,6 +169,7 @@ def _taken(
     session_id: str,
     directory: files.OpenDirectory,
     home: HeldDirectory,
+    unsynced: list[str] | None,
     *,
     made: bool,
 ) -> OwnedRun | None:
@@ -171,14 +195,17 @@ def _taken(
             owner = earlier.owner if earlier is not None else UNKNOWN
             raise session_file.in_use(name, owner, paths.run_artifact_dir) from None
     if earlier is None and not made:  # its maker may have died before it could do this
-        files.sync_directory(os.path.dirname(paths.run_artifact_dir))
+        if unsynced is None:
+            files.sync_directory(os.path.dirname(paths.run_artifact_dir))
+        else:
+            unsynced.append(os.path.dirname(paths.run_artifact_dir))
     new = made and earlier is None  # so that nothing stands in it
     names = [] if new else directory.names()
     for left in filter(TEMPORARY.fullmatch, names):  # by a start that died
         directory.unlink(left)
     # An attempt whose record is lost has left its journal: no other one gets its number.
     journals = [attempt for name in names if (attempt := attempt_of(name))]
-    _make_models(directory, paths)
+    _make_models(directory, paths, unsynced)
     logs = (EVALUATION_LOG,) if new else (TRAINING_LOG, EVALUATION_LOG)
     torn = [files.append(directory, log, b"") for log in logs]
     if any(torn):
@@ -193,9 +220,9 @@ def _taken(
         paths=paths.as_text(),
         trackers={},
     )
-    files.write_atomic(directory, RECORD_FILE, record.text())
+    files.write_atomic(directory, RECORD_FILE, record.text(), sync_name=unsynced is None)
     home.hold(directory)
-    return OwnedRun(paths, record, home, earlier, torn_lines=sum(torn))
+    return OwnedRun(paths, record, home, earlier, torn_lines=sum(torn), unsynced=unsynced)
 
 
 def _read_record(
@@ -222,12 +249,14 @@ def _read_record(
     return record
 
 
-def _make_models(directory: files.OpenDirectory, paths: RunPaths) -> None:
+def _make_models(
+    directory: files.OpenDirectory, paths: RunPaths, unsynced: list[str] | None
+) -> None:
     """Make the models' directory; one that stands there is no file, and no link elsewhere."""
     if os.path.dirname(paths.model_dir) == directory.path:
         made = directory.make(os.path.basename(paths.model_dir), sync=False)  # with session.json
     else:
-        made = files.make_directory(paths.model_dir)
+        made = files.make_directory(paths.model_dir, unsynced)
     if not made:
         with files.OpenDirectory(paths.model_dir):
             pass

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 
 from keisei._io import files, locks, process
 from keisei._io.files import OpenDirectory
@@ -44,6 +45,7 @@ class OwnedRun:
         earlier: the record of the run's last attempt before this one, where it had one.
         torn_lines: how many of the logs had a torn last line, which the claim has closed.
         fallback_reason: why the fallback root is used, or ``None`` where it is not.
+        unsynced: while what is made is left to `sync`: the directories above that it has to sync.
     """
 
     paths: RunPaths
@@ -52,6 +54,7 @@ class OwnedRun:
     earlier: SessionRecord | None = None
     torn_lines: int = 0
     fallback_reason: str | None = None
+    unsynced: list[str] | None = None
     _writing: threading.Lock = field(default_factory=threading.Lock)
     _released: threading.Event = field(default_factory=threading.Event)
     _ended: bool = False
@@ -80,8 +83,9 @@ class OwnedRun:
                 kept = CONFIG_FILE.replace(".json", f".attempt-{self.record.attempt - 1}.json")
                 earlier = directory.read(CONFIG_FILE)
                 if earlier is not None and directory.read(kept) is None:
-                    files.write_atomic(directory, kept, earlier)
-            files.write_atomic(directory, CONFIG_FILE, text.encode())
+                    files.write_atomic(directory, kept, earlier, sync_name=self.unsynced is None)
+            sync_name = self.unsynced is None
+            files.write_atomic(directory, CONFIG_FILE, text.encode(), sync_name=sync_name)
 
     def log_start(self) -> None:
         """Append the start line to the training log.
@@ -92,7 +96,27 @@ class OwnedRun:
         record = self.record
         line = start_line(now(), record.run_name, record.session_id, record.attempt)
         with self._alone(), self.home.entered() as directory:
-            files.append(directory, TRAINING_LOG, f"{line}\n".encode())
+            data, sync = f"{line}\n".encode(), self.unsynced is None
+            files.append(directory, TRAINING_LOG, data, sync=sync)
+
+    def sync(self) -> None:
+        """Make what the set-up steps have made survive a loss of power, all of it at once.
+
+        So a disk that takes seconds for an fsync is waited for once here, and not for each file.
+
+        Raises:
+            OSError: a directory cannot be synced. Of the log it is a warning.
+        """
+        above, self.unsynced = list(dict.fromkeys(self.unsynced or ())), None
+        with self._alone(), self.home.entered() as directory:
+            syncs = [partial(files.sync_directory, path) for path in above]
+            files.at_once([directory.sync, *syncs, partial(self._sync_log, directory)])
+
+    def _sync_log(self, directory: OpenDirectory) -> None:
+        try:
+            files.sync_file(directory, TRAINING_LOG)
+        except OSError as exc:
+            logger.warning("the start of run %s cannot be logged: %s", self.record.run_name, exc)
 
     def update(self, **changes: object) -> None:
         """Change the session file; nothing happens where the run has its next owner by now.

@@ -83,7 +83,8 @@ class Steps:
 
     def _take_all(self) -> None:
         facts = self._facts
-        self._claimed(claim.claim(facts.config, facts.run_name, facts.session_id))
+        name, session_id = facts.run_name, facts.session_id
+        self._claimed(claim.claim(facts.config, name, session_id, sync_later=True))
         self._tracking.begun()
         facts.config_text = serialized(facts)
         with self._saving_config() as owned:
@@ -91,6 +92,15 @@ class Steps:
         self.seed()
         with self._logging_start() as owned:
             owned.log_start()
+        try:
+            owned.sync()
+        except OSError as exc:
+            failed = quoted(str(exc.filename or owned.paths.run_artifact_dir), 300)
+            raise DirectorySetupError(
+                f"what run {facts.run_name} begins with may not survive a loss of power: {failed}: "
+                f"{exc.strerror or exc}. Free or fix that place, and start again.",
+                path=failed,
+            ) from claim.shown(exc)
 
     def _claimed(self, owned: OwnedRun) -> None:
         """Note on the thread that the run is owned; a session that has ended by now ends it."""

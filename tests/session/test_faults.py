@@ -62,8 +62,15 @@ def inject_all(tmp_path: Path, lives: dict[bool, list[int]]) -> None:
         sweep = Sweep(place)
         for resumed, errnos in lives.items():
             ways = itertools.cycle(WAYS)
-            for fault in faults_for(sweep.trace(resumed=resumed), errnos):
-                sweep.suffer(fault, next(ways), resumed=resumed)
+            traces = {way: sweep.trace(resumed=resumed, way=way) for way in dict.fromkeys(WAYS)}
+            counts = {
+                way: Counter([call.kind for call in calls]) + Counter({ANY: len(calls)})
+                for way, calls in traces.items()
+            }
+            for fault in faults_for(traces[WAYS[0]], errnos):
+                # Who enters makes fewer calls than who takes the steps one by one.
+                way = next(way for way in ways if fault.number <= counts[way][fault.kind])
+                sweep.suffer(fault, way, resumed=resumed)
     print(f"injected errors: {sweep.injected}, violations: {len(sweep.violations)}")
     assert sweep.injected > 300
     assert not sweep.violations, "\n".join(sweep.violations[:20])
@@ -129,6 +136,23 @@ def test_a_new_directory_is_synced_into_its_parent(tmp_path: Path) -> None:
     for i in made[:-1]:  # `models` is synced with the session file, which follows
         following = calls[i + 1]
         assert (following.kind, following.path) == ("fsync", os.path.dirname(calls[i].path))
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_who_enters_waits_for_few_fsyncs(tmp_path: Path, resumed: bool) -> None:
+    """One for each file, then all directories and the log at once: none of them twice."""
+    sweep = Sweep(tmp_path)
+    calls = sweep.trace(resumed=resumed, way=WAYS[1])
+    synced = [os.path.relpath(call.path, sweep.run) for call in calls if call.kind == "fsync"]
+    files = [".effective_config.attempt-1.json.tmp"] if resumed else []
+    files = [".session.json.tmp", *files, ".effective_config.json.tmp"]
+    above = [] if resumed else ["../../..", "../..", ".."]
+    entered = len(files) + len(above) + 2
+    assert synced[: len(files)] == files
+    assert sorted(synced[len(files) : entered]) == sorted([*above, ".", "training.log"])
+    assert synced[entered:] == [".session.json.tmp", ".", "training.log"]  # the end
+    last = [number for number, call in enumerate(calls) if call.kind in ("mkdir", "rename")]
+    assert [call.kind for call in calls[: last[-2]]].count("fsync") == len(files)
 
 
 @pytest.mark.parametrize("resumed", [False, True])

@@ -243,10 +243,10 @@ class Sweep:
             config.training.total_timesteps = 5
         return config
 
-    def trace(self, *, resumed: bool) -> list[Call]:
+    def trace(self, *, resumed: bool, way: Any = WAYS[0]) -> list[Call]:
         """Record the calls of a whole life in which nothing fails."""
         faults = FileFaults()
-        outcome = live(self.put(resumed=resumed), faults)
+        outcome = live(self.put(resumed=resumed), faults, way)
         assert not outcome.raised
         assert not outcome.logged
         return faults.calls
