@@ -43,7 +43,7 @@ def way_out(value: object) -> str:
         plain = "OmegaConf.to_container(config, resolve=True)"
     elif hasattr(value, "__dataclass_fields__"):
         plain = "dataclasses.asdict(config)"
-    elif not isinstance(value, Mapping):
+    elif not isinstance(value, Mapping) and hasattr(value, "__dict__"):
         plain = "vars(config)"
     return (
         f"load_config(overrides={plain}, model=MyConfig) makes one of it, where MyConfig derives "

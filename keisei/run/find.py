@@ -245,7 +245,8 @@ def look(directory: files.OpenDirectory, gone: Collection[str] = ()) -> FoundRun
     record = None if text is None else SessionRecord.parsed(text)
     if record is not None and record.status in FINAL:
         return replace(run, state=record.status, record=record)
-    if (text is None or _is_foreign(text)) and record is None and not _has_start_line(directory):
+    foreign = text is None or (_is_foreign(text) and not _has_journal(directory))
+    if foreign and record is None and not _has_start_line(directory):
         return None
     owner = record.owner if record is not None else salvaged_owner(text or b"")
     if owner is None:
@@ -262,9 +263,14 @@ def _is_foreign(text: bytes) -> bool:
     """Return whether a file is another program's, which is called as a session file is."""
     try:
         data = pydantic_core.from_json(text)
-    except ValueError:
-        return False
+    except ValueError:  # a damaged one of ours still has a part of what it began with
+        return b'"session_id"' not in text
     return not (isinstance(data, dict) and "session_id" in data)
+
+
+def _has_journal(directory: files.OpenDirectory) -> bool:
+    """Return whether a journal of an attempt stands there."""
+    return any(attempt_of(name) is not None for name in directory.names())
 
 
 def _has_start_line(directory: files.OpenDirectory) -> bool:

@@ -338,13 +338,13 @@ def test_a_start_that_is_at_work_is_no_run_without_a_record(
     write, try_lock = files.write_atomic, locks._try_lock
     session = SessionManager(runs.make_config(), run_name="r")
 
-    def look_first(directory: files.OpenDirectory, name: str, data: bytes) -> None:
+    def look_first(directory: files.OpenDirectory, name: str, data: bytes, **how: bool) -> None:
         looking = threading.Thread(target=lambda: seen.append(runs.doctor()))
         looking.start()
         monkeypatch.setattr(files, "write_atomic", write)
         while not waiting.wait(0.01):
             assert looking.is_alive()
-        write(directory, name, data)
+        write(directory, name, data, **how)
         threads.append(looking)
 
     def tried(fd: int, *, shared: bool = False) -> bool | None:

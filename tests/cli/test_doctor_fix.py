@@ -211,6 +211,9 @@ def test_a_lost_record_is_rebuilt_where_the_log_has_a_start(runs: Runs) -> None:
     assert snapshot(runs.root) == before
     (run / "session.json").write_text("{")
     (run / "session.json").chmod(0o600)
+    assert runs.doctor("--fix").states == {}
+    (run / "metrics.1.journal").write_bytes(b"")  # then it is a run's
+    (run / "metrics.1.journal").chmod(0o600)
     before = snapshot(runs.root)
     told = runs.doctor("--fix")
     assert told.code == 1
@@ -218,7 +221,9 @@ def test_a_lost_record_is_rebuilt_where_the_log_has_a_start(runs: Runs) -> None:
     assert snapshot(runs.root) == before
 
 
-@pytest.mark.parametrize("text", ["{}", "[1, 2]", '{"session": "abc", "cookies": []}', "null"])
+@pytest.mark.parametrize(
+    "text", ["{}", "[1, 2]", '{"session": "abc", "cookies": []}', "null", "no JSON", ""]
+)
 def test_another_programs_directory_is_never_touched_and_needs_no_attention(
     runs: Runs, text: str
 ) -> None:

@@ -13,15 +13,20 @@ _MOST = 1_000_000  # bytes of a file
 
 
 def mode_in_files(environ: Mapping[str, str]) -> WandbMode | None:
-    """Return the mode in the settings files, the working directory's own before the user's; blocks.
+    """Return the mode in the settings files; blocks.
+
+    The files of ``WANDB_DIR`` and of the working directory come before the user's.
 
     Args:
-        environ: the environment, which may say where the user's is.
+        environ: the environment, which may say where they are.
     """
-    paths = []
+    roots = [os.path.expanduser(environ["WANDB_DIR"])] if environ.get("WANDB_DIR") else []
     with suppress(OSError):  # the working directory has been removed
-        above = os.path.join(os.getcwd(), ".wandb")
-        above = above if os.path.exists(above) else os.path.join(os.getcwd(), "wandb")
+        roots.append(os.getcwd())
+    paths = []
+    for root in roots:
+        above = os.path.join(root, ".wandb")
+        above = above if os.path.exists(above) else os.path.join(root, "wandb")
         paths.append(os.path.join(above, "settings"))
     users = environ.get("WANDB_CONFIG_DIR") or os.path.join("~", ".config", "wandb")
     paths.append(os.path.join(os.path.expanduser(users), "settings"))

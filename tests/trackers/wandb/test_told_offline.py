@@ -98,6 +98,11 @@ def test_a_settings_file_of_the_user_counts_and_the_directorys_own_goes_before_i
     (tmp_path / "wandb").mkdir()
     (tmp_path / "wandb" / "settings").write_text("[default]\nmode: offline\n[other]\nmode=off\n")
     assert record_of(train(make_config))["trackers"]["wandb"]["mode"] == "offline"
+    (tmp_path / "elsewhere" / "wandb").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "wandb" / "settings").write_text("[default]\nmode = disabled\n")
+    environ.setenv("WANDB_DIR", str(tmp_path / "elsewhere"))
+    assert train(make_config).is_wandb_active is False
+    environ.delenv("WANDB_DIR")
     assert server.requests == []
     environ.setenv("WANDB_MODE", "online")
     assert record_of(train(make_config))["trackers"]["wandb"]["mode"] == "online"
