@@ -113,7 +113,7 @@ def event_files(run: Path) -> list[Path]:
 
 def test_it_keeps_to_the_protocol() -> None:
     """Every check of a tracker passes, with TensorBoard's own reader."""
-    assert len(check_tracker(TensorBoardTracker, read_all)) == 7
+    assert len(check_tracker(TensorBoardTracker, read_all)) == 8
 
 
 def test_the_events_are_those_of_tensorboards_own_helpers(tmp_path: Path) -> None:
@@ -151,14 +151,15 @@ def test_tensorboard_shows_the_series_of_an_uninterrupted_run(
     """Both of its servers, and its reader: a resumed run has each step once, in the later value."""
     run = tmp_path / "logs" / "my-run"
     run.parent.mkdir()
-    resume = Event(0, 1.8e9, 2, RESUME, {"step": 5})
+    resume = Event(0, 1.8e9, 2, RESUME, {"attempt": 1, "seq": 5})
     first, logged = rows(1, [*range(10), None]), rows(2, range(6, 14))
     second = [resume, *(row._replace(seq=row.seq + 1) for row in logged)]
     began = started(run)
     began.send(first)  # and is killed
     resumed = started(run, 2)
+    assert resumed.rewind(Position(1, 5))
     checkpoint = Event(9, 1.8e9, 2, "checkpoint", {"path": "8.pt", "p": math.nan})
-    send_rest(resumed, [*first, *second, checkpoint])
+    send_rest(resumed, [*first[:6], *second, checkpoint])
     resumed.finish("completed")
     wanted = [*series_of(first)[:6], *series_of(second)]
     assert [step for step, _ in wanted] == list(range(14))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import TypeVar
 
@@ -14,6 +14,7 @@ from keisei.errors import TrackerError
 
 T = TypeVar("T")
 
+_PIECE = 1 << 20  # bytes that are copied at once
 _AROUND = 16  # bytes around a record's data: its length, and a checksum of each
 
 
@@ -99,6 +100,58 @@ class EventFile:
         if os.fstat(self._fd).st_size > self.size:
             os.ftruncate(self._fd, self.size)
         self._torn = False
+
+
+def held_until(
+    directory: files.OpenDirectory, name: str, holds: Callable[[bytes], bool | None]
+) -> tuple[int, bool]:
+    """Return the end of the last mark in a file that holds, before the first that does not.
+
+    Args:
+        directory: where the file lives.
+        name: its name there.
+        holds: returns whether an event is a mark that holds; ``None`` where it is no mark.
+
+    Returns:
+        The end, in bytes, 0 where there is none; and whether there is one that does not hold.
+    """
+    found = 0
+    with open(directory.open(name, os.O_RDONLY), "rb") as file:
+        for end, payload in _payloads(file, os.fstat(file.fileno()).st_size):
+            mark = holds(payload[:-4])
+            if mark is False:
+                return found, True
+            if mark:
+                found = end
+    return found, False
+
+
+def write_joined(
+    directory: files.OpenDirectory, name: str, head: bytes, parts: Iterable[tuple[str, int]]
+) -> None:
+    """Write a file of what several begin with, whole or not at all; it survives a loss of power.
+
+    Args:
+        directory: where all of them live.
+        name: its name.
+        head: what it begins with.
+        parts: names of files, and how many bytes of each follow.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    staged = ".keisei-joined"  # a name that TensorBoard takes for no event file
+    with open(directory.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as file:
+        file.write(head)
+        for part, size in parts:
+            with open(directory.open(part, os.O_RDONLY), "rb") as source:
+                while size > 0 and (data := source.read(min(size, _PIECE))):
+                    file.write(data)
+                    size -= len(data)
+        file.flush()
+        os.fsync(file.fileno())
+    directory.replace(staged, name)
+    directory.sync()
 
 
 def framed(data: bytes) -> bytes:

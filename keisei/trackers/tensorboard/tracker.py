@@ -4,6 +4,10 @@ Each `send` is one batch in a file, and ends with a mark that says which record 
 session log of kind CHECKPOINT, which TensorBoard passes over. What stands behind the last mark is
 of a `send` that did not return, and is cut before anything else is written. So the events and the
 position can never disagree, whenever the process dies or the disk fails.
+
+Where a resumed run has left rows behind, a new file takes the place of all earlier ones: it begins
+with a START, at which a TensorBoard that has shown the run drops all of it, and then has what of
+those files still holds.
 """
 
 from __future__ import annotations
@@ -17,17 +21,18 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from keisei._io import files
+from keisei.errors import TrackerError
 from keisei.journal.reader import Event, Row
-from keisei.journal.superseding import RESUME, step_in
 from keisei.redaction import clean
 from keisei.run.status import FinalStatus
 from keisei.trackers.base import Position, Record, RunInfo, Tracker, TrackerRun
-from keisei.trackers.tensorboard.event_file import EventFile
+from keisei.trackers.tensorboard.event_file import EventFile, held_until, write_joined
 from keisei.trackers.tensorboard.events import Batch, import_protos, session_log_of
 
 _EVENTS = "events.out.tfevents"
 _CLAIM = ".keisei-run"  # holds the id of the run whose directory it is
 _MARK = "keisei's cursor: "
+_TAKING = re.compile(r"\.\d{6,}\.\d{4,}\Z")
 _LARGEST_STEP = 2**63 - 1  # as the format has it
 
 
@@ -38,7 +43,7 @@ class TensorBoardTracker(Tracker):
     bits: what is beyond them is shown as infinite. A row without a step stands at the last step
     before it, and before the first step such rows are counted. What `log_event` logged, the
     config and the status are texts under `keisei/`, and the config is there as hyperparameters,
-    too. An attempt that begins at an earlier step makes TensorBoard drop what came after that.
+    too. What a resumed run has left behind is dropped.
 
     Args:
         log_dir: where to make the run's directory, ``{log_dir}/{run_name}``, which gets the run's
@@ -99,19 +104,23 @@ class TensorBoardRun(TrackerRun):
     """
 
     mode = "offline"
+    directory: str
 
     def __init__(self, directory: files.OpenDirectory, info: RunInfo) -> None:
         self.run_id, self.directory = info.session_id, directory.path
         self._info = info
-        # A reader goes through the files in the order of their names, and never back.
-        prefix = f"{_EVENTS}.{info.session_id}."
-        own = re.compile(re.escape(prefix) + r"\d{6,}")
-        names = {name for name in directory.names() if own.fullmatch(name)}
-        last, *earlier = sorted({*names, f"{prefix}{info.attempt:06}"}, reverse=True)
+        self._first_name = f"{_EVENTS}.{info.session_id}.{info.attempt:06}"
+        names = self._names(directory)
+        for name in _replaced(names):
+            directory.unlink(name)
+        names = self._names(directory)
+        if max(names, default="") < self._first_name:
+            names.append(self._first_name)
+        *earlier, last = names
         self._file = EventFile(directory, last)
         try:
             found = self._file.recover(_parse_mark)
-            for name in earlier if found is None else ():
+            for name in reversed(earlier) if found is None else ():
                 with EventFile(directory, name) as file:
                     if (found := file.recover(_parse_mark)) is not None:
                         break
@@ -135,8 +144,6 @@ class TensorBoardRun(TrackerRun):
         progress = self._progress
         for record in records:
             if isinstance(record, Event):
-                if record.name == RESUME:
-                    _add_resume(batch, record)
                 data = json.dumps(record.data, indent=1, ensure_ascii=False)
                 name, text = f"events/{clean(record.name)}", _code(clean(data))
                 batch.add_text(record.time, progress.shown_step, name, text)
@@ -148,6 +155,44 @@ class TensorBoardRun(TrackerRun):
     def position(self) -> Position:
         """Return the position of the last record that is written."""
         return Position(self._progress.attempt, self._progress.seq)
+
+    def rewind(self, after: Position) -> bool:
+        """Write what stands up to a position to a new file, in place of all earlier ones.
+
+        Raises:
+            OSError: it could not be done; what stands there holds.
+            TrackerError: the run has ended.
+        """
+        if self._file.closed:
+            raise TrackerError("the run has ended")
+
+        def holds(data: bytes) -> bool | None:
+            mark = _parse_mark(data)
+            return None if mark is None else (mark.attempt, mark.seq) <= after
+
+        with files.OpenDirectory(self.directory) as directory:
+            names = self._names(directory)
+            parts: list[tuple[str, int]] = []
+            for name in names:
+                end, over = held_until(directory, name, holds)
+                parts.append((name, end))
+                if over:
+                    break
+            batch = Batch()
+            batch.add(time.time(), 0, file_version="brain.Event:2")
+            batch.add(time.time(), -_LARGEST_STEP, session_log={"status": "START"})
+            if not any(end for _, end in parts):
+                self._add_beginning(batch)
+            self._add_mark(batch, _Progress())
+            number = 1 + max(int(name.partition(self._first_name)[2][1:] or 0) for name in names)
+            name = f"{self._first_name}.{number:04}"
+            write_joined(directory, name, batch.data(), parts)
+            for replaced in names:  # a TensorBoard that has it open would miss it, were it gone
+                os.close(directory.open(replaced, os.O_WRONLY | os.O_TRUNC))
+            self._file.close()
+            self._file = EventFile(directory, name)
+        self._progress = self._file.recover(_parse_mark) or _Progress()
+        return True
 
     def finish(self, status: FinalStatus) -> None:
         """Write how the run ended, and close the file; only the first call does anything."""
@@ -168,9 +213,18 @@ class TensorBoardRun(TrackerRun):
         batch.add(now, 0, file_version="brain.Event:2")
         if fresh:
             batch.add(now, 0, session_log={"status": "START"})
-            batch.add_hyperparameters(now, self._info.session_id, self._info.config_text)
-            self._add_config(batch, now, 0)
+            self._add_beginning(batch)
         self._write(batch, self._progress)
+
+    def _add_beginning(self, batch: Batch) -> None:
+        now = time.time()
+        batch.add_hyperparameters(now, self._info.session_id, self._info.config_text)
+        self._add_config(batch, now, 0)
+
+    def _names(self, directory: files.OpenDirectory) -> list[str]:
+        """Return the run's event files, in the order in which a reader goes through them."""
+        own = re.compile(re.escape(f"{_EVENTS}.{self.run_id}.") + r"\d{6,}(\.\d{4,})?")
+        return sorted(name for name in directory.names() if own.fullmatch(name))
 
     def _add_row(self, batch: Batch, progress: _Progress, row: Row) -> _Progress:
         if row.step is None:
@@ -190,18 +244,23 @@ class TensorBoardRun(TrackerRun):
         batch.add_text(moment, step, "config", _code(self._info.config_text))
 
     def _write(self, batch: Batch, progress: _Progress) -> None:
-        mark = {"status": "CHECKPOINT", "msg": _MARK + json.dumps(progress)}
-        batch.add(time.time(), progress.shown_step, session_log=mark)
+        self._add_mark(batch, progress)
         self._file.append(batch.data())
         self._progress = progress
 
+    def _add_mark(self, batch: Batch, progress: _Progress) -> None:
+        mark = {"status": "CHECKPOINT", "msg": _MARK + json.dumps(progress)}
+        batch.add(time.time(), progress.shown_step, session_log=mark)
 
-def _add_resume(batch: Batch, event: Event) -> None:
-    """Make TensorBoard drop what stands behind the step at which the run was resumed."""
-    step = step_in(event.data) if isinstance(event.data, dict) else None
-    if step is not None:
-        behind = max(-_LARGEST_STEP, min(step + 1, _LARGEST_STEP))
-        batch.add(event.time, behind, session_log={"status": "START"})
+
+def _replaced(names: list[str]) -> list[str]:
+    """Return the event files that a later one has taken the place of.
+
+    Args:
+        names: their names, sorted; the last part of one that takes others' place is a number.
+    """
+    taking = [at for at, name in enumerate(names) if _TAKING.search(name)]
+    return names[: taking[-1]] if taking else []
 
 
 class _Progress(NamedTuple):
