@@ -51,7 +51,8 @@ class _Naming:
 
     def __exit__(self, kind: object, exc: object, traceback: object) -> None:
         if isinstance(exc, OSError):
-            exc.filename, exc.filename2 = os.path.join(*self._at), None
+            exc.filename = os.path.join(*self._at)
+            del exc.filename2  # or the message would have it, also where it is None
 
 
 class OpenDirectory:

@@ -26,6 +26,8 @@ from keisei.run.session_file import Owner, SessionRecord
 from keisei.run.status import FinalStatus
 
 SIGNS = 4  # signs of life in each `logging.owner_timeout`
+# What is said where a link, a directory, a pipe or a device stands in a file's place.
+_NO_FILES = frozenset([errno.ELOOP, errno.EISDIR, errno.EINVAL])
 _WRITERS_TIMEOUT = 2.0  # seconds, for a start or a repair that is at work
 
 # The attempts that live in this process: a record that says so of another one could not be ended.
@@ -45,6 +47,7 @@ class OwnedRun:
         earlier: the record of the run's last attempt before this one, where it had one.
         torn_lines: how many of the logs had a torn last line, which the claim has closed.
         fallback_reason: why the fallback root is used, or ``None`` where it is not.
+        recorded: whether the session file has the run's end.
         unsynced: while what is made is left to `sync`: the directories above that it has to sync.
     """
 
@@ -54,6 +57,7 @@ class OwnedRun:
     earlier: SessionRecord | None = None
     torn_lines: int = 0
     fallback_reason: str | None = None
+    recorded: bool = False
     unsynced: list[str] | None = None
     _writing: threading.Lock = field(default_factory=threading.Lock)
     _released: threading.Event = field(default_factory=threading.Event)
@@ -164,6 +168,7 @@ class OwnedRun:
                 error: OSError | None = None
                 try:
                     self._write(directory, changes)
+                    self.recorded = True
                 except OSError as exc:
                     error = exc
                 if not self._line_written:
@@ -199,7 +204,14 @@ class OwnedRun:
 
     def _write(self, directory: OpenDirectory, changes: Mapping[str, object]) -> None:
         """Write the session file, unless it is another owner's by now."""
-        text = directory.read(RECORD_FILE)
+        what = "was removed"
+        try:
+            text = directory.read(RECORD_FILE)
+        except OSError as exc:
+            if exc.errno not in _NO_FILES:
+                raise
+            text, what = None, "was replaced by what is no file"
+            directory.set_aside(RECORD_FILE, "other")  # it may be somebody's
         found = None if text is None else SessionRecord.parsed(text)
         own = self.record
         if found is not None and (
@@ -216,7 +228,7 @@ class OwnedRun:
                 pid=owner.pid,
             )
         if found is None and not self._ended:
-            what = "was removed" if text is None else "was damaged"
+            what = what if text is None else "was damaged"
             logger.warning(
                 "the session file of run %s %s while its owner lives: it is written again",
                 own.run_name,

@@ -195,7 +195,10 @@ class Ending:
             try:
                 self._write_end(facts.owned, status, duration_s, give_up)
             except (OSError, RuntimeError) as exc:
-                logger.error("the end of run %s cannot be recorded: %s", facts.run_name, exc)
+                text = "the end of run %s cannot be recorded: %s"
+                if facts.owned.recorded:
+                    text = "the end of run %s is recorded, but not in its training log: %s"
+                logger.error(text, facts.run_name, exc)
             facts.owned.release()
 
     def _write_end(

@@ -420,10 +420,7 @@ async def test_an_end_that_cannot_be_written_is_logged_and_not_raised(
     """A disk that fails at the very end does not hide how the body ended."""
     session = AsyncSessionManager(make_config())
     await session.setup_directories()
-    record = Path(session.run_artifact_dir, "session.json")
-    record.unlink()
-    record.mkdir()
-    (record / "x").write_text("")
+    Path(session.run_artifact_dir, ".session.json.tmp").mkdir()  # in the way of a new one
     with caplog.at_level(logging.ERROR):
         assert await session.finalize_session() == "completed"
     assert "cannot be recorded" in caplog.text

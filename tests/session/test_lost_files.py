@@ -280,3 +280,38 @@ def test_the_last_sign_of_life_is_the_latest_of_all_files(make_config: MakeConfi
         os.utime(run / latest, (5000, 5000))
         with directories.OpenDirectory(str(run)) as directory:
             assert find.last_sign(directory) == 5000, latest
+
+
+@pytest.mark.parametrize("how", ["link", "directory", "pipe"])
+def test_a_session_file_that_was_replaced_by_no_file_is_written_again(
+    make_config: MakeConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    """What stands in its place is set aside, and nothing is written through a link."""
+    with SessionManager(make_config(), run_name="r") as session:
+        path = Path(session.run_artifact_dir, "session.json")
+        path.unlink()
+        if how == "link":
+            path.symlink_to(tmp_path / "target")
+        elif how == "directory":
+            path.mkdir()
+            (path / "theirs").write_text("")
+        else:
+            os.mkfifo(path)
+    assert record_of(session)["status"] == "completed"
+    assert "was replaced by what is no file while its owner lives" in caplog.text
+    assert os.path.lexists(path.with_name("session.json.other"))
+    assert not (tmp_path / "target").exists()
+
+
+def test_an_end_that_is_only_in_the_session_file_is_said_to_be_there(
+    make_config: MakeConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its log cannot take the end line; the run is recorded as completed all the same."""
+    with SessionManager(make_config(), run_name="r") as session:
+        log_file = Path(session.log_file_path)
+        log_file.unlink()
+        log_file.mkdir()
+    assert record_of(session)["status"] == "completed"
+    (said,) = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
+    assert said.startswith("the end of run r is recorded, but not in its training log: ")
+    assert "None" not in said
