@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 import math
 import sys
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from keisei.checkpoints.dtypes import EXTENDED, TORCH, describe, numpy_dtype
-from keisei.checkpoints.manifest import ArrayEntry
+from keisei.checkpoints.manifest import ArrayEntry, Library
 from keisei.checkpoints.refusals import Refused, why_not
 from keisei.errors import CheckpointError, MissingExtraError, quoted
 from keisei.errors import describe as describe_error
@@ -28,7 +29,7 @@ class Held(NamedTuple):
 
     dtype: str
     shape: tuple[int, ...]
-    library: Any
+    library: Library
     item_size: int
     source: Any
     stable: bool
@@ -75,12 +76,17 @@ def _imported(module: str, name: str) -> Any:
 def _hold_numpy(numpy: Any, value: Any, copy: bool) -> Held:
     if type(value) is not numpy.ndarray and not isinstance(value, numpy.memmap):
         raise Refused(why_not(value))
-    if (dtype := describe(value.dtype)) is None:
+    if (dtype := _kind_of(value.dtype)) is None:
         raise Refused(
             f"an array of {quoted(str(value.dtype))}: save value.tolist(), or an array of numbers"
         )
     source = numpy.array(value, order="C", copy=True, subok=False) if copy else value
     return Held(dtype, value.shape, "numpy", value.dtype.itemsize, source, copy)
+
+
+@lru_cache(maxsize=256)
+def _kind_of(dtype: Any) -> str | None:
+    return describe(dtype)
 
 
 def _hold_torch(torch: Any, value: Any, copy: bool) -> Held:
@@ -148,7 +154,7 @@ def scalar_json(value: object) -> dict[str, str] | None:
         return _scalar("str", value.encode("utf-8", "surrogatepass"))
     if isinstance(value, numpy.bytes_):
         return _scalar("bytes", bytes(value))
-    if (dtype := describe(value.dtype)) is None:
+    if (dtype := _kind_of(value.dtype)) is None:
         raise Refused(why_not(value))
     return _scalar(dtype, numpy.asarray(value).tobytes())
 
@@ -174,33 +180,33 @@ def scalar_of(node: dict[str, Any]) -> object:
         return numpy.str_(data.decode("utf-8", "surrogatepass"))
     if dtype == "bytes":
         return numpy.bytes_(data)
-    kind = _numpy_kind(numpy, dtype)
+    kind = _numpy_kind(dtype)
     if len(data) != kind.itemsize:
         raise ValueError("a scalar of another length")
     return numpy.frombuffer(bytearray(data), kind)[0]
 
 
-def item_size(entry: ArrayEntry) -> int:
+@lru_cache(maxsize=256)
+def item_size(dtype: str, library: Library) -> int:
     """Return the bytes of an item of an array in a manifest, which may be anybody's.
 
     Raises:
         CheckpointError: there is no such kind of items (``corrupt`` is set).
         MissingExtraError: a library is missing that knows the kind.
     """
-    if entry.library in ("bytes", "bytearray"):
-        if entry.dtype == entry.library and len(entry.shape) == 1:
-            return 1
-    elif entry.library == "torch":
-        if entry.dtype in TORCH:
-            known = TORCH[entry.dtype]
+    if library == "torch":
+        if dtype in TORCH:
+            known = TORCH[dtype]
             return EXTENDED.get(known) or (int(known[2:]) if known else 4)
-    elif entry.dtype in EXTENDED:
-        return EXTENDED[entry.dtype]
+    elif library in ("bytes", "bytearray"):
+        if dtype == library:
+            return 1
+    elif dtype in EXTENDED:
+        return EXTENDED[dtype]
     else:
-        return int(_numpy_kind(numpy_for("arrays"), entry.dtype).itemsize)
+        return int(_numpy_kind(dtype).itemsize)
     raise CheckpointError(
-        f"the checkpoint does not verify: there is no kind of items {quoted(entry.dtype)}",
-        corrupt=True,
+        f"the checkpoint does not verify: there is no kind of items {quoted(dtype)}", corrupt=True
     )
 
 
@@ -250,16 +256,17 @@ def _tensor_of(torch: Any, entry: ArrayEntry, data: Any) -> object:
 
 
 def _numpy_of(entry: ArrayEntry, data: Any) -> Any:
-    numpy = numpy_for("arrays")
     dtype = TORCH[entry.dtype] if entry.library == "torch" else entry.dtype
     if not dtype:
         raise MissingExtraError(
             f"numpy knows no items of {quoted(entry.dtype)}: import torch before the restore"
         )
-    return numpy.ndarray(entry.shape, _numpy_kind(numpy, dtype), data)
+    return numpy_for("arrays").ndarray(entry.shape, _numpy_kind(dtype), data)
 
 
-def _numpy_kind(numpy: Any, dtype: str) -> Any:
+@lru_cache(maxsize=256)
+def _numpy_kind(dtype: str) -> Any:
+    numpy = numpy_for("arrays")
     if any(name in dtype for name in EXTENDED):
         try:
             importlib.import_module("ml_dtypes")

@@ -28,7 +28,7 @@ from keisei.checkpoints.digests import best_algorithm
 from keisei.checkpoints.forecast import check_space
 from keisei.checkpoints.layout import CORRUPT, FILES, LATEST, MANIFEST, SUPERSEDED, checkpoint_name
 from keisei.checkpoints.listing import Found, Stored, found, stored_as
-from keisei.checkpoints.manifest import FileEntry, Manifest, Place, content_digest, encode
+from keisei.checkpoints.manifest import FileEntry, Manifest, content_digest, encode
 from keisei.checkpoints.opening import GoneError, is_named, opened, read_manifest
 from keisei.checkpoints.packing import RANDOM, STATE, Packed, write_packed
 from keisei.checkpoints.pointers import point
@@ -123,7 +123,7 @@ def _write(
         attempt=facts.attempt,
         number=there.next_number,
         created_at=datetime.now().astimezone().isoformat(),
-        position=Place(**facts.position._asdict()) if facts.position else None,
+        position=facts.position,
         metrics={name: float(value) for name, value in facts.metrics.items()},
         kind="state" if isinstance(content, Packed) else "files",
         digest=content_digest(entries, arrays, algorithm),

@@ -10,13 +10,15 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import Annotated, Any, Literal
+from json.encoder import encode_basestring_ascii as _text
+from typing import Annotated, Literal, NamedTuple, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from keisei.checkpoints.digests import PLAIN, digest_of
 from keisei.checkpoints.layout import MANIFEST
 from keisei.errors import CheckpointError, quoted
+from keisei.journal.records import Position
 
 FORMAT = 1
 LARGEST = 256 * 1024 * 1024  # bytes of a manifest, and of any other JSON in a checkpoint
@@ -27,14 +29,11 @@ _INFINITIES = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
 _Count = Annotated[int, Field(ge=0, lt=2**63)]
 _Name = Annotated[str, Field(max_length=4096)]
+Library: TypeAlias = Literal["numpy", "torch", "jax", "bytes", "bytearray"]
 _Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-
-class FileEntry(_Strict):
+class FileEntry(NamedTuple):
     """A file of a checkpoint.
 
     Attributes:
@@ -48,30 +47,24 @@ class FileEntry(_Strict):
     digest: _Hex
 
 
-class ArrayEntry(_Strict):
+class ArrayEntry(NamedTuple):
     """An array of a checkpoint; they stand in the order in which the file has their bytes.
 
     Attributes:
         name: its name in the file: the keys that lead to it, with ``/`` between them.
-        dtype: the kind of its items, in the words of its library (see `dtypes`).
+        dtype: the kind of its items, as text (see `dtypes`).
         shape: its length in each dimension.
-        library: ``numpy``, ``torch`` or ``jax``; ``bytes`` or ``bytearray`` for long bytes.
+        library: what it is of: ``numpy``, ``torch`` or ``jax``; ``bytes`` or ``bytearray`` where
+            it is that.
     """
 
     name: _Name
     dtype: Annotated[str, Field(max_length=65536)]
     shape: Annotated[tuple[_Count, ...], Field(max_length=64, strict=False)]
-    library: Literal["numpy", "torch", "jax", "bytes", "bytearray"]
+    library: Library
 
 
-class Place(_Strict):
-    """Where the journal was when the state was taken: an attempt and its record's number."""
-
-    attempt: _Count
-    seq: Annotated[int, Field(ge=-1, lt=2**63)]
-
-
-class Manifest(_Strict):
+class Manifest(BaseModel):
     """What a checkpoint holds.
 
     Attributes:
@@ -91,6 +84,8 @@ class Manifest(_Strict):
         arrays: the arrays of its state.
     """
 
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
     format: _Count = FORMAT
     keisei: Annotated[str, Field(pattern=r"^[0-9A-Za-z.+_-]{1,64}$")]
     run: Annotated[str, Field(pattern=r"^[0-9A-Za-z._-]{1,128}$")]
@@ -98,7 +93,7 @@ class Manifest(_Strict):
     attempt: _Count
     number: _Count
     created_at: Annotated[str, Field(pattern=r"^[0-9T:.+Z-]{10,40}$")]
-    position: Place | None = None
+    position: Position | None = None
     metrics: dict[_Name, float] = {}
     kind: Literal["state", "files"]
     digest: Annotated[str, Field(pattern=r"^(xxh3_128|blake2b):[0-9a-f]{32}$")]
@@ -179,8 +174,8 @@ def content_digest(files: list[FileEntry], arrays: list[ArrayEntry], algorithm: 
         arrays: the arrays in them.
         algorithm: of the digest, and of the files'.
     """
-    parts = {"arrays": _plain(arrays), "files": _plain(sorted(files, key=lambda file: file.name))}
-    return digest_of(algorithm, _compact(parts))
+    ordered = sorted(files, key=lambda file: file.name)
+    return digest_of(algorithm, _object({"arrays": _arrays(arrays), "files": _files(ordered)}))
 
 
 def wrong_name(name: str) -> str | None:
@@ -214,18 +209,40 @@ def _wrong_files(manifest: Manifest) -> str | None:
 
 def _content(manifest: Manifest) -> bytes:
     """Return the canonical text of all fields."""
-    fields = manifest.model_dump(exclude={"arrays", "files"})
-    fields["arrays"] = _plain(manifest.arrays)
-    fields["files"] = _plain(manifest.files)
+    fields = manifest.model_dump(exclude={"arrays", "files", "position"})
+    fields["position"] = manifest.position and manifest.position._asdict()
     fields["metrics"] = {
         name: value if math.isfinite(value) else str(value)
         for name, value in manifest.metrics.items()
     }
-    return _compact(fields)
+    texts = {name: _compact(value) for name, value in fields.items()}
+    texts["arrays"] = _arrays(manifest.arrays)
+    texts["files"] = _files(manifest.files)
+    return _object(texts)
 
 
-def _plain(entries: list[FileEntry] | list[ArrayEntry]) -> list[dict[str, Any]]:
-    return [dict(entry) for entry in entries]
+# By hand, one entry at a time: json.dumps would hold the GIL for a hundred thousand of them.
+def _arrays(entries: list[ArrayEntry]) -> str:
+    parts = [
+        f'{{"dtype":{_text(dtype)},"library":{_text(library)},"name":{_text(name)},'
+        f'"shape":[{",".join(map(str, shape))}]}}'
+        for name, dtype, shape, library in entries
+    ]
+    return f"[{','.join(parts)}]"
+
+
+def _files(entries: list[FileEntry]) -> str:
+    parts = [
+        f'{{"digest":{_text(digest)},"name":{_text(name)},"size":{size}}}'
+        for name, size, digest in entries
+    ]
+    return f"[{','.join(parts)}]"
+
+
+def _object(texts: dict[str, str]) -> bytes:
+    """Return the texts of values as one object, in the order of their names."""
+    parts = [f"{_text(name)}:{texts[name]}" for name in sorted(texts)]
+    return f"{{{','.join(parts)}}}".encode("ascii")
 
 
 def _numbers(metrics: object) -> object:
@@ -238,9 +255,8 @@ def _numbers(metrics: object) -> object:
     }
 
 
-def _compact(value: object) -> bytes:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return text.encode("ascii")
+def _compact(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def _frame(content: bytes) -> bytes:

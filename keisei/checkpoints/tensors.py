@@ -8,9 +8,9 @@ nothing in it has to be believed: another one is a wrong one.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
+from json.encoder import encode_basestring_ascii as _text
 
 from keisei.checkpoints.arrays import Held, array_of, host_bytes, item_size, numpy_for
 from keisei.checkpoints.dtypes import code
@@ -43,11 +43,10 @@ def header(entries: Sequence[ArrayEntry], sizes: Sequence[int]) -> bytes:
     parts, start = [], 0
     for entry, size in zip(entries, sizes, strict=True):
         known = code(entry.dtype, entry.library)
-        shape = list(entry.shape) if known else [size]  # without a name there: as bytes
+        shape = entry.shape if known else (size,)  # without a name there: as bytes
         parts.append(
-            f'{json.dumps(entry.name)}:{{"dtype":"{known or "U8"}",'
-            f'"shape":{json.dumps(shape, separators=(",", ":"))},'
-            f'"data_offsets":[{start},{start + size}]}}'
+            f'{_text(entry.name)}:{{"dtype":"{known or "U8"}",'
+            f'"shape":[{",".join(map(str, shape))}],"data_offsets":[{start},{start + size}]}}'
         )
         start += size
     text = "{" + ",".join(parts) + "}"
@@ -67,10 +66,7 @@ def write(sink: Sink, held: Sequence[tuple[str, Held]]) -> list[ArrayEntry]:
         OSError: the file cannot be written.
     """
     ordered = [held[i] for i in file_order([array.item_size for _, array in held])]
-    entries = [
-        ArrayEntry(name=name, dtype=array.dtype, shape=array.shape, library=array.library)
-        for name, array in ordered
-    ]
+    entries = [ArrayEntry(name, array.dtype, array.shape, array.library) for name, array in ordered]
     sink.add(memoryview(header(entries, [array.nbytes for _, array in ordered])), stable=True)
     for name, array in ordered:
         try:
@@ -96,7 +92,7 @@ def read(source: Source, entries: Sequence[ArrayEntry], size: int) -> dict[str, 
         CheckpointError: the file is not what the manifest says (``corrupt`` is set).
         MissingExtraError: a library is missing that knows an array's kind.
     """
-    sizes = [math.prod(entry.shape) * item_size(entry) for entry in entries]
+    sizes = [math.prod(entry.shape) * item_size(entry.dtype, entry.library) for entry in entries]
     expected = header(entries, sizes)
     if len(expected) + sum(sizes) != size:  # before any of them is given memory
         raise source.corrupt("has another length than its arrays")

@@ -47,7 +47,7 @@ def test_a_checkpoint_lies_under_its_step_and_latest_names_the_newest(
     assert os.readlink(Path(models.path, "latest")) == path.name
     stored = found(models, RUN).checkpoints[-1]
     assert stored.checkpoint == checkpoint
-    assert tuple(stored.manifest.position or ()) == (("attempt", 3), ("seq", 99))
+    assert stored.manifest.position == Position(3, 99)
     assert [stored.manifest.number for stored in found(models, RUN).checkpoints] == [1, 2]
 
 
