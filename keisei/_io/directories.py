@@ -25,13 +25,18 @@ _O_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
 _NO_SYNC_HERE = frozenset(
     [errno.EINVAL, errno.EBADF, errno.EISDIR, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP]
 )
-_unsynced: set[int] = set()
+_unsynced: dict[int, OSError | None] = {}  # by device, what was said of it
+
+
+def leave_unsaid(path: str) -> None:
+    """Log nothing of a file system that cannot sync directories: another process has done so."""
+    with suppress(OSError):
+        _unsynced.setdefault(os.stat(path).st_dev, None)
 
 
 def _note_unsynced(path: str, device: int, exc: OSError) -> None:
     """Log once of a file system that it cannot sync directories, and that the work goes on."""
-    if device not in _unsynced:
-        _unsynced.add(device)
+    if _unsynced.setdefault(device, exc) is exc:  # in one step: several are synced at once
         logger.warning(
             "the file system of %s cannot sync a directory (%s): the work goes on, and a loss of "
             "power may take new files",

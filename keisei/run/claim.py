@@ -39,6 +39,8 @@ async def setup_directories(
     run_name: str,
     session_id: str,
     claimed: Callable[[OwnedRun], object] = lambda owned: None,
+    *,
+    sync_later: bool = False,
 ) -> OwnedRun:
     """Make and claim the run's directories, in one hop.
 
@@ -48,6 +50,7 @@ async def setup_directories(
         session_id: the id to use where the run is new.
         claimed: called on the thread when the run is owned, also where the caller was cancelled
             meanwhile and sees no result.
+        sync_later: whether the names that are made are left to `OwnedRun.sync`.
 
     Raises:
         SessionInUseError: the name is taken.
@@ -55,7 +58,7 @@ async def setup_directories(
     """
 
     def work() -> OwnedRun:
-        owned = claim(config, run_name, session_id)
+        owned = claim(config, run_name, session_id, sync_later=sync_later)
         claimed(owned)
         return owned
 

@@ -166,6 +166,7 @@ class OwnedRun:
             }
             with self.home.entered() as directory, _as_only_writer(directory):
                 error: OSError | None = None
+                self.unsynced = None  # nobody will come back for it
                 try:
                     self._write(directory, changes)
                     self.recorded = True
@@ -235,7 +236,8 @@ class OwnedRun:
                 what,
             )
         self.record = own.model_copy(update=dict(changes))
-        files.write_atomic(directory, RECORD_FILE, self.record.text())
+        sync_name = self.unsynced is None
+        files.write_atomic(directory, RECORD_FILE, self.record.text(), sync_name=sync_name)
 
 
 @contextmanager

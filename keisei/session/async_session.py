@@ -107,6 +107,7 @@ class AsyncSessionManager(AsyncCheckpoints[ConfigT]):
             raise
 
     async def _take_the_steps(self) -> None:
+        self._steps.entering = True
         await self.setup_directories()
         if self.config.tracking.wait:
             async with self._one_step:
@@ -118,6 +119,8 @@ class AsyncSessionManager(AsyncCheckpoints[ConfigT]):
         await self.save_effective_config()
         await self.setup_seeding()
         await self.log_session_start()
+        async with self._one_step:
+            await self._steps.sync()
 
     def _has_own_steps(self) -> bool:
         """Check that no step was overridden or replaced; one that was is called by its name."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 from keisei._io import files
@@ -30,6 +31,9 @@ class Steps:
         tracking: its trackers.
         recorder: what it records with; opened by the claim.
         ending: how it ends.
+
+    Attributes:
+        entering: whether all steps are being taken, and `sync` comes after them.
     """
 
     def __init__(
@@ -37,14 +41,23 @@ class Steps:
     ) -> None:
         self._facts, self._tracking = facts, tracking
         self._recorder, self._ending = recorder, ending
+        self.entering = False
 
     async def claim(self) -> None:
         """Make the run's directories and own them."""
         facts = self._facts
+        set_up = utils.setup_directories
+        if self.entering and set_up is claim.setup_directories:
+            set_up = partial(claim.setup_directories, sync_later=True)
         with self._setting_up():
-            await utils.setup_directories(
-                facts.config, facts.run_name, facts.session_id, self._claimed
-            )
+            await set_up(facts.config, facts.run_name, facts.session_id, self._claimed)
+
+    async def sync(self) -> None:
+        """Make what the steps have made survive a loss of power, where that was left for later."""
+        self.entering = False
+        if self._facts.owned is not None and self._facts.owned.unsynced is not None:
+            with self._syncing() as owned:
+                await files.in_thread(owned.sync)
 
     async def save_config(self) -> None:
         """Serialise the config, and write its file."""
@@ -92,8 +105,15 @@ class Steps:
         self.seed()
         with self._logging_start() as owned:
             owned.log_start()
-        try:
+        with self._syncing() as owned:
             owned.sync()
+
+    @contextmanager
+    def _syncing(self) -> Iterator[OwnedRun]:
+        owned, facts = self._facts.owned, self._facts
+        assert owned is not None
+        try:
+            yield owned
         except OSError as exc:
             failed = quoted(str(exc.filename or owned.paths.run_artifact_dir), 300)
             raise DirectorySetupError(

@@ -138,21 +138,25 @@ def test_a_new_directory_is_synced_into_its_parent(tmp_path: Path) -> None:
         assert (following.kind, following.path) == ("fsync", os.path.dirname(calls[i].path))
 
 
-@pytest.mark.parametrize("resumed", [False, True])
-def test_who_enters_waits_for_few_fsyncs(tmp_path: Path, resumed: bool) -> None:
+@pytest.mark.parametrize(("resumed", "tracked"), [(False, False), (True, False), (False, True)])
+def test_who_enters_waits_for_few_fsyncs(tmp_path: Path, resumed: bool, tracked: bool) -> None:
     """One for each file, then all directories and the log at once: none of them twice."""
     sweep = Sweep(tmp_path)
+    sweep.config.tracking.trackers = {"tensorboard": {}} if tracked else {}
     calls = sweep.trace(resumed=resumed, way=WAYS[1])
     synced = [os.path.relpath(call.path, sweep.run) for call in calls if call.kind == "fsync"]
     files = [".effective_config.attempt-1.json.tmp"] if resumed else []
-    files = [".session.json.tmp", *files, ".effective_config.json.tmp"]
+    trackers = [".session.json.tmp"] if tracked else []  # what is known of them
+    files = [".session.json.tmp", *trackers, *files, ".effective_config.json.tmp"]
     above = [] if resumed else ["../../..", "../..", ".."]
     entered = len(files) + len(above) + 2
     assert synced[: len(files)] == files
     assert sorted(synced[len(files) : entered]) == sorted([*above, ".", "training.log"])
-    assert synced[entered:] == [".session.json.tmp", ".", "training.log"]  # the end
+    end = [".session.json.tmp", ".", "training.log", *[".session.json.tmp", "."] * tracked]
+    assert synced[entered:] == end
     last = [number for number, call in enumerate(calls) if call.kind in ("mkdir", "rename")]
-    assert [call.kind for call in calls[: last[-2]]].count("fsync") == len(files)
+    last = last[: -2 if tracked else -1]  # but for those of the end
+    assert [call.kind for call in calls[: last[-1]]].count("fsync") == len(files)
 
 
 @pytest.mark.parametrize("resumed", [False, True])

@@ -170,7 +170,7 @@ def test_a_file_system_that_cannot_sync_directories_is_said_once(
         fsync(fd)
 
     monkeypatch.setattr(os, "fsync", sync)
-    monkeypatch.setattr(directories, "_unsynced", set())
+    monkeypatch.setattr(directories, "_unsynced", {})
     for name in ("a", "b"):
         config = make_config(journal={"durability": "fsync"})
         with SessionManager(config, run_name=name) as session:
@@ -178,6 +178,12 @@ def test_a_file_system_that_cannot_sync_directories_is_said_once(
             session.flush()
         assert record_of(session)["status"] == "completed"
     assert [r.getMessage().count("cannot sync a directory") for r in caplog.records].count(1) == 1
+    caplog.clear()
+    directories._unsynced.clear()
+    directories.leave_unsaid(str(config.logging.log_dir))  # as a tracker's process does
+    with SessionManager(config, run_name="c"):
+        pass
+    assert "cannot sync" not in caplog.text
 
 
 @pytest.mark.parametrize("where", ["config", "environment", "models", "working directory"])

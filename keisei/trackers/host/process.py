@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import IO
 
+from keisei._io.directories import leave_unsaid
 from keisei._io.files import OpenDirectory
 from keisei.run.layout import RECORD_FILE
 from keisei.run.session_file import SessionRecord
@@ -99,6 +100,7 @@ class HostProcess:
     def _open(self, request: Open) -> None:
         with suppress(OSError):
             os.chdir(request.info.working_directory)  # where relative paths among the options begin
+        leave_unsaid(request.info.directory)
         worker = Worker(
             request.tracker,
             request.info,
