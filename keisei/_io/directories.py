@@ -25,7 +25,7 @@ _O_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
 _NO_SYNC_HERE = frozenset(
     [errno.EINVAL, errno.EBADF, errno.EISDIR, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP]
 )
-_unsynced: dict[int, OSError | None] = {}  # by device, what was said of it
+_unsynced: dict[int, object] = {}  # the devices of which that was said
 
 
 def leave_unsaid(path: str) -> None:
@@ -36,7 +36,8 @@ def leave_unsaid(path: str) -> None:
 
 def _note_unsynced(path: str, device: int, exc: OSError) -> None:
     """Log once of a file system that it cannot sync directories, and that the work goes on."""
-    if _unsynced.setdefault(device, exc) is exc:  # in one step: several are synced at once
+    mine = object()
+    if _unsynced.setdefault(device, mine) is mine:  # in one step: several are synced at once
         logger.warning(
             "the file system of %s cannot sync a directory (%s): the work goes on, and a loss of "
             "power may take new files",
