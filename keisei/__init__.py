@@ -41,10 +41,13 @@ from keisei.errors import (
 )
 from keisei.run.names import generate_run_name
 from keisei.run.status import FinalStatus, SessionState, Status
+from keisei.store.registry import AsyncRegistry, Registry
+from keisei.store.rows import MetricSummary, RunRow
 from keisei.training.session_manager import AsyncSessionManager, SessionManager
 
 __all__ = [
     "AppConfig",
+    "AsyncRegistry",
     "AsyncSessionManager",
     "Checkpoint",
     "CheckpointError",
@@ -62,12 +65,15 @@ __all__ = [
     "KeepBest",
     "KeiseiError",
     "LoggingConfig",
+    "MetricSummary",
     "MissingExtraError",
     "NoThreadError",
     "NotReadyError",
     "QueryError",
+    "Registry",
     "RegistryError",
     "Restored",
+    "RunRow",
     "Section",
     "SessionEndedError",
     "SessionInUseError",

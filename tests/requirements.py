@@ -285,8 +285,18 @@ REQUIREMENTS: dict[str, str] = {
         "It is an index: training never waits for it, an outage loses nothing, what was missed "
         "follows; `keisei registry rebuild` makes it again from the directories."
     ),
+    "REG-5": (
+        '`AsyncRegistry(url)` and `Registry(url)`: `runs(query="", order_by=..., limit=..., '
+        "offset=...)`, `run(name_or_id)`, `tag`, `untag`, `note`, `watch()`, `rebuild(roots)`. "
+        "Tags and notes live in the run's directory (`labels.json`), so that they outlive the "
+        "registry."
+    ),
     "REG-6": (
         "The query language is one, for CLI, page and Python: `status:failed and tag:ppo and "
         "env.seed>=3 and loss.last<0.2 since:7d`."
+    ),
+    "REG-7": (
+        "Schema changes are numbered migrations; an older keisei reads a newer schema or says that "
+        "it cannot."
     ),
 }

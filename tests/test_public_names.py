@@ -40,6 +40,10 @@ PROPERTIES = [
 
 # What users may import, the errors apart: a new name is a promise.
 PUBLIC = [
+    "AsyncRegistry",
+    "MetricSummary",
+    "Registry",
+    "RunRow",
     "AppConfig",
     "AsyncSessionManager",
     "Checkpoint",

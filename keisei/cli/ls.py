@@ -17,12 +17,11 @@ from rich.table import Table
 from rich.text import Text
 
 from keisei.cli.program import app
-from keisei.cli.shared import Json, Root, failures_of, plain
+from keisei.cli.shared import Json, RegistryUrl, Root, failures_of, plain
+from keisei.cli.source import Source, source_of
 from keisei.errors import quoted
-from keisei.run.find import root_of_runs
-from keisei.store import columns, directories
-from keisei.store.matching import matches
-from keisei.store.query import FIELDS, METRIC_PARTS, parse
+from keisei.store import columns
+from keisei.store.query import FIELDS, METRIC_PARTS
 from keisei.store.rows import RunRow
 
 COLOURS = {
@@ -80,9 +79,13 @@ def ls(
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Show it again every 2 s, until Ctrl-C.")
     ] = False,
+    url: RegistryUrl = None,
     as_json: Json = False,
 ) -> None:
     """List runs, filtered and sorted.
+
+    Where a registry is named, by --registry or KEISEI_REGISTRY_URL, and no --root, it is asked;
+    else the directories are read.
 
     Exit status: 0 where the runs are listed, also where none fits, 2 where the query or a column
     is none, or the directory of runs cannot be read, 130 after Ctrl-C.
@@ -90,42 +93,37 @@ def ls(
     console = Console(highlight=False, soft_wrap=True)
     with failures_of("ls"):
         names, text = _columns(shown), " ".join(query or [])
-        directory = root_of_runs(root)
+        source = source_of(root, url)
         if watch and not as_json:
-            _watch(directory, text, names, order_by, limit, console)
-        found = _found(directory, text, order_by)
-        part = found[: limit or None]
+            _watch(source, text, names, order_by, limit, console)
+        part, counts = source.find(text, order_by, limit)
         if as_json:
             document = {
-                "root": directory,
+                source.kind: source.shown,
                 "runs": [as_data(row) for row in part],
-                "more": len(found) - len(part),
+                "more": counts.total() - len(part),
             }
             sys.stdout.write(json.dumps(document, indent=2) + "\n")
         else:
             if part:
                 console.print(_table(part, names, console))
-            console.print(Text(plain(_summary(found, part, directory, text), console), "dim"))
+            line = _summary(counts, len(part), source.shown, text)
+            console.print(Text(plain(line, console), "dim"))
         sys.stdout.flush()
 
 
 def _watch(
-    root: str, text: str, names: list[str], order_by: str, limit: int, console: Console
+    source: Source, text: str, names: list[str], order_by: str, limit: int, console: Console
 ) -> NoReturn:
     from rich.live import Live
 
     with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live:
         while True:
-            found = _found(root, text, order_by)
-            part = found[: min(limit or len(found), max(1, console.height - 4))]
-            lines = Group(_table(part, names, console), _summary(found, part, root, text))
-            live.update(lines, refresh=True)
+            most = max(1, console.height - 4)
+            part, counts = source.find(text, order_by, min(limit or most, most))
+            line = _summary(counts, len(part), source.shown, text)
+            live.update(Group(_table(part, names, console), plain(line, console)), refresh=True)
             time.sleep(_WATCH_INTERVAL)
-
-
-def _found(root: str, text: str, order_by: str) -> list[RunRow]:
-    node = parse(text, time.time())
-    return columns.ordered((row for row in directories.rows(root) if matches(node, row)), order_by)
 
 
 def _columns(shown: str | None) -> list[str]:
@@ -159,18 +157,15 @@ def _table(rows: list[RunRow], names: list[str], console: Console) -> Table:
     return table
 
 
-def _summary(found: list[RunRow], part: list[RunRow], root: str, text: str) -> str:
-    if not found:
+def _summary(counts: Counter[str], shown: int, where: str, text: str) -> str:
+    total = counts.total()
+    if not total:
         return (
-            f"No run under {root} fits {quoted(text)}."
-            if text
-            else f"There are no runs under {root}."
+            f"No run in {where} fits {quoted(text)}." if text else f"There are no runs in {where}."
         )
-    counts = Counter(row.status for row in found)
     states = ", ".join(f"{number} {state}" for state, number in counts.most_common())
-    line = f"{len(found):,} {'run' if len(found) == 1 else 'runs'}: {states}"
-    left = len(found) - len(part)
-    return f"{line}; {left:,} more with --limit 0" if left else line
+    line = f"{total:,} {'run' if total == 1 else 'runs'}: {states}"
+    return f"{line}; {total - shown:,} more with --limit 0" if total > shown else line
 
 
 def shown_value(value: object, column: str, now: float) -> str:

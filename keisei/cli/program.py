@@ -15,6 +15,7 @@ COMMANDS = {
     "ls": "List runs, filtered and sorted.",
     "note": "Write a run's note, in place of the one that it has.",
     "plot": "Draw a run's metrics in the terminal or to a picture.",
+    "registry": "Make the registry again, or look at it.",
     "restore": "Bring runs back from the trash.",
     "rm": "Move runs to the trash.",
     "show": "Show one run, with its labels and metrics.",

@@ -32,6 +32,10 @@ Root = Annotated[
         help="Where runs live; else KEISEI_LOG_DIR, else `runs`.",
     ),
 ]
+RegistryUrl = Annotated[
+    str | None,
+    typer.Option("--registry", metavar="URL", help="The registry; else KEISEI_REGISTRY_URL."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 

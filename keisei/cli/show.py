@@ -15,9 +15,8 @@ from rich.text import Text
 
 from keisei.cli.ls import COLOURS, as_data, duration, shown_value
 from keisei.cli.program import app
-from keisei.cli.shared import Json, Root, Run, failures_of, plain
-from keisei.run.find import find_run, root_of_runs
-from keisei.store.directories import row_of
+from keisei.cli.shared import Json, RegistryUrl, Root, Run, failures_of, plain
+from keisei.cli.source import source_of
 from keisei.store.rows import MetricSummary, RunRow
 
 _MOST_METRICS = 40  # of a run, on a screen
@@ -28,6 +27,7 @@ def show(
     run: Run,
     root: Root = None,
     config: Annotated[bool, typer.Option("--config", help="Show the whole config, too.")] = False,
+    url: RegistryUrl = None,
     as_json: Json = False,
 ) -> None:
     """Show one run, with its labels and metrics.
@@ -36,7 +36,7 @@ def show(
     """
     console = Console(highlight=False, soft_wrap=True)
     with failures_of("show"):
-        row = row_of(find_run(root_of_runs(root), run))
+        row = source_of(root, url).one(run)
         if as_json:
             sys.stdout.write(json.dumps(as_data(row), indent=2) + "\n")
         else:

@@ -14,9 +14,9 @@ from keisei.run.session_file import TrackerRecord
 from keisei.run.status import FinalStatus, Step
 from keisei.session.callbacks import config_text
 from keisei.session.facts import SessionFacts
+from keisei.store.opening import URL_VARIABLE
 from keisei.store.tracker import FINISH_TIMEOUT as REGISTRY_TIMEOUT
 from keisei.store.tracker import NAME as REGISTRY
-from keisei.store.tracker import URL_VARIABLE
 from keisei.trackers.answers import name_of
 from keisei.trackers.base import RunInfo, Tracker
 from keisei.trackers.group import WorkerGroup

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 import sqlalchemy as sa
@@ -59,23 +60,6 @@ def find(
     return ordered(rows, order_by)[offset:end]
 
 
-def count(connection: Connection, query: str = "") -> int:
-    """Return how many runs fit a query.
-
-    Args:
-        connection: a transaction.
-        query: the query.
-
-    Raises:
-        QueryError: the query does not parse.
-    """
-    node = parse(query, time.time())
-    condition, exact = compiled(node)
-    if exact:
-        return connection.scalar(sa.select(sa.func.count()).select_from(runs).where(condition)) or 0
-    return len(find(connection, query))
-
-
 def one(connection: Connection, wanted: str) -> RunRow:
     """Return a run by its session id, its directory, or its name, which the newest has.
 
@@ -99,3 +83,43 @@ def one(connection: Connection, wanted: str) -> RunRow:
 
 def _checked(rows: Sequence[RunRow], node: Node, exact: bool) -> list[RunRow]:
     return [row for row in rows if exact or matches(node, row)]
+
+
+def statuses(connection: Connection, query: str = "") -> Counter[str]:
+    """Return how many runs fit a query, by their status.
+
+    Args:
+        connection: a transaction.
+        query: the query.
+
+    Raises:
+        QueryError: the query does not parse.
+    """
+    condition, exact = compiled(parse(query, time.time()))
+    if not exact:
+        return Counter(row.status for row in find(connection, query))
+    statement = sa.select(runs.c.status, sa.func.count()).where(condition).group_by(runs.c.status)
+    return Counter({status: number for status, number in connection.execute(statement)})  # noqa: C416
+
+
+def changed(connection: Connection, query: str, seen: dict[str, float]) -> list[RunRow]:
+    """Return the runs that fit a query and have changed since they were seen.
+
+    Args:
+        connection: a transaction.
+        query: the query.
+        seen: when each run had changed; it is updated.
+
+    Raises:
+        QueryError: the query does not parse.
+    """
+    node = parse(query, time.time())
+    moments = connection.execute(sa.select(runs.c.key, runs.c.updated).order_by(runs.c.updated))
+    new = {key: updated for key, updated in moments if seen.get(key) != updated}
+    keys = list(new)
+    found: list[RunRow] = []
+    for at in range(0, len(keys), 500):
+        some = sa.select(runs).where(runs.c.key.in_(keys[at : at + 500])).order_by(runs.c.updated)
+        found += tables.read(connection, connection.execute(some).all())
+    seen.update(new)
+    return [row for row in found if matches(node, row)]

@@ -6,24 +6,23 @@ the next session or `keisei sync`, and the true end is there although the progra
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from keisei.errors import MissingExtraError, TrackerError
+from keisei.errors import MissingExtraError, RegistryError, TrackerError
 from keisei.journal.records import Row
 from keisei.journal.superseding import RESUME
 from keisei.run import find
 from keisei.run.status import FinalStatus
 from keisei.store.directories import best_in, row_of
+from keisei.store.opening import url_of
 from keisei.store.rows import RunRow
 from keisei.store.summaries import Summaries
 from keisei.trackers.base import Record, RunInfo, Tracker, TrackerRun
 from keisei.trackers.worker import BATCH
 
 NAME = "registry"
-URL_VARIABLE = "KEISEI_REGISTRY_URL"
 FINISH_TIMEOUT = 2.0  # seconds that a session's end waits for its last row
 PAUSE = 0.25  # seconds between two writes of one run, which its end may have to wait for
 _SHARE = 10  # a row that takes long to make is made so much more rarely
@@ -43,9 +42,10 @@ class RegistryTracker(Tracker):
     name = NAME
 
     def __init__(self, url: str | None = None) -> None:
-        self._url = url or os.environ.get(URL_VARIABLE) or ""
-        if not self._url:
-            raise TrackerError(f"no registry is named: set registry.url or {URL_VARIABLE}")
+        try:
+            self._url = url_of(url)
+        except RegistryError as exc:
+            raise TrackerError(str(exc)) from None
         try:
             import sqlalchemy as _  # noqa: F401
         except ImportError as exc:

@@ -93,7 +93,7 @@ def test_an_empty_root_and_no_match_are_said(runs: Runs) -> None:
     assert "fits 'nothing'" in keisei("ls", "nothing")
     for name in ("ppo-1", "ppo-2", "a2c-1"):
         keisei("rm", name)
-    assert keisei("ls").startswith(f"There are no runs under {runs.root}")
+    assert keisei("ls").startswith(f"There are no runs in {runs.root}")
 
 
 @pytest.mark.usefixtures("runs")

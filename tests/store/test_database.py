@@ -32,6 +32,7 @@ def test_a_registry_is_made_once_and_keeps_its_id(url: str) -> None:
         database.close()
 
 
+@pytest.mark.requirement("REG-7")
 def test_a_newer_schema_is_read_or_refused(url: str) -> None:
     """A schema that this version can read is read; else the error says to upgrade."""
     with Database(url) as database, database.writing() as connection:

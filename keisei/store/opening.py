@@ -1,0 +1,113 @@
+"""A registry that is opened when it is first asked for something; SQLAlchemy is imported then."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from keisei.errors import MissingExtraError, RegistryError
+from keisei.store.rows import RunRow
+
+if TYPE_CHECKING:
+    from keisei.store.database import Database
+
+URL_VARIABLE = "KEISEI_REGISTRY_URL"
+
+
+def url_of(given: str | None) -> str:
+    """Return the URL of the registry: the one given, else that of `KEISEI_REGISTRY_URL`.
+
+    Raises:
+        RegistryError: there is neither.
+    """
+    url = given or os.environ.get(URL_VARIABLE)
+    if not url:
+        raise RegistryError(f"no registry is named: give its URL, or set {URL_VARIABLE}")
+    return url
+
+
+class Opened:
+    """A registry's database, opened at its first use; thread-safe, and it blocks.
+
+    Args:
+        url: its URL.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._guard = threading.Lock()
+        self._database: Database | None = None
+
+    def close(self) -> None:
+        """Close its connections."""
+        with self._guard:
+            database, self._database = self._database, None
+        if database is not None:
+            database.close()
+
+    def database(self) -> Database:
+        """Return the database.
+
+        Raises:
+            MissingExtraError: SQLAlchemy, or the driver, is not installed.
+            RegistryError: it cannot be reached or used.
+        """
+        with self._guard:
+            if self._database is None:
+                try:
+                    from keisei.store.database import Database
+                except ImportError as exc:
+                    extra = "pip install 'keisei[registry]'"
+                    raise MissingExtraError(f"a registry needs {exc.name}: {extra}") from None
+                self._database = Database(self._url)
+            return self._database
+
+    def find(self, query: str, order_by: str, limit: int | None, offset: int) -> list[RunRow]:
+        """Return the runs that fit a query; see `keisei.store.reading.find`."""
+        database = self.database()
+        from keisei.store import reading
+
+        with database.reading() as connection:
+            return reading.find(connection, query, order_by, limit, offset)
+
+    def statuses(self, query: str) -> Counter[str]:
+        """Return how many runs fit a query, by their status."""
+        database = self.database()
+        from keisei.store import reading
+
+        with database.reading() as connection:
+            return reading.statuses(connection, query)
+
+    def one(self, wanted: str) -> RunRow:
+        """Return one run; see `keisei.store.reading.one`."""
+        database = self.database()
+        from keisei.store import reading
+
+        with database.reading() as connection:
+            return reading.one(connection, wanted)
+
+    def changed(self, query: str, seen: dict[str, float]) -> list[RunRow]:
+        """Return the runs that fit a query and have changed since the last call.
+
+        Args:
+            query: the query.
+            seen: when each run that was returned had changed; it is updated.
+        """
+        database = self.database()
+        from keisei.store import reading
+
+        with database.reading() as connection:
+            return reading.changed(connection, query, seen)
+
+    def write(self, rows: Sequence[RunRow]) -> None:
+        """Write runs as they are now."""
+        database = self.database()
+        from keisei.store import tables
+
+        now = time.time()
+        with database.writing() as connection:
+            tables.write(connection, [tables.Entry(row, now) for row in rows])
