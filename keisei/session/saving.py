@@ -260,7 +260,8 @@ class Saver:
             yield directory
 
     def _flush(self) -> None:
-        """See that the journal holds what the checkpoint knows of."""
+        """See that the journal and the evaluation log hold what the checkpoint knows of."""
+        self._recorder.logs.wait(FLUSH_TIMEOUT)
         journal = self._recorder.journal
         if journal is None:
             return
