@@ -17,9 +17,9 @@ from keisei import AsyncSessionManager, KeiseiError, load_config
 from . import display
 from .config import CartPoleConfig
 from .heartbeat import Heartbeat
-from .learner import solved
 from .metrics import logger
 from .train import train
+from .training import Training
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -39,7 +39,7 @@ def parse_arguments() -> argparse.Namespace:
 async def run(session: AsyncSessionManager[CartPoleConfig]) -> None:
     """Train in the session, and report where everything is, however it ended."""
     heartbeat = Heartbeat()
-    returns: list[float] = []
+    training = Training(session.config)
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(heartbeat.run)
@@ -49,19 +49,19 @@ async def run(session: AsyncSessionManager[CartPoleConfig]) -> None:
                 await session.log_session_info(
                     display.line, agent_info={"type": "PPO in numpy", "name": "cartpole"}
                 )
-                await train(session, heartbeat, returns)
+                await train(session, heartbeat, training)
             tasks.cancel_scope.cancel()
     finally:
-        report_end(session, returns)
+        report_end(session, training)
         display.line(str(heartbeat))
 
 
-def report_end(session: AsyncSessionManager[CartPoleConfig], returns: list[float]) -> None:
+def report_end(session: AsyncSessionManager[CartPoleConfig], training: Training) -> None:
     """Print how it ended, where it is and what to do next; then the details."""
     summary = session.get_session_summary()
-    learned = display.learning_line(returns)
+    learned = display.learning_line(training.returns)
     if summary["status"] == "completed":
-        outcome = "solved" if solved(returns, session.config.cartpole) else "not solved yet"
+        outcome = "solved" if training.solved else "not solved yet"
         learned = f"CartPole is {outcome}, {learned}"
     display.line(f"\n{summary['status']} after {summary['duration_s']:.1f} s: {learned}")
     if summary["run_artifact_dir"] is None:
@@ -70,7 +70,7 @@ def report_end(session: AsyncSessionManager[CartPoleConfig], returns: list[float
     display.line(f"everything is in {near(run)}")
     display.line(f"look at it: {near(Path(sys.executable).parent / 'keisei')} plot {near(run)}\n")
     files = {
-        "final model": Path(summary["model_dir"], "final_model.npz"),
+        "final model": Path(summary["model_dir"], "final_model"),
         "training log": Path(summary["log_file_path"]),
         "evaluation log": Path(summary["eval_log_file_path"]),
         "effective config": run / "effective_config.json",

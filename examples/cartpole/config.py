@@ -14,9 +14,6 @@ class CartPoleSection(Section):
     envs_per_task: int = Field(default=4, ge=1)
     """Environments that each rollout task steps together."""
 
-    segment_steps: int = Field(default=64, ge=1)
-    """Steps that each environment takes before its rows go to the learner."""
-
     hidden: int = Field(default=64, ge=1)
     """Units in the hidden layer of the policy, and of the value baseline."""
 

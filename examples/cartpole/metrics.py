@@ -10,7 +10,7 @@ from keisei import AsyncSessionManager
 from . import display
 from .config import CartPoleConfig
 from .heartbeat import Heartbeat
-from .learner import Epoch
+from .training import Epoch
 
 logger = logging.getLogger("examples.cartpole")
 
@@ -28,5 +28,8 @@ def report(
     logger.info("%s", epoch)
     figures = asdict(epoch)
     steps = figures.pop("steps")
-    stall = {"longest_stall_ms": 1000 * heartbeat.longest_since_asked()}
-    session.log_metrics({"train": figures, "heartbeat": stall}, step=steps)
+    speed = {
+        "steps_per_second": figures.pop("steps_per_second"),
+        "longest_stall_ms": 1000 * heartbeat.longest_since_asked(),
+    }
+    session.log_metrics({"train": figures, "speed": speed}, step=steps)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,13 +44,26 @@ class Network:
         gradients = [inputs.T @ inner, inner.sum(0), hidden.T @ slope, slope.sum(0)]
         self._updates += 1
         mean_scale, square_scale = 1.0 - 0.9**self._updates, 1.0 - 0.999**self._updates
-        # In place: the rollout tasks hold the same arrays, so they always play the newest weights.
         for weight, mean, square, gradient in zip(
             self.weights, self._means, self._squares, gradients, strict=True
         ):
             mean += 0.1 * (gradient - mean)
             square += 0.001 * (gradient**2 - square)
             weight -= learning_rate * (mean / mean_scale) / (np.sqrt(square / square_scale) + 1e-8)
+
+    def state(self) -> dict[str, Any]:
+        """Return all that `restore` needs: the weights, Adam's two means, and its count."""
+        return {
+            "weights": self.weights,
+            "means": self._means,
+            "squares": self._squares,
+            "updates": self._updates,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self.weights, self._means = state["weights"], state["means"]
+        self._squares, self._updates = state["squares"], state["updates"]
 
 
 class Policy:
@@ -78,15 +91,14 @@ class Policy:
         """Estimate the return (rows,) that follows each observation (rows, observation_size)."""
         return self.critic.forward(observations)[1][:, 0]
 
-    def save(self, path: Path) -> None:
-        """Write all weights to `path`, a numpy `.npz` file."""
-        weights = {
-            f"{name}_{index}": weight
-            for name, network in (("actor", self.actor), ("critic", self.critic))
-            for index, weight in enumerate(network.weights)
-        }
-        with path.open("wb") as file:
-            np.savez(file, allow_pickle=False, **weights)
+    def state(self) -> dict[str, Any]:
+        """Return all that `restore` needs."""
+        return {"actor": self.actor.state(), "critic": self.critic.state()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self.actor.restore(state["actor"])
+        self.critic.restore(state["critic"])
 
 
 def log_softmax(logits: Array) -> Array:

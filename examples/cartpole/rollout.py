@@ -1,4 +1,4 @@
-"""Rollout tasks: play CartPole with the newest policy, and send what happened to the learner."""
+"""A rollout: environments that one task plays, and the experience that this brings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 from anyio.lowlevel import checkpoint
-from anyio.streams.memory import MemoryObjectSendStream
 from gymnasium.vector import AutoresetMode
 
 from .config import CartPoleSection
@@ -34,8 +33,9 @@ class Experience:
     """(rows,), how much better each action turned out than the baseline expected."""
     returns: Array
     """(rows,), what the baseline should have expected."""
-    episode_returns: tuple[float, ...]
-    """Returns of the episodes that ended here, in order."""
+    episodes: tuple[tuple[int, float], ...]
+    """For each episode that ended here: the step of the environments at which it did, from 1, and
+    its return."""
 
     @classmethod
     def join(cls, parts: Sequence[Experience], limit: int) -> Experience:
@@ -50,62 +50,96 @@ class Experience:
             joined("log_probs"),
             joined("advantages"),
             joined("returns"),
-            tuple(total for part in parts for total in part.episode_returns),
+            tuple(sorted((e for part in parts for e in part.episodes), key=lambda e: e[0])),
         )
 
 
-async def rollout(
-    policy: Policy,
-    settings: CartPoleSection,
-    rng: np.random.Generator,
-    send: MemoryObjectSendStream[Experience],
-) -> None:
-    """Play until cancelled, and send the experience of every `settings.segment_steps` steps.
+class Rollout:
+    """The environments that one task plays, and the generator that draws its actions."""
 
-    policy: plays; the learner improves it meanwhile.
-    settings: the number of environments and steps, and the discounts.
-    rng: seeds the environments and draws the actions.
-    send: leads to the learner; while it is full, play waits.
-    """
-    envs = gymnasium.make_vec(
-        "CartPole-v1",
-        num_envs=settings.envs_per_task,
-        vectorization_mode="sync",
-        vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
-    )
-    observations, _ = envs.reset(seed=int(rng.integers(2**31)))
-    totals = np.zeros(settings.envs_per_task)
-    while True:
+    def __init__(self, settings: CartPoleSection, rng: np.random.Generator) -> None:
+        """Start the first episodes.
+
+        settings: the number of environments, and the discounts.
+        rng: seeds the environments and draws the actions.
+        """
+        self.settings, self.rng = settings, rng
+        self.envs: Any = gymnasium.make_vec(
+            "CartPole-v1",
+            num_envs=settings.envs_per_task,
+            vectorization_mode="sync",
+            vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
+        )
+        self.observations, _ = self.envs.reset(seed=int(rng.integers(2**31)))
+        self.totals = np.zeros(settings.envs_per_task)
+
+    async def play(self, policy: Policy, count: int) -> Experience:
+        """Take `count` steps in each environment, from where the last call left them."""
         steps: list[Step] = []
-        episode_returns: list[float] = []
-        for _ in range(settings.segment_steps):
-            actions, log_probs, values = policy.act(observations, rng)
-            after, rewards, terminated, truncated, info = envs.step(actions)
+        episodes: list[tuple[int, float]] = []
+        for number in range(1, count + 1):
+            actions, log_probs, values = policy.act(self.observations, self.rng)
+            after, rewards, terminated, truncated, info = self.envs.step(actions)
             ended = terminated | truncated
-            totals += rewards
-            episode_returns.extend(totals[ended].tolist())
-            totals[ended] = 0.0
+            self.totals += rewards
+            episodes.extend((number, total) for total in self.totals[ended].tolist())
+            self.totals[ended] = 0.0
             if truncated.any():  # The time limit is no failure: add what would have followed.
                 last_seen = np.stack(info["final_obs"][truncated])
-                rewards[truncated] += settings.gamma * policy.value(last_seen)
-            steps.append((observations, actions, log_probs, values, rewards, ended))
-            observations = after
+                rewards[truncated] += self.settings.gamma * policy.value(last_seen)
+            steps.append((self.observations, actions, log_probs, values, rewards, ended))
+            self.observations = after
             await checkpoint()
-        await send.send(as_experience(steps, policy.value(observations), settings, episode_returns))
+        return as_experience(steps, policy.value(self.observations), self.settings, episodes)
+
+    def state(self) -> dict[str, Any]:
+        """Return all that `restore` needs to go on from here, in the middle of the episodes."""
+        return {
+            "rng": self.rng.bit_generator.state,
+            "observations": self.observations,
+            "totals": self.totals,
+            "envs": [state_of(env) for env in self.envs.envs],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self.rng.bit_generator.state = state["rng"]
+        self.observations, self.totals = state["observations"], state["totals"]
+        for env, one in zip(self.envs.envs, state["envs"], strict=True):
+            restore_into(env, one)
+
+
+def state_of(env: gymnasium.Env[Any, Any]) -> dict[str, Any]:
+    """Return what CartPole is made of: the cart and its pole, its time so far, its generator."""
+    game: Any = env.unwrapped
+    return {
+        "physics": game.state,
+        "beyond": game.steps_beyond_terminated,
+        "elapsed": env.get_wrapper_attr("_elapsed_steps"),
+        "rng": game.np_random.bit_generator.state,
+    }
+
+
+def restore_into(env: gymnasium.Env[Any, Any], state: dict[str, Any]) -> None:
+    """Put back what `state_of` returned."""
+    game: Any = env.unwrapped
+    game.state, game.steps_beyond_terminated = state["physics"], state["beyond"]
+    env.set_wrapper_attr("_elapsed_steps", state["elapsed"])
+    game.np_random.bit_generator.state = state["rng"]
 
 
 def as_experience(
     steps: Sequence[Step],
     last_values: Array,
     settings: CartPoleSection,
-    episode_returns: Sequence[float],
+    episodes: Sequence[tuple[int, float]],
 ) -> Experience:
-    """Put the steps of a segment into rows.
+    """Put steps into rows.
 
-    steps: as `rollout` took them, oldest first.
+    steps: as `Rollout.play` took them, oldest first.
     last_values: (envs,), the baseline's estimates after the last step.
     settings: gives the discounts.
-    episode_returns: of the episodes that ended meanwhile.
+    episodes: those that ended meanwhile.
     """
     observations, actions, log_probs, values, rewards, ended = map(
         np.stack, zip(*steps, strict=True)
@@ -118,7 +152,7 @@ def as_experience(
         log_probs.ravel(),
         advantages.ravel(),
         (advantages + values).ravel(),
-        tuple(episode_returns),
+        tuple(episodes),
     )
 
 
