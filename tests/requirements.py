@@ -275,6 +275,10 @@ REQUIREMENTS: dict[str, str] = {
         "other metric and no other axis: only an earlier attempt's value of the same metric at "
         "the same step is superseded by the later one's."
     ),
+    "CKPT-9": (
+        "`keisei checkpoints RUN` lists, verifies, and says what the policy would keep; doctor "
+        "verifies too."
+    ),
     "REG-1": (
         "`registry.url` (or `KEISEI_REGISTRY_URL`) names a database, `sqlite:///PATH` or "
         "`postgresql://...`; unset, there is none, and every command works from the directories. "

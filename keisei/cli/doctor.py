@@ -14,9 +14,10 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from keisei.cli.checkpoint_listing import leftovers, list_checkpoints, models_of
 from keisei.cli.program import app
 from keisei.cli.shared import Json, Root, Runs, failures_of, plain
-from keisei.errors import quoted
+from keisei.errors import CheckpointError, describe, quoted
 from keisei.run.find import State, find_runs, root_of_runs
 from keisei.run.health import Diagnosis, Finding, diagnose
 from keisei.run.repair import repair
@@ -35,6 +36,7 @@ _COLOURS: dict[State, str] = {
     "no session file": "red",
     "unreadable": "red",
 }
+_VERIFIED = 2**30  # bytes of checkpoints that are read of each run
 _WIDEST = 40  # characters of a name, to line up the states behind
 
 
@@ -91,9 +93,34 @@ def _diagnoses(
             run = diagnose(found.directory, gone)
             if run is not None:
                 run = repair(run, gone) if fix else run
-                yield replace(run, findings=(*run.findings, *_about_trackers(run)))
+                more = (*_about_checkpoints(run), *_about_trackers(run))
+                yield replace(run, findings=(*run.findings, *more))
             elif names:
                 raise FileNotFoundError(f"run {quoted(found.name)} has just been removed")
+
+
+def _about_checkpoints(run: Diagnosis) -> Iterator[Finding]:
+    """Yield a problem for each checkpoint that cannot be used, and hints at what is left over."""
+    if run.record is None:
+        return
+    models = models_of(run)
+    try:
+        listing = list_checkpoints(run, models, most=_VERIFIED)
+    except (FileNotFoundError, NotADirectoryError):  # the second is found elsewhere
+        return
+    except (CheckpointError, OSError) as exc:
+        yield Finding("checkpoint", "models", describe(exc))
+        return
+    for fault in listing.faults:
+        text = f"it cannot be restored: {fault.problem}"
+        yield Finding("checkpoint", f"models/{fault.name}", text)
+    if run.live_owner is None:
+        for what, name in leftovers(listing):
+            yield Finding("checkpoint", f"models/{name}", what, "hint")
+    if listing.unverified:
+        command = f"keisei checkpoints {run.name} --verify"
+        text = f"{listing.unverified} checkpoints are too many bytes to verify here: {command}"
+        yield Finding("checkpoint", "models", text, "hint")
 
 
 def _about_trackers(run: Diagnosis) -> Iterator[Finding]:

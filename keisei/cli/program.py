@@ -11,6 +11,7 @@ import typer
 import keisei
 
 COMMANDS = {
+    "checkpoints": "List a run's checkpoints, and verify them.",
     "doctor": "Check runs: their state, their owners, and what is damaged.",
     "ls": "List runs, filtered and sorted.",
     "note": "Write a run's note, in place of the one that it has.",

@@ -22,7 +22,16 @@ from keisei.run.rebuild import rebuilt_record
 from keisei.run.session_file import SessionRecord
 
 Kind = Literal[
-    "owner", "session file", "log", "temporary", "config", "mode", "tracker", "odd", "repair"
+    "owner",
+    "session file",
+    "log",
+    "temporary",
+    "config",
+    "mode",
+    "tracker",
+    "checkpoint",
+    "odd",
+    "repair",
 ]
 Weight = Literal["repairable", "problem", "hint"]
 
