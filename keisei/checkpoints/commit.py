@@ -92,6 +92,9 @@ def commit(
         if isinstance(content, Packed):
             check_space(models, content.nbytes)
         there = found(models, facts.run)
+        for fault in there.unusable:
+            if fault.kind in ("failing", "unreadable"):  # and so is how many commits there were
+                raise CheckpointError(fault.problem, path=os.path.join(models.path, fault.name))
         with staged(models, name) as (directory, temporary):
             stored = _write(directory, name, content, facts, there)
             before_rename()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from keisei._io.directories import OpenDirectory
 from keisei.checkpoints import failing
@@ -12,6 +13,8 @@ from keisei.checkpoints.manifest import Manifest
 from keisei.checkpoints.opening import GoneError, opened, read_manifest
 from keisei.checkpoints.values import Checkpoint
 from keisei.errors import CheckpointError, quoted
+
+FaultKind: TypeAlias = Literal["damaged", "failing", "unreadable", "newer", "foreign"]
 
 
 class Stored(NamedTuple):
@@ -34,13 +37,14 @@ class Fault(NamedTuple):
     Attributes:
         name: its directory's name.
         problem: what is wrong, in one line.
-        kind: `damaged`; `newer`, where only a newer keisei can read it, or it may not be read at
-            all; `foreign`, where it is another run's.
+        kind: `damaged`; `failing`, where the disk fails to read it, now or for ever; `unreadable`,
+            where it may not be read now; `newer`, where only a newer keisei can read it;
+            `foreign`, where it is another run's.
     """
 
     name: str
     problem: str
-    kind: Literal["damaged", "newer", "foreign"] = "damaged"
+    kind: FaultKind = "damaged"
 
 
 class Found(NamedTuple):
@@ -130,12 +134,12 @@ def stored_as(above: str, name: str, manifest: Manifest, length: int) -> Stored:
 
 def _looked_at(models: OpenDirectory, name: str, run: str | None) -> Stored | Fault | None:
     try:
-        with opened(models, name) as directory:
+        with failing.reading(os.path.join(models.path, name)), opened(models, name) as directory:
             manifest, length = read_manifest(directory)
     except GoneError:
         return None
     except CheckpointError as exc:
-        return Fault(name, str(exc), "damaged" if exc.corrupt else "newer")
+        return Fault(name, str(exc), _kind_of(exc))
     if run is not None and manifest.run != run:
         return Fault(name, f"it is of another run, {quoted(manifest.run)}", "foreign")
     if kind_of(name) is not (Kind.FINAL_MODEL if manifest.step is None else Kind.CHECKPOINT):
@@ -143,3 +147,11 @@ def _looked_at(models: OpenDirectory, name: str, run: str | None) -> Stored | Fa
     if manifest.step is not None and name != f"checkpoint_{manifest.step}.ckpt":
         return Fault(name, f"its manifest says that it is of step {manifest.step}")
     return stored_as(models.path, name, manifest, length)
+
+
+def _kind_of(exc: CheckpointError) -> FaultKind:
+    if not isinstance(exc.__cause__, OSError):
+        return "damaged" if exc.corrupt else "newer"
+    if exc.__cause__.errno == errno.EIO:
+        return "failing"
+    return "damaged" if exc.corrupt else "unreadable"

@@ -31,18 +31,17 @@ def opened(models: OpenDirectory, name: str) -> Iterator[OpenDirectory]:
 
     Raises:
         GoneError: it stands there no more.
-        CheckpointError: it is no directory, or cannot be opened.
+        CheckpointError: it is no directory.
+        OSError: it cannot be opened.
     """
-    path = os.path.join(models.path, name)
-    with failing.reading(path):
-        try:
-            kind = models.stat(name).st_mode
-            if not stat.S_ISDIR(kind):
-                what = "a symlink" if stat.S_ISLNK(kind) else "no directory"
-                raise failing.damaged(path, f"it is {what}")
-            directory = models.inside(name)
-        except FileNotFoundError:
-            raise GoneError(name) from None
+    try:
+        kind = models.stat(name).st_mode
+        if not stat.S_ISDIR(kind):
+            what = "a symlink" if stat.S_ISLNK(kind) else "no directory"
+            raise failing.damaged(os.path.join(models.path, name), f"it is {what}")
+        directory = models.inside(name)
+    except FileNotFoundError:
+        raise GoneError(name) from None
     with directory:
         try:
             shared = locks.share_directory(directory, _REMOVED_WITHIN)
@@ -71,13 +70,14 @@ def read_manifest(directory: OpenDirectory) -> tuple[Manifest, int]:
     """Return what an open checkpoint's manifest says, and its length in bytes.
 
     Raises:
-        CheckpointError: there is none, it is not whole, or it is of a newer format.
+        CheckpointError: it is not whole, or of a newer format.
+        OSError: there is none, or it cannot be read.
     """
-    with failing.reading(os.path.join(directory.path, MANIFEST)):
-        if directory.stat(MANIFEST).st_size > LARGEST:
-            raise failing.damaged(directory.path, "its manifest is too large")
-        text = directory.read(MANIFEST)
-        assert text is not None
+    if directory.stat(MANIFEST).st_size > LARGEST:
+        raise failing.damaged(directory.path, "its manifest is too large")
+    text = directory.read(MANIFEST)
+    if text is None:
+        raise failing.damaged(directory.path, "it has no manifest")
     return parse(text, directory.path), len(text)
 
 

@@ -18,6 +18,7 @@ from keisei.checkpoints.packing import RANDOM, STATE, read_packed
 from keisei.checkpoints.pointers import point, pointed
 from keisei.errors import CheckpointError, describe, quoted
 
+_DAMAGE = ("damaged", "failing")
 _TRIES = 10  # where checkpoints are removed while they are looked for
 
 
@@ -103,10 +104,11 @@ def _candidates(
     newest_first = there.checkpoints[::-1]
     if isinstance(which, int):
         return _of_step(models, which, newest_first, unusable)
-    newer = [fault for fault in unusable if fault.kind == "newer"]
-    if newer:  # and it may be the one: an older one in its place would undo what it holds
-        raise CheckpointError(newer[0].problem, path=os.path.join(models.path, newer[0].name))
-    damaged = [fault for fault in unusable if fault.kind == "damaged"]
+    for fault in unusable:
+        if fault.kind in ("newer", "unreadable"):
+            # It may be the one: an older one in its place would undo what it holds.
+            raise CheckpointError(fault.problem, path=os.path.join(models.path, fault.name))
+    damaged = [fault for fault in unusable if fault.kind in _DAMAGE]
     if which == LATEST:
         return newest_first, damaged
     if ranked is not None:
@@ -134,7 +136,7 @@ def _of_step(
     name = checkpoint_name(step)
     path = os.path.join(models.path, name)
     if (fault := next((fault for fault in unusable if fault.name == name), None)) is not None:
-        if fault.kind != "damaged":
+        if fault.kind not in _DAMAGE:
             raise CheckpointError(f"{quoted(path, 300)}: {fault.problem}", path=path)
         older = [stored for stored in newest_first if (stored.manifest.step or 0) < step]
         return older, [fault]

@@ -63,9 +63,13 @@ def remove(models: OpenDirectory, names: Iterable[str], *, newest: str | None = 
             with suppress(FileNotFoundError):
                 passing[name] = _put_out_of_sight(models, name, held)
         removed = {name: out for name, out in passing.items() if out is not None}
-        if removed:
+        try:
             # Else a loss of power could leave a name, and only half of what it stood for.
             models.sync()
+        except OSError:
+            for name, out in removed.items():
+                models.replace(out, name)
+            raise
         for out in removed.values():
             models.remove_tree(out)
     return Removed(list(removed), [name for name in passing if name not in removed], needed)

@@ -22,7 +22,7 @@ def verify(models: OpenDirectory, name: str) -> list[str]:
         GoneError: it stands there no more.
     """
     try:
-        with opened(models, name) as directory, failing.reading(os.path.join(models.path, name)):
+        with failing.reading(os.path.join(models.path, name)), opened(models, name) as directory:
             manifest, _ = read_manifest(directory)
             problems = (
                 check_file(directory, entry, manifest.algorithm) for entry in manifest.files
