@@ -251,6 +251,12 @@ REQUIREMENTS: dict[str, str] = {
         "no instant after the first commit is there no loadable checkpoint. What is older is "
         "removed only after that, and never the last one that verifies."
     ),
+    "CKPT-4": (
+        "The loop is held only for the copy of what the caller hands over, which `copy=False` "
+        "leaves out; writing, digesting and retention happen elsewhere. One save at a time is "
+        'under way; a second waits, or with `when_busy="skip"` returns `None`. A failed save '
+        "raises `CheckpointError` with path and cause, and leaves the earlier ones as they were."
+    ),
     "CKPT-5": (
         "`setup_auto_checkpointing(interval=1000, *, state, every_seconds=None, at_end=True, "
         "on_preemption=True, keep_last=3, keep_best=None, keep_every=None)` sets the policy (the "
@@ -274,6 +280,10 @@ REQUIREMENTS: dict[str, str] = {
         "of its own says it: `session.resume_at(step)`. Where nothing is said, a row hides no "
         "other metric and no other axis: only an earlier attempt's value of the same metric at "
         "the same step is superseded by the later one's."
+    ),
+    "CKPT-8": (
+        "The space that the policy needs is forecast at the first save; too little is one warning, "
+        "and an error before anything is written where it cannot fit."
     ),
     "CKPT-9": (
         "`keisei checkpoints RUN` lists, verifies, and says what the policy would keep; doctor "

@@ -79,7 +79,8 @@ def commit(
         models: the run's models directory.
         content: the packed state, or a function that writes files into the directory it is given.
         facts: what the manifest says of it.
-        before_rename: called when all is written and synced, and nothing is visible yet.
+        before_rename: called when all is written and synced, and nothing is visible yet; not
+            where the same stands there already.
 
     Raises:
         CheckpointError: it cannot be written, or the step exists with other content; what stood
@@ -96,18 +97,31 @@ def commit(
             if fault.kind in ("failing", "unreadable"):  # and so is how many commits there were
                 raise CheckpointError(fault.problem, path=os.path.join(models.path, fault.name))
         with staged(models, name) as (directory, temporary):
-            stored = _write(directory, name, content, facts, there)
-            before_rename()
-            if not is_named(models, temporary, directory):
-                raise FileNotFoundError(errno.ENOENT, "it was moved or replaced", directory.path)
-            return _settle(models, temporary, stored, there).checkpoint
+            new = _write(directory, name, content, facts, there)
+            for _ in range(_TRIES):
+                standing = _standing(models, name)
+                if standing is not None and _is_same(standing, new):
+                    _point_latest(models, there.checkpoints[-1] if there.checkpoints else standing)
+                    models.sync()
+                    return standing.checkpoint
+                before_rename()
+                if not is_named(models, temporary, directory):
+                    problem = "it was moved or replaced"
+                    raise FileNotFoundError(errno.ENOENT, problem, directory.path)
+                try:
+                    _rename(models, temporary, new, standing)
+                except FileExistsError:  # another process was faster
+                    continue
+                return new.checkpoint
+        raise FileExistsError(errno.EEXIST, "another process commits the same step", name)
 
 
 def _write(
     directory: OpenDirectory, name: str, content: Packed | Writer, facts: Facts, there: Found
 ) -> Stored:
     """Write a whole checkpoint into a directory, the manifest last, all of it synced."""
-    same = [stored for stored in there.checkpoints if stored.name == name]
+    all_there = [*there.checkpoints, *filter(None, [there.final_model])]
+    same = [stored for stored in all_there if stored.name == name]
     # Two that are to be compared need digests of one kind.
     algorithm = same[0].manifest.algorithm if same else best_algorithm()
     if isinstance(content, Packed):
@@ -144,75 +158,76 @@ def _sync(directory: OpenDirectory, entries: Sequence[FileEntry]) -> None:
         directory.sync_file(entry.name)
 
 
-def _settle(models: OpenDirectory, temporary: str, new: Stored, there: Found) -> Stored:
-    """Rename what is staged to its name, unless the same stands there, which is returned."""
-    for _ in range(_TRIES):
-        try:
-            same, replaced = _make_way(models, new)
-        except GoneError:
-            continue
-        if same is not None:
-            _point_latest(models, there.checkpoints[-1] if there.checkpoints else same)
-            models.sync()
-            return same
-        try:
-            models.replace(temporary, new.name)
-        except OSError as exc:
-            if replaced is not None:
-                models.replace(replaced, new.name)
-            if exc.errno in (errno.EEXIST, errno.ENOTEMPTY):  # another process was faster
-                continue
-            raise
-        _point_latest(models, new)
-        models.sync()
-        if replaced is not None and there.final_model is not None:
-            remove_unused(models, replaced)
-        return new
-    raise FileExistsError(errno.EEXIST, "another process commits the same step", new.name)
+def _standing(models: OpenDirectory, name: str) -> Stored | None:
+    """Return what stands under a name and verifies; what does not verify is set aside."""
+    try:
+        problems = verify(models, name)
+        if not problems:
+            with opened(models, name) as directory:
+                return stored_as(models.path, name, *read_manifest(directory))
+        aside = models.set_aside(name, CORRUPT)
+    except (GoneError, FileNotFoundError):
+        return None
+    logger.warning(
+        "%s does not verify, and is set aside as %s: %s",
+        quoted(os.path.join(models.path, name), 300),
+        quoted(aside),
+        problems[0],
+    )
+    return None
 
 
-def _make_way(models: OpenDirectory, new: Stored) -> tuple[Stored | None, str | None]:
-    """Return the same checkpoint where it stands already, and what a final model is called now.
+def _is_same(standing: Stored, new: Stored) -> bool:
+    """Return whether a checkpoint is the one that is to be saved.
 
     Raises:
-        CheckpointError: another checkpoint stands there, and verifies.
+        CheckpointError: it is another one of the same step.
     """
-    if not models.holds(new.name):
-        return None, None
-    path = new.checkpoint.path
-    if problems := verify(models, new.name):
-        aside = models.set_aside(new.name, CORRUPT)
-        logger.warning(
-            "%s does not verify, and is set aside as %s: %s",
-            quoted(path, 300),
-            quoted(aside),
-            problems[0],
-        )
-        return None, None
-    with opened(models, new.name) as directory:
-        manifest, length = read_manifest(directory)
-    if (manifest.run, manifest.digest) == (new.manifest.run, new.manifest.digest):
-        return stored_as(models.path, new.name, manifest, length), None
-    if new.manifest.step is None:
-        return None, models.set_aside(new.name, SUPERSEDED)
+    there = standing.manifest
+    if (there.run, there.digest) == (new.manifest.run, new.manifest.digest):
+        return True
+    if there.step is None:
+        return False
+    path = standing.checkpoint.path
     raise CheckpointError(
-        f"{quoted(path, 300)} exists already with other content, of attempt {manifest.attempt} at "
-        f"{manifest.created_at}: save it as another step, restore that one and go on from there, "
-        "or remove it first",
+        f"{quoted(path, 300)} exists already with other content, of attempt {there.attempt} at "
+        f"{there.created_at}: save it as another step, restore that one and go on from there, or "
+        "remove it first",
         path=path,
     )
 
 
-def _point_latest(models: OpenDirectory, newest: Stored) -> None:
+def _rename(models: OpenDirectory, temporary: str, new: Stored, replaced: Stored | None) -> None:
+    """Rename what is staged to its name; a final model that stands there is removed after that.
+
+    Raises:
+        FileExistsError: another process has put a checkpoint there.
+    """
+    aside = None if replaced is None else models.set_aside(new.name, SUPERSEDED)
+    try:
+        models.replace(temporary, new.name)
+    except OSError as exc:
+        if aside is not None:
+            models.replace(aside, new.name)
+        if exc.errno == errno.ENOTEMPTY:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), exc.filename) from exc
+        raise
+    _point_latest(models, new)
+    models.sync()
+    if aside is not None and replaced is not None and replaced.manifest.run == new.manifest.run:
+        remove_unused(models, aside)
+
+
+def _point_latest(models: OpenDirectory, stored: Stored) -> None:
     """Point `latest` at the newest checkpoint; nothing of keisei's needs it to restore one."""
-    if newest.manifest.step is None:
+    if stored.manifest.step is None:
         return
     try:
-        point(models, LATEST, newest.name)
+        point(models, LATEST, stored.name)
     except OSError as exc:
         logger.warning(
             "%s is saved, but %s does not point at it: %s",
-            quoted(newest.checkpoint.path, 300),
+            quoted(stored.checkpoint.path, 300),
             LATEST,
             describe(exc),
         )

@@ -114,7 +114,10 @@ def test_the_same_content_at_the_same_step_is_written_once(models: OpenDirectory
     first = save(models, 5, loss=1.0)
     before = contents(Path(models.path))
     facts = facts_of(5)._replace(random=pack({"random": [9]}, copy=False))
-    assert commit(models, pack(state_of(5), copy=True), facts) == first
+    called: list[None] = []
+    content = pack(state_of(5), copy=True)
+    assert commit(models, content, facts, before_rename=lambda: called.append(None)) == first
+    assert called == []
     assert contents(Path(models.path)) == before
 
 
