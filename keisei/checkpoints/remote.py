@@ -16,7 +16,6 @@ from keisei.errors import CheckpointError, MissingExtraError, describe
 from keisei.redaction import clean, redact, secret_values
 
 _CHUNK = 8 * 2**20  # bytes
-_LARGEST_MANIFEST = 64 * 2**20  # bytes
 
 
 class RemoteDirectory:
@@ -51,11 +50,12 @@ class RemoteDirectory:
             raise self._error("cannot be used", exc) from None
         self._root = f"{str(root).rstrip('/')}/{run_name}"
 
-    def manifests(self, wanted: Callable[[str], bool]) -> dict[str, bytes]:
+    def manifests(self, wanted: Callable[[str], bool], most: int) -> dict[str, bytes]:
         """Return the text of each committed checkpoint's manifest by the checkpoint's name.
 
         Args:
             wanted: which names are a checkpoint's; a listing may hold anything.
+            most: how many bytes a manifest can have; what is longer is none.
         """
         found = {}
         with self._errors("cannot be listed"):
@@ -66,7 +66,7 @@ class RemoteDirectory:
                 return {}
             for name in sorted({str(path).rstrip("/").rpartition("/")[2] for path in listed}):
                 if wanted(name):
-                    text = self._read(f"{name}/{MANIFEST}", _LARGEST_MANIFEST)
+                    text = self._read(f"{name}/{MANIFEST}", most)
                     if text is not None:
                         found[name] = text
         return found

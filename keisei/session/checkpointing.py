@@ -43,6 +43,7 @@ from keisei.session.savable import AutoState, State
 from keisei.session.saving import Permit, Saved, Saver, Taken
 from keisei.session.schedule import ALWAYS, Schedule
 
+COPIES_TIMEOUT = 30.0  # seconds that a session's end waits for copies at a URL
 WhenBusy = Literal["wait", "skip"]
 Which = str | int | os.PathLike[str]
 
@@ -333,6 +334,17 @@ class Checkpointing:
                     await patiently(work.over, self.schedule.time_left)
         finally:
             self._permit.give_up()
+
+    async def is_copied(self) -> None:
+        """Wait until the URL has all checkpoints, if one is named, as long as there is time."""
+        if (mirror := self._saver.mirror) is not None:
+            timeout = min(COPIES_TIMEOUT, self.schedule.time_left)
+            work = Work(partial(mirror.finish, timeout), is_long=True)
+            try:
+                with suppress(TimeoutError):
+                    await patiently(work.result, timeout + 1.0)
+            finally:
+                mirror.close()
 
     def close(self, timeout: float) -> None:
         """Wait for the save that is under way, and let none appear any more; blocks.

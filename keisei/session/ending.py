@@ -142,7 +142,10 @@ class Ending:
                 try:
                     await self._recorded(status)
                 finally:
-                    await self._tracked(status)
+                    try:
+                        await self._tracked(status)
+                    finally:
+                        await self._checkpointing.is_copied()
 
     async def _tracked(self, status: FinalStatus) -> None:
         # The clock starts here: a slow disk is no reason to leave a tracker that is well.

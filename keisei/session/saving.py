@@ -6,7 +6,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from keisei.checkpoints import forecast, pointers, policy, retention
 from keisei.checkpoints.commit import Facts, Writer, commit
 from keisei.checkpoints.layout import BEST
 from keisei.checkpoints.listing import Stored, found
+from keisei.checkpoints.mirror import Mirror
 from keisei.checkpoints.packing import Packed
 from keisei.checkpoints.restore import Loaded, load
 from keisei.checkpoints.values import Checkpoint
@@ -29,6 +30,9 @@ from keisei.session.recording import Recorder
 
 SAVED, FAILED = "checkpoint", "checkpoint_failed"  # the events
 FLUSH_TIMEOUT = 10.0  # seconds that a commit waits for the journal
+
+
+_Ranking = Callable[[Sequence[Stored]], Sequence[Stored]]
 
 
 class Taken(NamedTuple):
@@ -108,11 +112,16 @@ class Saver:
     Args:
         facts: what is known of the session.
         recorder: what it records with.
+
+    Attributes:
+        mirror: the copies of the checkpoints at a URL, once they are needed; ``None`` where the
+            config names none.
     """
 
     def __init__(self, facts: SessionFacts[Any], recorder: Recorder) -> None:
         self._facts, self._recorder = facts, recorder
         self._has_forecast = False
+        self.mirror: Mirror | None = None
 
     def save(self, taken: Taken, permit: Permit, keep: CheckpointsConfig | None) -> Saved:
         """Commit a checkpoint, then remove what the policy does not keep.
@@ -156,6 +165,8 @@ class Saver:
             if keep is not None:
                 self._forecast(models, keep, checkpoint.size)
                 best = self._keep(models, keep, checkpoint if is_new else None)
+        if (mirror := self._mirrored()) is not None:
+            mirror.follow(keep)
         return Saved(checkpoint, is_new, seconds, best)
 
     def failed(self, step: int | None, exc: BaseException) -> None:
@@ -180,10 +191,39 @@ class Saver:
         by = keep.keep_best
         ranked = None if by is None else partial(_ranked, by=by)
         with self._models() as models:
-            loaded = load(models, which, run=self._facts.session_id, set_aside=True, ranked=ranked)
+            loaded = self._loaded(models, which, ranked)
         for fault in [] if loaded is None else loaded.faults:
             self._event(FAILED, {"path": fault.name, "error": fault.problem})
         return loaded
+
+    def _loaded(
+        self, models: OpenDirectory, which: str | int | os.PathLike[str], ranked: _Ranking | None
+    ) -> Loaded | None:
+        """Load a checkpoint; the newest one from the URL, where none verifies here."""
+        run, failure = self._facts.session_id, None
+        read = partial(load, models, which, run=run, set_aside=True, ranked=ranked)
+        try:
+            loaded = read()
+        except CheckpointError as exc:
+            loaded, failure = None, exc
+        if loaded is None and which == "latest" and (mirror := self._mirrored()) is not None:
+            name, faults = mirror.fetch(models, run, self._facts.attempt)
+            for fault in faults:
+                self._event(FAILED, {"path": fault.name, "error": fault.problem})
+                logger.warning("run %s: %s: %s", self._facts.run_name, *fault[:2])
+            if name is not None:
+                logger.info("run %s goes on from %s, fetched", self._facts.run_name, name)
+                return read()
+        if failure is not None:
+            raise failure
+        return loaded
+
+    def _mirrored(self) -> Mirror | None:
+        """Return the copies at the URL that the config names."""
+        url, paths = self._facts.config.checkpoints.remote, self._facts.paths
+        if self.mirror is None and url is not None and paths is not None:
+            self.mirror = Mirror(url, self._facts.run_name, paths.model_dir)
+        return self.mirror
 
     def is_own(self, loaded: Loaded) -> bool:
         """Return whether a checkpoint is this run's, and not another's that was named by a path."""

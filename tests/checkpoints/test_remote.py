@@ -47,15 +47,15 @@ def put(remote: RemoteDirectory, name: str, text: bytes = b"manifest", size: int
 def test_what_is_uploaded_is_listed_and_comes_back(url: str) -> None:
     """Two checkpoints, with a file in a folder that is larger than a chunk."""
     remote = RemoteDirectory(url, "r")
-    assert remote.manifests(is_checkpoint) == {}
+    assert remote.manifests(is_checkpoint, 100) == {}
     for name in NAMES:
         put(remote, name, name.encode(), size=9_000_000)
-    assert RemoteDirectory(url, "r").manifests(is_checkpoint) == {n: n.encode() for n in NAMES}
-    assert remote.manifests(lambda name: name == NAMES[1]) == {NAMES[1]: NAMES[1].encode()}
+    assert RemoteDirectory(url, "r").manifests(is_checkpoint, 100) == {n: n.encode() for n in NAMES}
+    assert remote.manifests(lambda name: name == NAMES[1], 100) == {NAMES[1]: NAMES[1].encode()}
     into = io.BytesIO()
     remote.download(NAMES[0], "files/deep/a b.bin", 9_000_000, into)
     assert into.getvalue() == bytes(9_000_000)
-    assert RemoteDirectory(url, "other").manifests(is_checkpoint) == {}
+    assert RemoteDirectory(url, "other").manifests(is_checkpoint, 100) == {}
 
 
 def test_one_byte_too_many_is_read_and_no_more(url: str) -> None:
@@ -78,9 +78,9 @@ def test_what_has_no_manifest_does_not_count(url: str) -> None:
     put(remote, NAMES[0])
     with pytest.raises(CheckpointError, match="cannot take checkpoint_1.ckpt: OSError"):
         remote.upload(NAMES[0], [("x", io.BytesIO(b"1")), ("y", BreaksOff())], b"new")
-    assert remote.manifests(is_checkpoint) == {}
+    assert remote.manifests(is_checkpoint, 100) == {}
     put(remote, NAMES[0], b"newer")
-    assert remote.manifests(is_checkpoint) == {NAMES[0]: b"newer"}
+    assert remote.manifests(is_checkpoint, 100) == {NAMES[0]: b"newer"}
     with pytest.raises(CheckpointError):  # nothing of the broken one is left
         remote.download(NAMES[0], "x", 1, io.BytesIO())
 
@@ -92,7 +92,7 @@ def test_a_removed_checkpoint_is_gone(url: str) -> None:
     put(remote, NAMES[1])
     remote.remove(NAMES[0])
     remote.remove(NAMES[0])
-    assert remote.manifests(is_checkpoint) == {NAMES[1]: b"manifest"}
+    assert remote.manifests(is_checkpoint, 100) == {NAMES[1]: b"manifest"}
     with pytest.raises(CheckpointError):
         remote.download(NAMES[0], "state.json", 2, io.BytesIO())
 

@@ -15,6 +15,7 @@ _KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
 def object_store() -> Iterator[str]:
     """Yield the URL of an empty bucket; the environment says where its server is."""
     import boto3
+    import s3fs
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
@@ -25,6 +26,7 @@ def object_store() -> Iterator[str]:
         where = {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_DEFAULT_REGION": "us-east-1"}
         with patch.dict("os.environ", {**_KEYS, **where}):
             boto3.client("s3").create_bucket(Bucket=BUCKET)
+            s3fs.S3FileSystem.clear_instance_cache()  # those know an earlier server
             yield f"s3://{BUCKET}/runs"
     finally:
         server.stop()
