@@ -19,7 +19,7 @@ from keisei.errors import TrackerError, quoted
 from keisei.journal.records import Event, Row, as_float
 from keisei.redaction import clean
 from keisei.run.status import FinalStatus
-from keisei.trackers.base import Record, RunInfo, Tracker, TrackerRun
+from keisei.trackers.base import Position, Record, RunInfo, Tracker, TrackerRun
 from keisei.trackers.loading import need_package, need_temporary_directory
 
 DEFAULT_PROJECT = "keisei"
@@ -41,6 +41,7 @@ _turn = threading.Lock()
 
 Entry = dict[str, Any]
 StoredSteps = Callable[[], Iterable[tuple[str | None, int]]]  # ids and steps of a run's rows
+Remove = Callable[[list[str]], None]  # rows, by their ids
 
 
 @dataclass
@@ -58,6 +59,7 @@ class TrackioRun(TrackerRun):
     fragments: Any
     write: Callable[[list[Entry]], object]
     stored: StoredSteps
+    remove: Remove | None = None
     directory: str | None = None
     options: dict[str, object] = field(default_factory=dict)
     next_step: int | None = None
@@ -89,6 +91,20 @@ class TrackioRun(TrackerRun):
             self.write(entries)
         self.config, self.next_step = config, next_step
 
+    def rewind(self, after: Position) -> bool:
+        """Remove the rows behind a position; those in trackio's inbox cannot be removed.
+
+        Raises:
+            OSError: the store cannot be written. What SQLite raises is raised as it is.
+        """
+        if self.remove is None:
+            return False
+        with _turn:
+            rows = [log_id for log_id, _ in self.stored() if log_id is not None]
+            self.remove([log_id for log_id in rows if self._position(log_id) > after])
+        self.next_step = None
+        return True
+
     def finish(self, status: FinalStatus) -> None:
         """Write the status as an alert, since trackio has none of its own."""
         text, level = f"attempt {self.info.attempt}", _LEVELS[status]
@@ -101,15 +117,17 @@ class TrackioRun(TrackerRun):
         """Return the step after the largest that the store has of records before the first."""
         if self.next_step is not None:
             return self.next_step
-        digits = len(self.run_id) + 1
         return 1 + max(
             (
                 step
                 for log_id, step in self.stored()
-                if log_id is None or tuple(map(int, log_id[digits:].split("-"))) < first
+                if log_id is None or self._position(log_id) < first
             ),
             default=-1,
         )
+
+    def _position(self, log_id: str) -> tuple[int, ...]:
+        return tuple(map(int, log_id[len(self.run_id) + 1 :].split("-")))
 
     def _row(self, row: Row, step: int, config: Entry | None) -> Entry:
         values = _storable({_metric(name): value for name, value in row.values.items()})
@@ -208,10 +226,12 @@ class TrackioTracker(Tracker):
             if _writes_to_inbox(utils):
                 write = fragments.FragmentWriter().write_local
                 stored: StoredSteps = _none_stored
+                remove: Remove | None = None
             else:
                 path = storage.init_db(self.project)
                 write = fragments.import_records
                 stored = partial(_stored_steps, storage, path, run.session_id)
+                remove = partial(_remove_rows, storage, self.project, path)
         return TrackioRun(
             info=run,
             project=self.project,
@@ -219,6 +239,7 @@ class TrackioTracker(Tracker):
             fragments=fragments,
             write=write,
             stored=stored,
+            remove=remove,
             directory=directory,
             options={"directory": directory},
         )
@@ -249,6 +270,13 @@ def _stored_steps(storage: Any, path: Any, run_id: str) -> list[tuple[str | None
     with storage._get_connection(path, row_factory=None) as database:
         found = database.execute("SELECT log_id, step FROM metrics WHERE run_id = ?", (run_id,))
         return list(found)
+
+
+def _remove_rows(storage: Any, project: str, path: Any, log_ids: list[str]) -> None:
+    """Remove rows, all of them or none."""
+    with storage._get_process_lock(project), storage._get_connection(path) as database:
+        wanted = [(log_id,) for log_id in log_ids]
+        database.executemany("DELETE FROM metrics WHERE log_id = ?", wanted)
 
 
 def _none_stored() -> tuple[()]:

@@ -23,7 +23,7 @@ from keisei.errors import TrackerError
 from keisei.journal.records import Event, Row
 from keisei.run.status import FINAL, check_final
 from keisei.testing import check_tracker
-from keisei.trackers.base import Record, RunInfo
+from keisei.trackers.base import Position, Record, RunInfo
 from keisei.trackers.trackio import TrackioRun, TrackioTracker
 
 ROOT = Path(__file__).parents[2]
@@ -91,7 +91,7 @@ def python(program: str) -> subprocess.Popen[str]:
 
 def test_it_keeps_to_the_protocol() -> None:
     """The conformance check has nothing against it."""
-    assert len(check_tracker(TrackioTracker, read)) == 7
+    assert len(check_tracker(TrackioTracker, read)) == 8
 
 
 def test_rows_keep_their_times_and_what_is_not_finite() -> None:
@@ -403,3 +403,33 @@ def test_without_trackio_the_extra_is_named() -> None:
     """The start says what to install."""
     out, err = python(WITHOUT).communicate()
     assert (out.count("pip install 'keisei[trackio]'"), err) == (1, "")
+
+
+@pytest.mark.requirement("CKPT-7")
+@pytest.mark.parametrize("steps", [[*range(20)], [None] * 20])
+def test_a_resumed_run_has_the_rows_of_one_that_was_not_interrupted(steps: list[Any]) -> None:
+    """What it has left behind is removed, and rows without a step are counted as if it were not."""
+    rows = [row._replace(step=step) for row, step in zip(rows_of(20), steps, strict=True)]  # type: ignore[call-arg]
+    run = started()
+    run.send(rows)
+    run.send([Event(20, BASE_TIME + 50, 1, "checkpoint", None)])
+    run.finish("preempted")
+    other = started(info_of("session-11"))
+    other.send(rows_of(20))
+    run = started(info_of(attempt=2))
+    for _ in range(2):  # asked again after a kill, it changes nothing
+        assert run.rewind(Position(1, 11))
+    again = [row._replace(attempt=2, seq=row.seq - 12) for row in rows[12:]]
+    run.send([Event(20, BASE_TIME + 50, 1, "checkpoint", None), *again])
+    run.finish("completed")
+    assert steps_of() == [*range(20)]
+    assert [row["loss"] for row in logs_of()] == [1.0 / (step + 1) for step in range(20)]
+    assert steps_of("session-11") == [*range(20)]
+
+
+def test_rows_in_the_inbox_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are another process's to import: it says that it cannot drop them."""
+    monkeypatch.setenv("TRACKIO_STORAGE_MODE", "jsonl")
+    run = started()
+    run.send(rows_of(3))
+    assert run.rewind(Position(1, 0)) is False
