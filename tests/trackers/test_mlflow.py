@@ -27,7 +27,7 @@ from keisei.errors import TrackerError
 from keisei.journal.records import Event, Row
 from keisei.run.names import new_session_id
 from keisei.testing import check_tracker
-from keisei.trackers.base import Record, RunInfo
+from keisei.trackers.base import Position, Record, RunInfo
 from keisei.trackers.mlflow import store
 from keisei.trackers.mlflow.rows import Progress, mlflow_name
 from keisei.trackers.mlflow.store import open_store
@@ -550,3 +550,73 @@ sys.stdin.readline()
         process.stdin.write("end\n")
         process.stdin.flush()
         assert process.wait(10) == 0  # the request itself would take 15 s
+
+
+@pytest.mark.requirement("CKPT-7")
+@pytest.mark.parametrize("place", ["database", "server"])
+def test_a_resumed_run_goes_on_in_a_run_with_what_holds(
+    server: MlflowServer, uri: str, place: str
+) -> None:
+    """The same name, params and tags; the other is deleted at the end, unless it has artifacts."""
+    tracker = MlflowTracker(uri if place == "database" else server.url, tags={"team": "x"})
+    info = info_of()
+    run = tracker.start(info)
+    run.send([*rows_of(20), Event(20, 1.8e9, 1, "checkpoint", {"path": "1.pt"})])
+    run.finish("preempted")
+    client, first = own_client(), run.run_id
+    client.set_tag(first, "mlflow.note.content", "mine")
+    run = tracker.start(info_of(info.session_id, 2))
+    assert run.rewind(Position(1, 25))
+    assert run.run_id == first
+    assert run.rewind(Position(1, 9))
+    assert (run.run_id != first, run.position()) == (True, (1, -1))
+    assert run.rewind(Position(1, 9))
+    second = run.run_id
+    assert run.url is None or run.url.endswith(second)
+    holds = [*rows_of(10), *rows_of(20, attempt=2)]
+    run.send(holds)
+    assert series_of(info)["loss"] == [(row.seq // 3, 0.5) for row in holds]
+    client.log_text(second, "a file", "file.txt")  # to a run that will be replaced itself
+    assert run.rewind(Position(2, 4))
+    holds = holds[:15]
+    run.send(holds)
+    run.finish("completed")
+    assert series_of(info)["loss"] == [(row.seq // 3, 0.5) for row in holds]
+    native = native_of(info.session_id)
+    assert native.info.run_name == "a-run"
+    assert native.data.params["training.lr"] == "0.1"
+    assert (native.data.tags["team"], native.data.tags["mlflow.note.content"]) == ("x", "mine")
+    assert "keisei.event.checkpoint" not in native.data.tags
+    stages = [client.get_run(run_id).info.lifecycle_stage for run_id in (first, second)]
+    assert stages == ["deleted", "active"]
+    assert client.get_run(second).info.run_name == "a-run (replaced)"
+
+
+@pytest.mark.parametrize("name", ["create_run", "log_batch", "update_run_info", "delete_tag"])
+def test_a_replacing_that_was_interrupted_goes_on(name: str) -> None:
+    """Whichever request failed or lost its answer, there is one run in the end, with what holds."""
+    for answered in (False, True):
+        info = info_of()
+        run = MlflowTracker().start(info)
+        run.send(rows_of(20))
+        real = getattr(run.store, name)
+
+        def faulty(*args: Any, real: Any = real, answered: bool = answered) -> Any:
+            if answered:
+                real(*args)
+            raise ConnectionError("away")
+
+        setattr(run.store, name, faulty)
+        try:
+            with pytest.raises(RuntimeError, match="away"):
+                run.rewind(Position(1, 9))
+        finally:
+            delattr(run.store, name)
+        if not answered:
+            assert run.rewind(Position(1, 9))
+        else:
+            run = MlflowTracker().start(info_of(info.session_id, 2))
+            assert run.rewind(Position(1, 9))
+        run.send(rows_of(10))
+        run.finish("completed")
+        assert series_of(info)["loss"] == [(row.seq // 3, 0.5) for row in rows_of(10)]

@@ -12,7 +12,7 @@ import pytest
 from keisei.errors import TrackerError
 from keisei.journal.records import Row
 from keisei.run.names import new_session_id
-from keisei.trackers.base import RunInfo
+from keisei.trackers.base import Position, RunInfo
 from keisei.trackers.mlflow.tracker import MlflowTracker
 
 pytestmark = [
@@ -60,6 +60,7 @@ def test_the_run_of_a_launcher_is_taken_by_one_session(
     assert run.run_id == launched
     assert run.options["experiment"] == "launched"
     run.send([Row(0, 1.0, 0, 1, {"x": 0.5})])
+    assert run.rewind(Position(1, -1)) is False  # the launcher waits for this very run
     run.finish("completed")
     assert client.get_run(launched).data.metrics == {"x": 0.5}
     assert client.get_run(launched).info.status == "FINISHED"

@@ -28,6 +28,14 @@ from keisei.journal.records import Event, Row, as_float
 from keisei.redaction import clean, secret_values
 from keisei.run.status import FinalStatus
 from keisei.trackers.base import Position, Record, RunInfo, Tracker, TrackerRun
+from keisei.trackers.mlflow.replacing import (
+    POSITION_TAG,
+    REPLACES_TAG,
+    SESSION_TAG,
+    delete_replaced,
+    replace,
+    retire,
+)
 from keisei.trackers.mlflow.rows import LONGEST_VALUE, Progress, mlflow_name, params
 from keisei.trackers.mlflow.store import (
     database_of,
@@ -43,8 +51,7 @@ from keisei.trackers.places import absolute_uri, working_directory
 
 DEFAULT_EXPERIMENT = "keisei"
 
-SESSION_TAG = "keisei.session_id"
-POSITION_TAG = "keisei.position"
+LAUNCHED_TAG = "keisei.launched"  # the run is a launcher's, which waits for it
 
 _STATUSES: dict[FinalStatus, str] = {
     "completed": "FINISHED",
@@ -68,10 +75,13 @@ class MlflowRun(TrackerRun):
     turn: AbstractContextManager[object] = field(repr=False)
     known: tuple[str, ...] = field(repr=False)
     progress: Progress | None = field(repr=False)
+    info: Any = field(repr=False)
+    session_id: str
     url: str | None = None
     directory: str | None = None
     options: dict[str, object] = field(default_factory=dict)
     mode: Literal["online", "offline"] = "online"  # a local database, too, has what it was sent
+    replaced: bool = False  # whether it has taken the place of another run
 
     def send(self, records: Sequence[Record]) -> None:
         """Log the rows, and of each kind of event the last one, as a tag; may block.
@@ -102,6 +112,24 @@ class MlflowRun(TrackerRun):
             self.progress = self._known_progress()
             return self.progress.position
 
+    def rewind(self, after: Position) -> bool:
+        """Go on in a new run, which gets what still holds; one that a launcher has made stays.
+
+        Raises:
+            RuntimeError: MLflow has not done it; it may be tried again.
+        """
+        with errors(self.known), self.turn:
+            if self._known_progress().position <= after:
+                return True
+            if LAUNCHED_TAG in self.store.get_run(self.run_id).data.tags:
+                return False
+            old_id = self.run_id
+            self.info = replace(self.store, old_id).info
+            self.run_id = str(self.info.run_id)
+            self.progress, self.replaced = None, True
+            self.url = self.url and self.url.replace(old_id, self.run_id)
+            return True
+
     def finish(self, status: FinalStatus) -> None:
         """End the run: as finished, failed or killed, with the very status as a tag."""
         from mlflow.entities import RunStatus, RunTag
@@ -110,6 +138,8 @@ class MlflowRun(TrackerRun):
             self.store.log_batch(self.run_id, [], [], [RunTag("keisei.status", status)])
             ended = RunStatus.from_string(_STATUSES[status])
             self.store.update_run_info(self.run_id, ended, int(time.time() * 1000), None)
+            if self.replaced:
+                delete_replaced(self.store, self.info.experiment_id, self.session_id)
 
     def _known_progress(self) -> Progress:
         if self.progress is not None:
@@ -215,7 +245,10 @@ class MlflowTracker(Tracker):
             run_id = str(found.info.run_id)
             progress = Progress.parsed(found.data.tags.get(POSITION_TAG))
             url = _url(uri, experiment_id, run_id)
-            started = MlflowRun(run_id, store, turn, known, progress, url)
+            started = MlflowRun(
+                run_id, store, turn, known, progress, found.info, run.session_id, url
+            )
+            started.replaced = REPLACES_TAG in found.data.tags
             started.directory = database_of(uri)
             started.options = {"experiment": experiment.name}
             if clean(uri) == uri:  # what a shell of another day has to be told by its environment
@@ -241,6 +274,12 @@ def _find(store: Any, experiment_id: str, run: RunInfo) -> Any:
     found = store.search_runs([experiment_id], wanted, ViewType.ACTIVE_ONLY)
     if not found:
         return None
+    by_id = {it.info.run_id: it for it in found}
+    for it in found:  # where a kill came between
+        old = by_id.pop(it.data.tags.get(REPLACES_TAG), None)
+        if old is not None:
+            retire(store, old, it.info.run_id)
+    found = list(by_id.values())
     taken = min(found, key=lambda it: (POSITION_TAG not in it.data.tags, it.info.start_time))
     store.update_run_info(taken.info.run_id, RunStatus.RUNNING, None, None)
     return taken
@@ -256,7 +295,8 @@ def _take(store: Any, launched: Any, found: Any, run: RunInfo) -> Any:
     with _taking:
         taken_by = store.get_run(run_id).data.tags.get(SESSION_TAG)
         if found is None and taken_by is None:
-            store.log_batch(run_id, [], [], [RunTag(SESSION_TAG, run.session_id)])
+            tags = [RunTag(SESSION_TAG, run.session_id), RunTag(LAUNCHED_TAG, "true")]
+            store.log_batch(run_id, [], [], tags)
             store.update_run_info(run_id, RunStatus.RUNNING, None, None)
             return store.get_run(run_id)
     logger.warning(
