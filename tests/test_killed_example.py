@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from examples.cartpole.config import CartPoleConfig
+from examples.cartpole.rollout import Rollout
 from examples.cartpole.training import Training
 from keisei import load_config
 from keisei.journal.reader import read_run
@@ -63,6 +64,25 @@ async def test_a_training_goes_on_from_its_state_bit_for_bit() -> None:
         for expected in states[begin + 1 :]:
             await resumed.epoch(lambda metrics, step: None)
             assert dict(leaves(resumed.state())) == dict(leaves(expected))
+
+
+async def test_an_episodes_time_goes_on() -> None:
+    """An environment that is restored in the middle of an episode is cut off at the same step."""
+    settings = CartPoleConfig().cartpole
+    policy = Training(CartPoleConfig()).policy
+
+    def rollout() -> Rollout:
+        made = Rollout(settings, np.random.default_rng(1))
+        for env in made.envs.envs:
+            env.set_wrapper_attr("_max_episode_steps", 8)
+        return made
+
+    straight, resumed = rollout(), rollout()
+    await straight.play(policy, 5)
+    resumed.restore(copy.deepcopy(straight.state()))
+    expected, found = await straight.play(policy, 5), await resumed.play(policy, 5)
+    assert expected.episodes == ((3, 8.0),) * settings.envs_per_task == found.episodes
+    assert found.observations.tobytes() == expected.observations.tobytes()
 
 
 class Program:
