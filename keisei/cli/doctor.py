@@ -16,26 +16,14 @@ from rich.text import Text
 
 from keisei.cli.checkpoint_listing import leftovers, list_checkpoints, models_of
 from keisei.cli.program import app
-from keisei.cli.shared import Json, Root, Runs, failures_of, plain
+from keisei.cli.shared import COLOURS, Json, Root, Runs, failures_of, plain
 from keisei.errors import CheckpointError, describe, quoted
-from keisei.run.find import State, find_runs, root_of_runs
+from keisei.run.find import find_runs, root_of_runs
 from keisei.run.health import Diagnosis, Finding, diagnose
 from keisei.run.repair import repair
 from keisei.trackers.backfill import find_behind
 from keisei.trackers.wandb.local_runs import attempts_in
 
-_COLOURS: dict[State, str] = {
-    "running": "green",
-    "elsewhere": "cyan",
-    "completed": "green",
-    "cancelled": "yellow",
-    "preempted": "yellow",
-    "failed": "magenta",
-    "died": "red",
-    "corrupt": "red",
-    "no session file": "red",
-    "unreadable": "red",
-}
 _VERIFIED = 2**30  # bytes of checkpoints that are read of each run
 _WIDEST = 40  # characters of a name, to line up the states behind
 
@@ -142,7 +130,7 @@ def _print(found: list[Diagnosis], console: Console) -> None:
     names = [plain(run.name, console) for run in found]
     width = min(_WIDEST, max(map(len, names), default=0))
     for run, name in zip(found, names, strict=True):
-        state = (f"{run.state:<10}", _COLOURS[run.state])
+        state = (f"{run.state:<10}", COLOURS[run.state])
         line = Text.assemble(f"{name:<{width}}  ", state, f"  {plain(_about(run), console)}")
         line.rstrip()
         console.print(line)

@@ -17,26 +17,13 @@ from rich.table import Table
 from rich.text import Text
 
 from keisei.cli.program import app
-from keisei.cli.shared import Json, RegistryUrl, Root, failures_of, plain
+from keisei.cli.shared import COLOURS, Json, RegistryUrl, Root, failures_of, plain
 from keisei.cli.source import Source, source_of
 from keisei.errors import quoted
 from keisei.store import columns
 from keisei.store.query import FIELDS, METRIC_PARTS
 from keisei.store.rows import RunRow
 
-COLOURS = {
-    "running": "green",
-    "elsewhere": "cyan",
-    "completed": "green",
-    "cancelled": "yellow",
-    "preempted": "yellow",
-    "failed": "magenta",
-    "lost": "red",
-    "died": "red",
-    "corrupt": "red",
-    "no session file": "red",
-    "unreadable": "red",
-}
 _LIMIT = 50
 _WATCH_INTERVAL = 2.0  # seconds
 _WIDEST = 60  # characters of a text where no terminal folds it

@@ -15,6 +15,20 @@ from keisei.redaction import clean
 
 FAILED, INTERRUPTED = 2, 130  # exit statuses
 
+COLOURS = {  # of the states of runs
+    "running": "green",
+    "elsewhere": "cyan",
+    "completed": "green",
+    "cancelled": "yellow",
+    "preempted": "yellow",
+    "failed": "magenta",
+    "lost": "red",
+    "died": "red",
+    "corrupt": "red",
+    "no session file": "red",
+    "unreadable": "red",
+}
+
 Run = Annotated[str, typer.Argument(metavar="RUN", help="The run's name or path.")]
 Runs = Annotated[
     list[str] | None, typer.Argument(metavar="RUN", help="Names or paths; all if none.")

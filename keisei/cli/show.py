@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from keisei.cli.ls import COLOURS, as_data, duration, shown_value
+from keisei.cli.ls import as_data, duration, shown_value
 from keisei.cli.program import app
-from keisei.cli.shared import Json, RegistryUrl, Root, Run, failures_of, plain
+from keisei.cli.shared import COLOURS, Json, RegistryUrl, Root, Run, failures_of, plain
 from keisei.cli.source import source_of
 from keisei.store.rows import MetricSummary, RunRow
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 from keisei.errors import QueryError, quoted
+from keisei.store.matching import in_config
 from keisei.store.query import METRIC_PARTS
 from keisei.store.rows import RunRow
 
@@ -58,7 +59,7 @@ def value_of(row: RunRow, name: str) -> object:
     if (metric := _metric(name)) is not None:
         summary = row.metrics.get(metric[0])
         return None if summary is None else getattr(summary, metric[1])
-    return _in_config(row.config, name.removeprefix("config."))
+    return next(in_config(row.config, name.removeprefix("config.")), None)
 
 
 def ordered(rows: Iterable[RunRow], order_by: str) -> list[RunRow]:
@@ -92,14 +93,3 @@ def _metric(name: str) -> tuple[str, str] | None:
     metric, _, part = name.rpartition(".")
     is_one = metric and part in METRIC_PARTS and not name.startswith("config.")
     return (metric, part) if is_one else None
-
-
-def _in_config(config: Mapping[str, object], path: str) -> object:
-    if path in config:
-        return config[path]
-    for key, inner in config.items():
-        if isinstance(inner, Mapping) and path.startswith(f"{key}."):
-            found = _in_config(inner, path[len(key) + 1 :])
-            if found is not None:
-                return found
-    return None

@@ -65,7 +65,8 @@ def _found(condition: Condition, row: RunRow) -> Iterator[object]:
         if value is not None and not (isinstance(value, float) and math.isnan(value)):
             yield value
     elif condition.kind == "config":
-        yield from _in_config(row.config, condition.name)
+        for value in in_config(row.config, condition.name):
+            yield from value if isinstance(value, list) else [value]
     else:
         yield from fields_of(row, condition.name)
 
@@ -89,15 +90,19 @@ def fields_of(row: RunRow, name: str) -> Iterator[object]:
     yield from (value for value in values[name]() if value is not None)
 
 
-def _in_config(config: Mapping[str, object], path: str) -> Iterator[object]:
-    """Yield the value at a path, whose names may hold dots themselves; of a list, each item."""
+def in_config(config: Mapping[str, object], path: str) -> Iterator[object]:
+    """Yield the value at a path in a config, whose names may hold dots themselves.
+
+    Args:
+        config: the config, or a part of it.
+        path: the names, with dots between them.
+    """
     if path in config:
-        value = config[path]
-        yield from value if isinstance(value, list) else [value]
+        yield config[path]
         return
     for key, inner in config.items():
         if isinstance(inner, Mapping) and path.startswith(f"{key}."):
-            yield from _in_config(inner, path[len(key) + 1 :])
+            yield from in_config(inner, path[len(key) + 1 :])
 
 
 def _float(value: float) -> float:
