@@ -70,6 +70,7 @@ class Checkpointing:
         self._copy = True
         self._lock: anyio.Lock | None = None
         self._work: Work[Any] | None = None
+        self._saving: int | None = None  # the step of the save that is under way
         self._permit = Permit()
         self._count = self._failed = self._restores = 0
         self._latest: Checkpoint | None = None
@@ -165,9 +166,12 @@ class Checkpointing:
         step = self.schedule.due_at_end(status)
         if step is None or self._facts.status in FINAL or self._facts.paths is None:
             return None
+        if step == self._saving:  # the caller has gone, and the end waits for it
+            return None
         try:
             taken = self._taken_now(step)
         except Exception as exc:  # noqa: BLE001 - the program's own function, too
+            self._failed += 1
             self.not_saved(step, exc)
             return None
         # A body that was cut off has logged what its next attempt will log again.
@@ -206,6 +210,7 @@ class Checkpointing:
 
     def _save(self, taken: Taken, permit: Permit) -> Saved:
         """Save on the thread, and note what has come of it: the caller may have gone."""
+        self._saving = taken.step
         try:
             saved = self._saver.save(taken, permit, self.schedule.policy)
         except Exception as exc:
@@ -216,12 +221,14 @@ class Checkpointing:
             assert self._facts.paths is not None
             problem = f"{taken.name} cannot be saved: {describe(exc)}"
             raise CheckpointError(problem, path=self._facts.paths.model_dir) from exc
+        finally:
+            self._saving = None
         if saved.is_new:
             self._count += 1
             self._slowest = max(self._slowest, saved.seconds)
         if taken.step is not None:
             self._latest, self._best = saved.checkpoint, saved.best or self._best
-            self.schedule.saved_step = taken.step
+            self.schedule.note_saved(taken.step)
         return saved
 
     async def restore(self, which: Which, resume: bool | None) -> Restored | None:
@@ -303,7 +310,11 @@ class Checkpointing:
         """
         if Step.START not in self._facts.done:
             return None
-        return self.schedule.hold(grace, self._slowest, self._finish_time())
+        try:
+            finish_time = self._finish_time()
+        except RuntimeError:  # trackers come or go at this moment, on another thread
+            finish_time = grace
+        return self.schedule.hold(grace, self._slowest, finish_time)
 
     async def save_last(self, taken: Taken) -> None:
         """Save what the end has to save, in the time that there is; what fails is logged."""
@@ -360,6 +371,7 @@ class Checkpointing:
         self._permit.give_up()
         self.schedule.due_step = ALWAYS
         self._release()
+        self._state = {}
 
     def summary(self) -> dict[str, Any]:
         """Return what this session has saved, as plain data."""

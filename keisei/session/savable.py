@@ -96,13 +96,16 @@ def _needed(func: Callable[..., object]) -> int:
     """
     if any(map(inspect.iscoroutinefunction, (func, getattr(func, "__call__", None)))):  # noqa: B004
         raise TypeError(
-            f"{quoted(func)} is asynchronous: await what it needs before, and give a mapping or a "
-            "plain function"
+            f"the state function {quoted(func)} is asynchronous: await what it needs before, and "
+            "give a mapping or a plain function"
         )
     try:
         parameters = inspect.signature(func).parameters.values()
     except ValueError as exc:
-        raise TypeError(f"{quoted(func)} does not say what it takes: wrap it in a lambda") from exc
+        problem = (
+            f"the state function {quoted(func)} does not say what it takes: wrap it in a lambda"
+        )
+        raise TypeError(problem) from exc
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return sum(each.kind in kinds and each.default is each.empty for each in parameters)
 

@@ -135,6 +135,7 @@ class Saver:
             CheckpointError: it cannot be written, or the step exists with other content.
         """
         begun, facts = time.monotonic(), self._facts
+
         is_new = False
 
         def publish() -> None:

@@ -10,7 +10,7 @@ from keisei.run.status import FinalStatus
 
 ALWAYS = -policy.NEVER  # every step is as high
 END_TIMEOUT = 600.0  # seconds that a session's end waits for a save
-ENDING = 1.0  # seconds that the end takes beside it
+ENDING = 1.0  # seconds that the end takes beside it, at most a quarter of the grace time
 
 
 class Schedule:
@@ -49,6 +49,12 @@ class Schedule:
         if self._give_up is not None:  # looked at last: the signal's handler sets both
             self.due_step = ALWAYS
 
+    def note_saved(self, step: int) -> None:
+        """Note that a step is saved, whoever has asked for it."""
+        self.saved_step = step
+        if self.policy is not None and self.policy.every_seconds is not None:
+            self.due_time = time.monotonic() + self.policy.every_seconds
+
     def go_back(self, step: int | None) -> None:
         """Go on from a checkpoint of this step."""
         self.step, self.saved_step = None, step
@@ -83,7 +89,7 @@ class Schedule:
         """
         if self.policy is None or not self.policy.on_preemption:
             return None
-        self._give_up = time.monotonic() + grace
+        self._give_up = time.monotonic() + grace - min(ENDING, grace / 4)
         self.due_step = ALWAYS
         return policy.patience(grace, slowest, ENDING + finish_time)
 
@@ -92,4 +98,4 @@ class Schedule:
         """How long the end may wait for a save, in seconds."""
         if self._give_up is None:
             return END_TIMEOUT
-        return max(0.0, self._give_up - ENDING - time.monotonic())
+        return max(0.0, self._give_up - time.monotonic())
