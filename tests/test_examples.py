@@ -85,7 +85,7 @@ def test_cartpole_learns_and_leaves_everything_behind(tmp_path: Path, backend: s
     assert len(journal["evaluation/mean_return"]) == len(evaluations) == 3
     assert shown_by_tensorboard(run) == journal
     (path,) = find_run_files(run)
-    file = wait_for_exit_record(path, timeout=20)
+    file = wait_for_exit_record(path)
     assert file.exit_code == 0
     assert len(file.history) == len(list(read_run(run).rows()))
     assert file.config["training"]["total_timesteps"] == 60000

@@ -125,7 +125,7 @@ def test_what_is_no_file_is_said_and_neither_followed_nor_waited_for(runs: Runs,
     told: list[Report] = []
     asking = threading.Thread(target=lambda: told.append(runs.doctor("--fix")), daemon=True)
     asking.start()
-    asking.join(10)
+    asking.join(60)
     assert told, f"the doctor waits for a {kind}"
     assert told[0].code == 1
     for name in names:

@@ -62,7 +62,7 @@ def run(environ: dict[str, str], home: Path, how: str, end: str) -> None:
     assert process.stdout.readline() == "flushed\n"
     if end == "killed":
         process.kill()
-    process.communicate("\n", timeout=30)
+    process.communicate("\n", timeout=90)
 
 
 def sync(environ: dict[str, str], home: Path, *options: str) -> tuple[int, list[dict[str, Any]]]:

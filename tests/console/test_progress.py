@@ -191,7 +191,7 @@ async def test_a_session_shows_itself(make_config: MakeConfig, terminal: Termina
     async with AsyncSessionManager(make_config(), run_name="walker") as session:
         assert terminal.getvalue() == ""
         session.log_metrics({"loss": 0.5}, 10)
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             while "walker" not in terminal.getvalue():
                 await anyio.sleep(0.005)
     text = terminal.getvalue()
@@ -200,7 +200,7 @@ async def test_a_session_shows_itself(make_config: MakeConfig, terminal: Termina
     assert text.endswith("\x1b[24;1H\x1b[2K\x1b8")
     for thread in threading.enumerate():
         if thread.name == SHOWN:
-            thread.join(10)
+            thread.join(60)
             assert not thread.is_alive()
 
 

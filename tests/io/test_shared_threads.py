@@ -39,13 +39,13 @@ class Fake:
     def wait(self, times: int = 1) -> None:
         """Wait until it has been served so many times more."""
         for _ in range(times):
-            assert self._more.acquire(timeout=10)
+            assert self._more.acquire(timeout=60)
 
     def leave(self, threads: SharedThreads) -> None:
         """Be served for the last time."""
         self.over = True
         threads.call(self, 0.0)
-        assert self.gone.wait(10)
+        assert self.gone.wait(60)
 
 
 def names() -> list[str]:
@@ -87,12 +87,12 @@ def test_who_is_called_while_it_is_served_is_served_again_afterwards() -> None:
 
     def work() -> None:
         entered.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
 
     member = Fake(work)
     threads = join_threads(member)
     threads.call(member, 0.0)
-    assert entered.wait(10)
+    assert entered.wait(60)
     threads.call(member, 0.0)
     other = Fake()
     assert join_threads(other) is threads
@@ -111,7 +111,7 @@ def test_whoever_hangs_holds_up_nobody() -> None:
     go_on = threading.Event()
 
     def hang() -> None:
-        assert go_on.wait(20)
+        assert go_on.wait(60)
 
     hung = [Fake(hang) for _ in range(6)]
     healthy = [Fake() for _ in range(20)]

@@ -35,6 +35,7 @@ from keisei.journal.format import (
 )
 from keisei.journal.reader import Position, read_run
 from keisei.journal.superseding import RESUME
+from tests.support.storms import some_of
 
 NOW = 1.8e9
 
@@ -175,7 +176,8 @@ def test_what_is_no_record_is_damage(make_run: Callable[[bytes], Path], what: st
     assert "by step" in drawn
 
 
-@pytest.mark.parametrize("seed", [pytest.param(i, marks=pytest.mark.storm) for i in range(1, 60)])
+@pytest.mark.storm
+@pytest.mark.parametrize("seed", some_of(range(1, 60)))
 def test_any_record_may_be_wrong(make_run: Callable[[bytes], Path], seed: int) -> None:
     """Longer than the next one."""
     _sweep(make_run, seed, rounds=200)

@@ -62,7 +62,7 @@ def test_rows_are_written_without_a_flush(
     """At once with `line`, and within the delay with `buffered`."""
     journal = Journal(run, 1, durability=durability, max_delay=max_delay)
     journal.log_metrics({"x": 1.0}, 1)
-    assert disk.reached.wait(10)
+    assert disk.reached.wait(60)
     first = next(read_run(run).follow(poll=0.001))
     assert first.values == {"x": 1.0}
     journal.close()
@@ -82,7 +82,7 @@ async def test_a_loop_awaits_durability_without_polling(run: str) -> None:
         journal.log_metrics({"x": x}, x)
     journal.log_event("here")
     journal.on_durable(tell)
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         await durable.wait()
     assert errors == [None]
     assert await anyio.to_thread.run_sync(series, run) == list(range(10))
@@ -146,7 +146,7 @@ def test_a_callback_may_log_though_the_queue_is_full(run: str, disk: Disk) -> No
 
     journal.on_durable(log)
     disk.free.set()
-    assert logged.wait(5)
+    assert logged.wait(60)
     journal.close(5)
     assert series(run) == [8, 9]
     assert journal.counters[:4] == (11, 3, 8, 0)
@@ -186,7 +186,7 @@ def test_waiting_loses_nothing(run: str, disk: Disk) -> None:
     assert not done.wait(0.05)
     assert journal.counters.queued <= 6
     disk.free.set()
-    assert done.wait(10)
+    assert done.wait(60)
     journal.close()
     assert series(run) == list(range(100))
     assert journal.counters.dropped == 0

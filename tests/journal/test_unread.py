@@ -28,7 +28,7 @@ class Dispatched:
 
     def block_until_ready(self) -> Dispatched:
         """Wait for it."""
-        assert self._gate.wait(30)
+        assert self._gate.wait(60)
         return self
 
     def item(self) -> float:

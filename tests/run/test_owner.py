@@ -302,7 +302,7 @@ def test_an_owner_with_the_setting_shows_signs_of_life_until_its_end(runs: Runs)
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
         (shower,) = [t for t in threading.enumerate() if t.name == "keisei-owner"]
-    shower.join(20)
+    shower.join(60)
     assert not shower.is_alive()
 
 

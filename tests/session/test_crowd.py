@@ -132,7 +132,7 @@ def test_one_of_many_processes_gets_the_name(tmp_path: Path) -> None:
     (tmp_path / "race.py").write_text(RACE)
     environ = {**os.environ, "KEISEI_LOG_DIR": str(tmp_path / "runs")}
     command = [sys.executable, str(tmp_path / "race.py")]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     heard = json.loads(done.stdout)
     for number in range(25):
@@ -200,7 +200,7 @@ def in_child(tmp_path: Path, code: str, *arguments: str) -> Any:
     place = tmp_path / "-".join(["child", *arguments])
     place.mkdir()
     command = [sys.executable, "-c", code, *arguments]
-    done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

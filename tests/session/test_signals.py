@@ -157,8 +157,8 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path: Path, backend: str) 
             process.wait(0.2)
         begun = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(5) == 128 + signal.SIGUSR1
-        assert time.monotonic() - begun < 2.0
+        assert process.wait(60) == 128 + signal.SIGUSR1
+        assert time.monotonic() - begun < 30.0  # half of the grace time
     run = tmp_path / "runs" / "stubborn"
     assert json.loads((run / "session.json").read_bytes())["status"] == "preempted"
     assert ", preempted after " in (run / "training.log").read_text().splitlines()[-1]
@@ -168,7 +168,7 @@ def test_the_grace_time_is_the_longest_that_a_graceful_end_takes(tmp_path: Path)
     """A body that does not give in is ended with the process."""
     with stubborn(tmp_path, 0.3, "asyncio") as process:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(5) == 128 + signal.SIGTERM
+        assert process.wait(60) == 128 + signal.SIGTERM
     record = json.loads((tmp_path / "runs" / "stubborn" / "session.json").read_bytes())
     assert record["status"] == "cancelled"
 

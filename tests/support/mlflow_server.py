@@ -74,7 +74,7 @@ def mlflow_server(store: Any) -> Iterator[MlflowServer]:
                 status, text = answer.status_code, answer.data
             if fault == "a hang":
                 control.hanging.set()
-                control.released.wait(30)
+                control.released.wait(180)
             if fault in ("a hang", "a lost answer"):
                 self.close_connection = True
                 return

@@ -38,7 +38,7 @@ class Lines(LineTracker):
         if self.does == "exit":
             os._exit(3)
         if self.does == "flood":
-            for number in range(20_000):
+            for number in range(5_000):
                 logging.getLogger("keisei").warning("flood %d", number)
         started = super().start(run)
         if self.refuses and not Path("well").exists():

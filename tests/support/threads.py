@@ -10,7 +10,7 @@ _FOR_LIFE = ("-exit", "-host", "-news")  # these live as long as the program
 
 def still_there() -> list[str]:
     """Name the threads of keisei's that do not end, after some seconds; blocks."""
-    give_up = time.monotonic() + 5
+    give_up = time.monotonic() + 30
     while True:
         names = [thread.name for thread in threading.enumerate()]
         ours = [name for name in names if name.startswith("keisei-")]

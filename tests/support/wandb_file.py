@@ -94,7 +94,7 @@ def read_run_file(path: Path) -> RunFile:
     return RunFile(path=path, torn=log.torn, **found)
 
 
-def wait_for_exit_record(path: Path, timeout: float = 5.0) -> RunFile:
+def wait_for_exit_record(path: Path, timeout: float = 60.0) -> RunFile:
     """Wait until a local run file has its exit record, which may follow `finish()`.
 
     Args:

@@ -181,6 +181,7 @@ class Program:
         self.process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, face, str(rows), *overrides],
             env=self.environ,
+            cwd=home,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -205,7 +206,7 @@ class Program:
     def end(self, command: str = "end") -> Told:
         """Send it its last command, and wait for its process."""
         self.tell(command)
-        self.process.wait(timeout=60)
+        self.process.wait(timeout=120)
         left = time.time()
         out, errors = self.process.communicate()
         for line in out.splitlines():
@@ -225,16 +226,17 @@ class Program:
         done = subprocess.run(
             [sys.executable, "-c", SYNC, "sync", "--json", *options],
             env=self.environ | {"WANDB__FILE_STREAM_TRANSMIT_INTERVAL": "0.1"},
+            cwd=self.home,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
         )
         took = time.monotonic() - begun
         assert done.stdout, done.stderr
         return done.returncode, json.loads(done.stdout), took
 
 
-def until(holds: Callable[[], object], timeout: float = 20.0) -> None:
+def until(holds: Callable[[], object], timeout: float = 60.0) -> None:
     """Wait until something is true.
 
     Raises:

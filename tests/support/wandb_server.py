@@ -161,7 +161,7 @@ class FakeWandb:
         if endpoint is None:
             self._refuse() if mode == "refuses" else self._accept()
 
-    def wait_for(self, predicate: Callable[[], object], timeout: float = 5.0) -> None:
+    def wait_for(self, predicate: Callable[[], object], timeout: float = 60.0) -> None:
         """Wait until something is true of what was recorded.
 
         Args:

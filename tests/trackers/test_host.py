@@ -47,7 +47,7 @@ def pid_of(session: Any) -> int:
     return int(Path(session.run_artifact_dir, "pid").read_text())
 
 
-def until(true: Callable[[], object], timeout: float = 20.0) -> bool:
+def until(true: Callable[[], object], timeout: float = 60.0) -> bool:
     """Wait until something is true."""
     give_up = time.monotonic() + timeout
     while not true() and time.monotonic() < give_up:
@@ -55,7 +55,7 @@ def until(true: Callable[[], object], timeout: float = 20.0) -> bool:
     return bool(true())
 
 
-def gone(pid: int, timeout: float = 20.0) -> bool:
+def gone(pid: int, timeout: float = 60.0) -> bool:
     """Wait until a process has ended."""
     return until(lambda: process.process_start(pid) is None, timeout)
 
@@ -224,7 +224,7 @@ while step < int(os.environ.get("STEPS", "1000000000")):
 end = os.environ.get("END", "")
 if end:
     session.finalize_session(end)
-print("over", time.monotonic(), flush=True)
+print("over", flush=True)
 """
 
 
@@ -261,10 +261,10 @@ def test_a_program_that_is_killed_leaves_nothing_undone(tmp_path: Path) -> None:
         pid = int(Path(directory, "pid").read_text())
         Path(directory, "lines.end").unlink(missing_ok=True)
         program.kill()
-        program.communicate(timeout=20)
-        assert until(lambda: end_of(directory) == "failed", 5)
+        program.communicate(timeout=60)
+        assert until(lambda: end_of(directory) == "failed")
         assert held(directory) == logged_in(directory)
-        assert gone(pid, 5)
+        assert gone(pid)
     assert max(row[0] for row in logged_in(directory)) == 3
 
 
@@ -277,7 +277,7 @@ def test_a_resumed_run_waits_for_the_process_of_the_one_that_was_killed(
     program = program_of(tmp_path, OPTIONS="{'slow': 0.1}")
     read_until(program, 2000)
     program.kill()
-    program.communicate(timeout=20)
+    program.communicate(timeout=60)
     with SessionManager(make_config(), run_name="r") as session:
         session.setup_remote_logging("lines")
         session.log_metrics({"loss": 2.0})
@@ -305,7 +305,7 @@ def test_who_delivers_a_run_is_said(make_config: MakeConfig) -> None:
             assert until(lambda: f"process {os.getpid()} on host" in problem())
             assert "delivers the run to it" in problem()
             lock.release()
-            assert waiting.result(20) is True
+            assert waiting.result(60) is True
     assert session.finalize_session() == "completed"
 
 
@@ -326,22 +326,25 @@ def test_the_exit_of_the_program_waits_for_nothing(
     tmp_path: Path, end: str, options: str, expected: str | None
 ) -> None:
     """Neither its own exit nor who reads its output waits for a tracker, whatever hangs."""
-    program = program_of(tmp_path, STEPS="100", END=end, OPTIONS=options, LINGER="1")
+    stays = expected is None and "send" not in options
+    linger = "600" if stays else "1"
+    program = program_of(tmp_path, STEPS="100", END=end, OPTIONS=options, LINGER=linger)
     assert program.stdout is not None
     line = ""
     while not line.startswith("over"):
         line = program.stdout.readline()
         assert line
-    over = float(line.split()[1])
-    assert program.communicate(timeout=20)[0] == ""  # to its end: nobody else holds it open
+    assert program.communicate(timeout=60)[0] == ""  # to its end: nobody else holds it open
     assert program.returncode == 0
-    assert time.monotonic() - over < 2.0  # an idle machine: 0.05 s
     directory = str(tmp_path / "runs" / "r")
     pid = int(Path(directory, "pid").read_text())
+    if stays:
+        assert not gone(pid, 0.0)  # so nobody has waited for its end
+        os.kill(pid, signal.SIGKILL)
     if expected is not None:
         assert until(lambda: end_of(directory) == expected)
         assert held(directory) == [(1, n) for n in range(100)]
-    assert gone(pid, 10)
+    assert gone(pid)
 
 
 @posix
@@ -383,8 +386,8 @@ def test_a_tracker_that_misbehaves_loses_nothing(
         for _ in range(300):
             session.log_metrics({"loss": 1.0})
     assert held(session.run_artifact_dir) == [(1, n) for n in range(300)]
-    assert len(caplog.records) < 1000
-    if does == "flood":
+    if does == "flood":  # of 5,000 lines; how many depends on how soon each message is taken
+        assert len(caplog.records) < 5_000
         assert "lines were left out" in caplog.text
 
 

@@ -28,7 +28,7 @@ class StuckRun(MemoryRun):
 
     def finish(self, status: FinalStatus) -> None:
         """Hang, then end."""
-        self.gate.wait(30)
+        self.gate.wait(60)
         super().finish(status)
 
 
@@ -55,12 +55,12 @@ class StuckTracker(MemoryTracker):
             def finish(self, status: FinalStatus) -> None:
                 """Note the end, hanging first where asked to."""
                 if tracker.stuck_in == "finish":
-                    tracker.gate.wait(30)
+                    tracker.gate.wait(60)
                 super().finish(status)
                 tracker.closed.set()
 
         if self.stuck_in == "start":
-            self.gate.wait(30)
+            self.gate.wait(60)
         started = Noticed(run)
         self.runs.append(started)
         return started
@@ -101,7 +101,7 @@ async def test_a_start_that_hangs_is_left_and_its_late_run_closed(
     assert caplog.text.count("memory did not start in time") == 1
     assert await session.finalize_session() == "completed"
     tracker.gate.set()
-    assert await anyio.to_thread.run_sync(tracker.closed.wait, 10)
+    assert await anyio.to_thread.run_sync(tracker.closed.wait, 60)
     assert tracker.runs[0].ends == ["completed"]
     assert record_of(session)["trackers"]["memory"]["state"] == "abandoned"
 
@@ -118,15 +118,15 @@ async def test_the_end_does_not_wait_for_a_tracker_that_is_still_starting(
     async def start() -> None:
         answers.append(await session.setup_remote_logging(tracker))
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as group:
             group.start_soon(start)
-            assert await anyio.to_thread.run_sync(tracker.asked.wait, 10)
+            assert await anyio.to_thread.run_sync(tracker.asked.wait, 60)
             await session.finalize_session("preempted")
     assert answers == [False]
     assert record_of(session)["status"] == "preempted"
     tracker.gate.set()
-    assert await anyio.to_thread.run_sync(tracker.closed.wait, 10)
+    assert await anyio.to_thread.run_sync(tracker.closed.wait, 60)
 
 
 @pytest.mark.requirement("FIN-3")
@@ -139,7 +139,7 @@ async def test_no_tracker_starts_in_a_session_that_has_ended_meanwhile(
 
     def look() -> str:
         asked.set()
-        go.wait(30)
+        go.wait(60)
         return "/"
 
     monkeypatch.setattr("keisei.session.tracking.working_directory", look)
@@ -152,10 +152,10 @@ async def test_no_tracker_starts_in_a_session_that_has_ended_meanwhile(
             await session.setup_remote_logging(tracker if backend == "object" else backend)
         )
 
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as group:
             group.start_soon(start)
-            assert await anyio.to_thread.run_sync(asked.wait, 30)
+            assert await anyio.to_thread.run_sync(asked.wait, 60)
             group.start_soon(session.finalize_session, "preempted")
             await anyio.wait_all_tasks_blocked()  # the end has begun, and waits for the start
             go.set()
@@ -180,7 +180,7 @@ async def test_an_end_that_hangs_is_abandoned_and_said(
 
     async with anyio.create_task_group() as group:
         group.start_soon(end)
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             while record_of(session)["status"] != "completed":
                 await anyio.sleep(0)
         assert not ended.is_set()  # the network comes last
@@ -190,7 +190,7 @@ async def test_an_end_that_hangs_is_abandoned_and_said(
     assert "/where/it/keeps/things" in warnings[0]
     assert record_of(session)["trackers"]["memory"]["state"] == "abandoned"
     tracker.gate.set()
-    assert await anyio.to_thread.run_sync(tracker.closed.wait, 10)
+    assert await anyio.to_thread.run_sync(tracker.closed.wait, 60)
 
 
 @pytest.mark.requirement("FIN-1")

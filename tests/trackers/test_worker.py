@@ -190,7 +190,7 @@ class GatedRun(MemoryRun):
 
 async def reached(tracker: Gated) -> None:
     """Wait until the tracker hangs."""
-    assert await anyio.to_thread.run_sync(tracker.reached.wait, 20)
+    assert await anyio.to_thread.run_sync(tracker.reached.wait, 60)
 
 
 async def test_one_that_hangs_holds_neither_the_session_nor_the_others(
@@ -199,7 +199,7 @@ async def test_one_that_hangs_holds_neither_the_session_nor_the_others(
     """The other gets all; the end is in time, and says what waits for the one that hangs."""
     stuck, well = Gated(name="stuck"), MemoryTracker(name="well")
     config = make_config(tracking={"finish_timeout": 0.5}, journal={"max_delay": 0.01})
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with AsyncSessionManager(config) as session:
             await session.setup_remote_logging(stuck)
             await session.setup_remote_logging(well)
@@ -213,7 +213,7 @@ async def test_one_that_hangs_holds_neither_the_session_nor_the_others(
     assert (known["stuck"]["state"], known["stuck"]["behind"]) == ("abandoned", 2000)
     assert "2,000 rows and events wait for it" in caplog.text
     stuck.gate.set()
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while not stuck.runs[0].ends:
             await anyio.sleep(0.01)
     assert stuck.runs[0].ends == ["completed"]  # it came back, and was told the truth
@@ -236,14 +236,14 @@ async def test_the_summary_tells_how_far_each_tracker_is(make_config: MakeConfig
         await reached(slow)
         for _ in range(9):
             session.log_metrics({"loss": 1.0})
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while states()["ill"][0] != "broken":
                 await anyio.sleep(0.01)
         assert states()["slow"] == ("live", 10, None)
         assert states()["ill"] == ("broken", 10, "ConnectionError: the host is away")
         slow.gate.set()
         ill.well = True
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while states() != {"slow": ("live", 0, None), "ill": ("live", 0, None)}:
                 await anyio.sleep(0.01)
         assert len(ill.runs[0].records) == 10
@@ -298,7 +298,7 @@ async def test_what_does_not_start_is_said_though_nobody_waits(
     config = make_config(tracking={"wait": False, "trackers": ["no-such-tracker"]})
     async with AsyncSessionManager(config) as session:
         session.log_metrics({"loss": 1.0}, step=1)
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while "no tracker is called" not in caplog.text:
                 await anyio.sleep(0.01)
     warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
@@ -322,7 +322,7 @@ async def test_a_start_that_fails_is_tried_again(make_config: MakeConfig) -> Non
     async with AsyncSessionManager(make_config()) as session:
         assert await session.setup_remote_logging(tracker) is False
         session.log_metrics({"loss": 1.0}, step=1)
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while not tracker.runs:
                 await anyio.sleep(0.01)
         session.log_metrics({"loss": 2.0}, step=2)
@@ -372,7 +372,7 @@ def test_ten_thousand_rows_do_not_fill_the_memory_of_one_that_hangs(
     with SessionManager(config) as session:
         session.setup_remote_logging(stuck)
         session.log_metrics({"loss": 0.0})
-        assert stuck.reached.wait(20)
+        assert stuck.reached.wait(60)
         for _ in range(10_000):
             session.log_metrics({"loss": 1.0})
         session.flush()

@@ -24,7 +24,7 @@ IN_PROCESS: dict[str, Any] = {"mode": "offline", "in_process": True}
 def project_of(session: SessionManager[Any]) -> str | None:
     """Read the project that the run file names."""
     (path,) = find_run_files(Path(session.run_artifact_dir))
-    return wait_for_exit_record(path, timeout=20).project
+    return wait_for_exit_record(path).project
 
 
 @pytest.mark.requirement("WB-1", "WB-2")
@@ -171,6 +171,6 @@ def test_sessions_share_a_host_process_where_their_environment_is_the_same(
     assert sum(name.startswith("python") for name in programs) == 1 + hosts
     for number, name in enumerate("ab", start=1):
         (path,) = find_run_files(tmp_path / "runs" / name)
-        file = wait_for_exit_record(path, timeout=20)
+        file = wait_for_exit_record(path)
         assert [row["who"] for row in file.history] == [number] * 20
         assert file.project == (changed.get("WANDB_PROJECT", "keisei") if number == 2 else "keisei")

@@ -56,7 +56,7 @@ def crowd(server: FakeWandb, home: Path, count: int, *overrides: str) -> dict[st
         env={**os.environ, **server.environ(), "HOME": str(home), "KEISEI_LOG_DIR": str(home)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
@@ -80,7 +80,7 @@ def test_fifty_sessions_end_right_each_in_its_own_run(
     """With a server that is well, and with one that flaps, no row is lost or in another's run."""
     with FakeWandb() as server:
         server.set_mode(mode, schedule=("500", "ok"))
-        limits = ["wandb.init_timeout=20", "wandb.finish_timeout=10"]
+        limits = ["wandb.init_timeout=120", "wandb.finish_timeout=60"]
         told = crowd(server, tmp_path, 50, f"wandb.in_process={in_process}", *limits)
         wait_until_nothing_is_left(tmp_path, 60)
         assert len(told) == 50

@@ -38,7 +38,7 @@ def call(*words: str) -> tuple[int, str]:
     """Call one of keisei's commands; its status, and what it says."""
     command = [sys.executable, "-c", COMMAND, *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    return done.returncode, done.stdout
+    return done.returncode, done.stdout + done.stderr
 
 
 @pytest.mark.requirement("WB-1", "WB-9")
@@ -53,7 +53,7 @@ def test_rows_of_a_start_that_failed_are_sent_later(
         server.set_mode("500")
         config = make_config(
             logging={"wandb_enabled": True},
-            wandb={"offline_fallback": False, "init_timeout": 5, "in_process": in_process},
+            wandb={"offline_fallback": False, "init_timeout": 60, "in_process": in_process},
             tracking={"linger": 0},
         )
         with SessionManager(config, run_name="r") as session:
@@ -69,7 +69,8 @@ def test_rows_of_a_start_that_failed_are_sent_later(
         assert status == 1
         assert [it["rows"] for it in json.loads(said)] == [5]
         server.set_mode("ok")
-        assert call("sync")[0] == 0
+        status, said = call("sync")
+        assert status == 0, said
         (run,) = server.runs.values()
         assert len(run.history) == 5
         assert "up to date" in call("sync")[1]

@@ -26,7 +26,7 @@ WHERE = [pytest.param(OFFLINE, id="host"), pytest.param(IN_PROCESS, id="program"
 def run_files(session: AsyncSessionManager[Any] | SessionManager[Any]) -> list[RunFile]:
     """Read what the SDK has written of a session's run, one file for each attempt."""
     paths = find_run_files(Path(session.run_artifact_dir))
-    return [wait_for_exit_record(path, timeout=20) for path in sorted(paths)]
+    return [wait_for_exit_record(path) for path in sorted(paths)]
 
 
 @pytest.mark.requirement("WB-1", "WB-6", "CFG-5", "HOST-1", "HOST-4")
