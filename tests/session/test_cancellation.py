@@ -26,6 +26,10 @@ import pytest
 
 from keisei import AppConfig, AsyncSessionManager
 from keisei._io import files, offload
+from keisei._io.directories import OpenDirectory
+from keisei.checkpoints.layout import LATEST, Kind, kind_of
+from keisei.checkpoints.pointers import pointed
+from keisei.checkpoints.verify import verify
 from tests.conftest import BACKENDS, MakeConfig
 from tests.support.cancellations import (
     ANYWHERE,
@@ -39,7 +43,7 @@ from tests.support.cancellations import (
     act_and_end,
 )
 from tests.support.suspensions import at_every_suspension
-from tests.support.threads import still_there
+from tests.support.threads import off_loop, still_there
 
 AT_LEAST = 200  # cancellations on each of the three backends
 A_HANG = 30.0  # seconds, for what takes some milliseconds
@@ -189,6 +193,49 @@ async def steps(case: Case) -> None:
     await case.session.log_session_start()
 
 
+async def saved(case: Case) -> None:
+    """Own the directories, with a checkpoint in them."""
+    await case.session.setup_directories()
+    await case.session.save_checkpoint({"a": [1]}, 1)
+
+
+async def saving(case: Case) -> None:
+    """The same, and be saving another one in another task."""
+    await saved(case)
+    case.group.start_soon(case.session.save_checkpoint, {"a": [2]}, 2)
+    await anyio.sleep(0)
+    await anyio.sleep(0)
+
+
+async def saved_with_a_policy(case: Case) -> None:
+    """The same, where the session also saves by itself."""
+    await saved(case)
+    case.session.setup_auto_checkpointing(1, state={"a": [3]}, keep_last=2)
+
+
+async def saved_before(case: Case) -> None:
+    """Have an earlier attempt with checkpoints."""
+    async with AsyncSessionManager(case.session.config, run_name=case.session.run_name) as earlier:
+        earlier.log_metrics({"loss": 1.0}, 1)
+        await earlier.save_checkpoint({"a": [1]}, 1)
+        await earlier.save_checkpoint({"a": [2]}, 2)
+    await case.session.setup_directories()
+
+
+def write(directory: Path) -> None:
+    """Write a file."""
+    (directory / "weights").write_bytes(b"x")
+
+
+async def saving_life(case: Case) -> None:
+    """Be a program that saves by itself, and at its end."""
+    async with case.session as session:
+        session.setup_auto_checkpointing(2, state={"a": [1]}, keep_last=1)
+        for step in range(1, 4):
+            await session.checkpoint_if_due(step)
+        case.body = True
+
+
 OPERATIONS = {
     "setup_directories": Operation(lambda c: c.session.setup_directories(), nothing),
     "setup_remote_logging": Operation(lambda c: c.session.setup_remote_logging(c.tracker), claim),
@@ -211,6 +258,18 @@ OPERATIONS = {
     "the first to end": Operation(
         lambda c: c.session.finalize_session(), another_ends_it_next, "completed"
     ),
+    "save_checkpoint": Operation(lambda c: c.session.save_checkpoint({"a": [2]}, 2), saved),
+    "save_checkpoint, no copy": Operation(
+        lambda c: c.session.save_checkpoint({"a": [2]}, 2, copy=False), saved
+    ),
+    "save_checkpoint, of files": Operation(lambda c: c.session.save_checkpoint(write, 2), saved),
+    "save_checkpoint, in a row": Operation(
+        lambda c: c.session.save_checkpoint({"a": [3]}, 3), saving
+    ),
+    "save_final_model": Operation(lambda c: c.session.save_final_model({"a": [2]}), saved),
+    "checkpoint_if_due": Operation(lambda c: c.session.checkpoint_if_due(2), saved_with_a_policy),
+    "restore_checkpoint": Operation(lambda c: c.session.restore_checkpoint(1), saved_before),
+    "a life that saves": Operation(saving_life, nothing, ends=True),
     "entry": Operation(lambda c: c.session.__aenter__(), nothing, ends=True),
     "entry, step by step": Operation(lambda c: c.session.__aenter__(), step_by_step, ends=True),
     "the steps": Operation(steps, nothing),
@@ -274,6 +333,18 @@ def amiss_on_disk(case: Case, directory: Path) -> list[str]:
     if log.count("session ended") != record["attempt"]:
         found.append(f"{record['attempt']} attempts, and the log is {log!r}")
     found += [f"{path} is left" for path in directory.rglob(".*.tmp")]
+    return found + off_loop(partial(amiss_among_models, directory / "models"))
+
+
+def amiss_among_models(directory: Path) -> list[str]:
+    """Return what is half of a run's checkpoints, and which is missing; blocks."""
+    with OpenDirectory(str(directory)) as models:
+        names = models.names()
+        found = [f"{name} is left" for name in names if name.startswith(".")]
+        there = [name for name in names if kind_of(name) is Kind.CHECKPOINT]
+        found += [f"{name}: {problem}" for name in there for problem in verify(models, name)]
+        if there and pointed(models, LATEST) not in there:
+            found.append(f"latest names {pointed(models, LATEST)}, and there are {there}")
     return found
 
 

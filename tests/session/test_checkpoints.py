@@ -8,11 +8,10 @@ import os
 import random
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import anyio
 import numpy as np
@@ -37,8 +36,8 @@ from tests.conftest import MakeConfig
 from tests.support.file_faults import fast_place
 from tests.support.forks import in_child
 from tests.support.slow_saves import SlowWriter
+from tests.support.threads import off_loop
 
-T = TypeVar("T")
 Session = AsyncSessionManager[AppConfig]
 
 
@@ -81,12 +80,6 @@ def rows(session: Session) -> list[tuple[int | None, float]]:
     """Return the steps and losses that the run shows."""
     found = off_loop(lambda: list(read_run(session.run_artifact_dir).rows()))
     return [(row.step, row.values["loss"]) for row in found]
-
-
-def off_loop(func: Callable[[], T]) -> T:
-    """Run a blocking function on a thread, and wait for it."""
-    with ThreadPoolExecutor(1) as threads:
-        return threads.submit(func).result()
 
 
 # ---- one save ------------------------------------------------------------------------------------

@@ -1,9 +1,14 @@
-"""The threads of keisei's own that are at work."""
+"""The threads of keisei's own that are at work, and one for what a test may not do on a loop."""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _FOR_LIFE = ("-exit", "-host", "-news")  # these live as long as the program
 
@@ -18,3 +23,9 @@ def still_there() -> list[str]:
         if not left or time.monotonic() > give_up:
             return left
         time.sleep(0.001)
+
+
+def off_loop(func: Callable[[], T]) -> T:
+    """Run a blocking function on a thread, and wait for it, where a loop runs."""
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(func).result()
