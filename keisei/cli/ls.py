@@ -17,13 +17,15 @@ from rich.table import Table
 from rich.text import Text
 
 from keisei.cli.program import app
-from keisei.cli.shared import COLOURS, Json, RegistryUrl, Root, failures_of, plain
+from keisei.cli.shared import COLOURS, Json, RegistryUrl, Root, failures_of, plain, table_console
 from keisei.cli.source import Source, source_of
 from keisei.errors import quoted
 from keisei.store import columns
 from keisei.store.query import FIELDS, METRIC_PARTS
 from keisei.store.rows import RunRow
 
+_TIMES = ("started", "ended")
+_LABELS = ("tags", "note")  # columns that are left out where nobody has any
 _LIMIT = 50
 _WATCH_INTERVAL = 2.0  # seconds
 _WIDEST = 60  # characters of a text where no terminal folds it
@@ -77,7 +79,7 @@ def ls(
     Exit status: 0 where the runs are listed, also where none fits, 2 where the query or a column
     is none, or the directory of runs cannot be read, 130 after Ctrl-C.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = table_console()
     with failures_of("ls"):
         names, text = _columns(shown), " ".join(query or [])
         source = source_of(root, url)
@@ -93,6 +95,8 @@ def ls(
             sys.stdout.write(json.dumps(document, indent=2) + "\n")
         else:
             if part:
+                if shown is None:
+                    names = [name for name in names if name not in _LABELS or _has(part, name)]
                 console.print(_table(part, names, console))
             line = _summary(counts, len(part), source.shown, text)
             console.print(Text(plain(line, console), "dim"))
@@ -113,6 +117,10 @@ def _watch(
             time.sleep(_WATCH_INTERVAL)
 
 
+def _has(rows: list[RunRow], name: str) -> bool:
+    return any(columns.value_of(row, name) is not None for row in rows)
+
+
 def _columns(shown: str | None) -> list[str]:
     if shown is None:
         return list(columns.DEFAULT)
@@ -124,21 +132,19 @@ def _columns(shown: str | None) -> list[str]:
 
 def _table(rows: list[RunRow], names: list[str], console: Console) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    now = time.time()
     for name in names:
-        right = any(isinstance(columns.value_of(row, name), int | float) for row in rows)
-        folds = name in ("note", "failure", "tags", "directory")
+        values = [columns.value_of(row, name) for row in rows]
+        is_text = name in ("name", "note", "failure", "tags", "directory")
+        is_number = any(isinstance(value, int | float) for value in values) and name not in _TIMES
         table.add_column(
             name,
-            justify="right" if right and name != "started" else "left",
-            no_wrap=not folds,
-            overflow="ellipsis" if folds else "fold",
-            max_width=_WIDEST if folds and console.is_terminal else None,
+            justify="right" if is_number else "left",
+            no_wrap=not is_text,
+            overflow="fold",
+            max_width=_WIDEST if is_text and console.is_terminal else None,
         )
     for row in rows:
-        cells = [
-            plain(shown_value(columns.value_of(row, name), name, now), console) for name in names
-        ]
+        cells = [plain(shown_value(columns.value_of(row, name), name), console) for name in names]
         styles = [COLOURS.get(row.status, "") if name == "status" else "" for name in names]
         table.add_row(*map(Text, cells, styles))
     return table
@@ -155,20 +161,19 @@ def _summary(counts: Counter[str], shown: int, where: str, text: str) -> str:
     return f"{line}; {total - shown:,} more with --limit 0" if total > shown else line
 
 
-def shown_value(value: object, column: str, now: float) -> str:
+def shown_value(value: object, column: str = "") -> str:
     """Return a value as people read it.
 
     Args:
         value: the value.
         column: the column that it stands in.
-        now: the present time, in seconds since the epoch.
     """
     if value is None:
         return "-"
     if isinstance(value, list):
         return ", ".join(map(str, value))
-    if column in ("started", "ended") and isinstance(value, float):
-        return datetime.fromtimestamp(value).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    if column in _TIMES and isinstance(value, float):
+        return datetime.fromtimestamp(value).strftime("%Y-%m-%d %H:%M")
     if column == "duration" and isinstance(value, float):
         return duration(value)
     if isinstance(value, bool):

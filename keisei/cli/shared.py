@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, NoReturn
@@ -14,6 +15,7 @@ from keisei.errors import KeiseiError, quoted
 from keisei.redaction import clean
 
 FAILED, INTERRUPTED = 2, 130  # exit statuses
+_UNBOUNDED = 10_000  # columns
 
 COLOURS = {  # of the states of runs
     "running": "green",
@@ -79,6 +81,14 @@ def stop(command: str, reason: str, status: int = FAILED) -> NoReturn:
     if reason:
         typer.echo(f"keisei {command}: {one_line(clean(reason))}", err=True)
     raise typer.Exit(status)
+
+
+def table_console() -> Console:
+    """Return a console for tables: where no terminal bounds it, no cell is cut or folded."""
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _UNBOUNDED
+    return console
 
 
 def plain(text: str, console: Console) -> str:

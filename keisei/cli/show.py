@@ -15,7 +15,16 @@ from rich.text import Text
 
 from keisei.cli.ls import as_data, duration, shown_value
 from keisei.cli.program import app
-from keisei.cli.shared import COLOURS, Json, RegistryUrl, Root, Run, failures_of, plain
+from keisei.cli.shared import (
+    COLOURS,
+    Json,
+    RegistryUrl,
+    Root,
+    Run,
+    failures_of,
+    plain,
+    table_console,
+)
 from keisei.cli.source import source_of
 from keisei.store.rows import MetricSummary, RunRow
 
@@ -34,7 +43,7 @@ def show(
 
     Exit status: 0 where the run is shown, 2 where it cannot be found or read, 130 after Ctrl-C.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = table_console()
     with failures_of("show"):
         row = source_of(root, url).one(run)
         if as_json:
@@ -59,8 +68,8 @@ def _print(row: RunRow, console: Console, *, config: bool) -> None:
         "failure": row.failure,
         "id": row.session_id,
         "attempt": row.attempt,
-        "started": shown_value(row.started, "started", now) if row.started else None,
-        "ended": shown_value(row.ended, "ended", now) if row.ended else None,
+        "started": shown_value(row.started, "started") if row.started else None,
+        "ended": shown_value(row.ended, "ended") if row.ended else None,
         "duration": duration(took) if took is not None else None,
         "owner": whose,
         "tags": ", ".join(row.tags) or None,
@@ -82,12 +91,12 @@ def _print(row: RunRow, console: Console, *, config: bool) -> None:
 
 
 def _metrics(metrics: Mapping[str, MetricSummary], console: Console) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2), header_style="bold")
+    table = Table(box=None, padding=(0, 1, 0, 1), header_style="bold")
     table.add_column("metric", overflow="fold")
     for name in ("last", "min", "max", "mean", "step", "count"):
         table.add_column(name, justify="right")
     for name in sorted(metrics)[:_MOST_METRICS]:
         one = metrics[name]
         numbers = (one.last, one.min, one.max, one.mean, one.step, one.count)
-        table.add_row(Text(plain(name, console)), *(shown_value(n, "", 0.0) for n in numbers))
+        table.add_row(Text(plain(name, console)), *(shown_value(n) for n in numbers))
     return table
