@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from keisei._io import files
 from keisei._io.directories import OpenDirectory
+from keisei._io.switching import quick_switches
 from keisei._log import logger
 from keisei._version import __version__
 from keisei.checkpoints import failing
@@ -30,7 +31,7 @@ from keisei.checkpoints.layout import CORRUPT, FILES, LATEST, MANIFEST, SUPERSED
 from keisei.checkpoints.listing import Found, Stored, found, stored_as
 from keisei.checkpoints.manifest import FileEntry, Manifest, content_digest, encode
 from keisei.checkpoints.opening import GoneError, is_named, opened, read_manifest
-from keisei.checkpoints.packing import RANDOM, STATE, Packed, write_packed
+from keisei.checkpoints.packing import RANDOM, STATE, Packed, pack, write_packed
 from keisei.checkpoints.pointers import point
 from keisei.checkpoints.staging import clear, remove_unused, staged, take_files
 from keisei.checkpoints.values import Checkpoint
@@ -52,7 +53,7 @@ class Facts(NamedTuple):
         attempt: the attempt that saves it.
         position: how far the journal was when the state was taken.
         metrics: the metrics that it is saved with.
-        random: the packed random states.
+        random: the random states, which nobody changes any more.
     """
 
     run: str
@@ -60,7 +61,7 @@ class Facts(NamedTuple):
     attempt: int
     position: Position | None
     metrics: Mapping[str, float]
-    random: Packed | None = None
+    random: Mapping[str, object] | None = None
 
 
 def commit(
@@ -88,7 +89,7 @@ def commit(
         MissingExtraError: the state holds arrays, and what writes them is not installed.
     """
     name = checkpoint_name(facts.step)
-    with failing.saving(os.path.join(models.path, name)):
+    with quick_switches(), failing.saving(os.path.join(models.path, name)):
         clear(models)
         if isinstance(content, Packed):
             check_space(models, content.nbytes)
@@ -126,13 +127,14 @@ def _write(
     algorithm = same[0].manifest.algorithm if same else best_algorithm()
     if isinstance(content, Packed):
         entries, arrays = write_packed(directory, STATE, content, algorithm)
-        _sync(directory, entries)
     else:
         directory.make(FILES, sync=False)
         content(Path(directory.path, FILES))
         entries, arrays = take_files(directory, algorithm), []
-    random = write_packed(directory, RANDOM, facts.random, algorithm)[0] if facts.random else []
-    _sync(directory, random)
+    random: list[FileEntry] = []
+    if facts.random is not None:
+        packed = pack(facts.random, copy=False)
+        random, _ = write_packed(directory, RANDOM, packed, algorithm)
     manifest = Manifest(
         keisei=__version__,
         run=facts.run,
@@ -151,11 +153,6 @@ def _write(
     text = encode(manifest)
     files.write_atomic(directory, MANIFEST, text)
     return stored_as(os.path.dirname(directory.path), name, manifest, len(text))
-
-
-def _sync(directory: OpenDirectory, entries: Sequence[FileEntry]) -> None:
-    for entry in entries:
-        directory.sync_file(entry.name)
 
 
 def _standing(models: OpenDirectory, name: str) -> Stored | None:

@@ -82,7 +82,7 @@ def write_packed(
 ) -> tuple[list[FileEntry], list[ArrayEntry]]:
     """Write a packed state to new files, and digest the very bytes that are written.
 
-    It blocks; beside it other threads go on. Nothing is synced.
+    It blocks; beside it other threads go on. The files are synced, their directory is not.
 
     Args:
         directory: the directory of the checkpoint, which has no such files yet.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from keisei._io.directories import OpenDirectory
+from keisei._io.switching import quick_switches
 from keisei._log import logger
 from keisei.checkpoints import failing
 from keisei.checkpoints.layout import BEST, CORRUPT, FILES, LATEST, checkpoint_name, step_of
@@ -73,8 +74,19 @@ def load(
             newer format, or it cannot be read.
         MissingExtraError: a library is missing that is needed to verify or to read it.
     """
-    if not isinstance(which, int) and which not in (LATEST, BEST):
-        return _load_path(os.path.realpath(which))
+    with quick_switches():
+        if not isinstance(which, int) and which not in (LATEST, BEST):
+            return _load_path(os.path.realpath(which))
+        return _load(models, which, run, set_aside, ranked)
+
+
+def _load(
+    models: OpenDirectory,
+    which: str | int | os.PathLike[str],
+    run: str | None,
+    set_aside: bool,
+    ranked: Callable[[Sequence[Stored]], Sequence[Stored]] | None,
+) -> Loaded | None:
     for _ in range(_TRIES):
         there = found(models, run)
         candidates, faults = _candidates(models, which, there, ranked)

@@ -193,7 +193,7 @@ class Checkpointing:
             copy and not is_writer,
             flatten(metrics or {}),
             self._recorder.position(),
-            pack(random_states.take(), copy=False),
+            random_states.take(),
         )
 
     async def save(self, taken: Taken) -> Checkpoint:

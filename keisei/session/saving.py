@@ -44,7 +44,7 @@ class Taken(NamedTuple):
         is_copy: whether the program cannot change it any more.
         metrics: the metrics that it is saved with.
         position: how far the journal was; ``None`` where the step decides.
-        random: the packed random states.
+        random: the random states.
         automatic: whether the program has not asked for this one.
     """
 
@@ -53,7 +53,7 @@ class Taken(NamedTuple):
     is_copy: bool
     metrics: Mapping[str, Number | Unread]
     position: Position | None
-    random: Packed
+    random: Mapping[str, object]
     automatic: bool = False
 
     @property

@@ -18,6 +18,7 @@ from dataclasses import astuple, fields
 from time import perf_counter
 
 from tests.benchmarks import (
+    checkpoints,
     crowd,
     dark,
     hosts,
@@ -51,6 +52,7 @@ BENCHMARKS = {
     "late": late.run,
     "kills": kills.run,
     "outages": outages.run,
+    "checkpoints": checkpoints.run,
 }
 
 

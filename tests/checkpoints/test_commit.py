@@ -113,7 +113,7 @@ def test_the_same_content_at_the_same_step_is_written_once(models: OpenDirectory
     """The checkpoint that stands there is returned, whatever has happened to the random states."""
     first = save(models, 5, loss=1.0)
     before = contents(Path(models.path))
-    facts = facts_of(5)._replace(random=pack({"random": [9]}, copy=False))
+    facts = facts_of(5)._replace(random={"random": [9]})
     called: list[None] = []
     content = pack(state_of(5), copy=True)
     assert commit(models, content, facts, before_rename=lambda: called.append(None)) == first

@@ -49,7 +49,7 @@ def is_of(state: dict[Any, Any] | None, step: int) -> bool:
 
 def facts_of(step: int | None, /, **metrics: float) -> Facts:
     """Return what a manifest says of a step, with small random states."""
-    random = pack({"random": [1, 2, 3]}, copy=False)
+    random = {"random": [1, 2, 3]}
     return Facts(RUN, step, attempt=1, position=None, metrics=metrics, random=random)
 
 
