@@ -183,8 +183,8 @@ class Ending:
 
         Args:
             status: how the session ended, where it has no end yet.
-            timeout: how long the journal and the logs may take, and how long the rest is tried
-                again, in seconds; ``None`` for `JOURNAL_TIMEOUT`.
+            timeout: how long a save that is under way, the journal and the logs may take, and how
+                long the rest is tried again, in seconds; ``None`` for `JOURNAL_TIMEOUT`.
         """
         _open.discard(self)
         facts = self._facts
@@ -192,7 +192,7 @@ class Ending:
         duration_s = facts.has_ended()
         timeout = JOURNAL_TIMEOUT if timeout is None else timeout
         give_up = time.monotonic() + timeout
-        self._checkpointing.close(timeout)
+        self._checkpointing.close(timeout / 2)
         self._recorder.close(max(0.0, give_up - time.monotonic()), facts.failure)
         if facts.owned is not None:
             try:
