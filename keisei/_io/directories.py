@@ -21,6 +21,8 @@ _O_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _O_BINARY = getattr(os, "O_BINARY", 0)
 _O_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
 
+LARGEST_READ = 64 * 2**20  # bytes of a file that is read as a whole: a sparse one may be endless
+
 # What file systems say that cannot sync a directory: CIFS, some FUSE ones, shared folders.
 _NO_SYNC_HERE = frozenset(
     [errno.EINVAL, errno.EBADF, errno.EISDIR, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP]
@@ -325,13 +327,23 @@ class OpenDirectory:
             os.close(fd)
 
     def read(self, name: str) -> bytes | None:
-        """Read a whole file; ``None`` where there is none."""
+        """Read a whole file, of a size that one of keisei's own can have.
+
+        Returns:
+            Its bytes; ``None`` where there is none.
+
+        Raises:
+            OSError: it cannot be read, is no regular file, or is too large.
+        """
         try:
             fd = self.open(name, os.O_RDONLY)
         except FileNotFoundError:
             return None
         with self._naming(name), open(fd, "rb") as file:
-            return file.read()
+            text = file.read(LARGEST_READ + 1)
+            if len(text) > LARGEST_READ:
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+            return text
 
 
 def make_directory(path: str, unsynced: list[str] | None = None) -> bool:

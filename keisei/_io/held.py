@@ -49,6 +49,7 @@ class HeldDirectory:
         self.path = path
         self.locked: str | None = None
         self._opened: _Opened | None = None
+        self._left: tuple[str, str | None] | None = None  # where it stood at last, and which it was
         self._guard = threading.Lock()
         self._moved = False
         _all.add(self)
@@ -83,7 +84,7 @@ class HeldDirectory:
         """
         opened = self._enter()
         if opened is None:
-            with OpenDirectory(self.path) as directory:
+            with self._again() as directory:
                 yield directory
             return
         try:
@@ -93,16 +94,35 @@ class HeldDirectory:
                 opened.users -= 1
                 self._close_unused(opened)
 
+    @property
+    def removed(self) -> bool:
+        """Whether it is held, and was removed; one that was moved was not."""
+        with self._guard:
+            return self._opened is not None and _is_removed(self._opened.directory)
+
     def release(self) -> None:
         """Release the lock, and hold the directory no longer; a second call changes nothing."""
         with self._guard:
             opened, self._opened = self._opened, None
             if opened is not None:
+                now = self.path if opened.directory.stands() else _path_now(opened.directory)
+                self._left = now or self.path, locks.identity(opened.directory)
                 if self.locked:
                     locks.unlock_directory(opened.directory)
                     self.locked = None
                 opened.given_up = True
                 self._close_unused(opened)
+
+    def _again(self) -> OpenDirectory:
+        """Open it for one use: after its release only where it still is the same one."""
+        if self._left is None:
+            return OpenDirectory(self.path)
+        path, identity = self._left
+        directory = OpenDirectory(path)
+        if locks.identity(directory) != identity:
+            directory.close()
+            raise FileNotFoundError(errno.ENOENT, "another directory stands there now", path)
+        return directory
 
     def _enter(self) -> _Opened | None:
         with self._guard:
@@ -159,6 +179,58 @@ class HeldDirectory:
         if opened is not None:
             with suppress(OSError):
                 opened.directory.close()
+
+
+class FollowedDirectory:
+    """A directory that is found again where it was moved: held open from the first use on.
+
+    Args:
+        path: the directory's path.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._first, self._closed = path, False
+        self._directory: OpenDirectory | None = None
+        self._guard = threading.Lock()
+
+    def path(self) -> str:
+        """Return where it stands now; of one that was removed, what stands in its place.
+
+        Raises:
+            OSError: it cannot be opened, or stands nowhere that is known.
+        """
+        with self._guard:
+            directory = self._directory
+            if self._closed:
+                return self._first
+            if directory is None or (not directory.stands() and _is_removed(directory)):
+                self._directory = OpenDirectory(self._first)
+                if directory is not None:
+                    directory.close()
+            elif not directory.stands():
+                now = _path_now(directory)
+                if now is None:
+                    raise FileNotFoundError(errno.ENOENT, "it was moved away", directory.path)
+                directory.path = now
+            assert self._directory is not None
+            return self._directory.path
+
+    def stat(self, name: str) -> os.stat_result:
+        """Return what the system knows of a file there.
+
+        Raises:
+            OSError: there is none.
+        """
+        return os.stat(os.path.join(self.path(), name))
+
+    def close(self) -> None:
+        """Close it: it is where it was last, from now on."""
+        with self._guard:
+            self._closed = True
+            if self._directory is not None:
+                self._first = self._directory.path
+                self._directory.close()
+                self._directory = None
 
 
 def _is_removed(directory: OpenDirectory) -> bool:

@@ -17,6 +17,7 @@ from typing import BinaryIO, Literal
 import pydantic_core
 
 from keisei._io import files, locks, process
+from keisei._io.directories import LARGEST_READ
 from keisei.config.references import problem_of_path
 from keisei.errors import quoted
 from keisei.journal.format import attempt_of
@@ -40,7 +41,7 @@ State = Literal[
 
 DEFAULT_ROOT = "runs"
 _WAYS_OUT = "--root or KEISEI_LOG_DIR says where runs live"
-_LARGEST = 64 * 2**20  # bytes of a JSON file that is still read, and of a log
+_LARGEST = LARGEST_READ  # bytes of a JSON file that is still read, and of a log
 _LINE_MARKS = (b"] session started: run ", b"] session ended: run ")
 _LONGEST_LINE = 4096  # bytes: keisei's own lines are far shorter
 _FILE_TYPES = {

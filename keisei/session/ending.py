@@ -11,7 +11,6 @@ import time
 from contextlib import suppress
 from functools import partial
 from itertools import count
-from os.path import isdir
 from typing import Any
 
 import anyio
@@ -234,7 +233,7 @@ class Ending:
             timeout: how long it may take, in seconds.
         """
         facts = self._facts
-        if facts.forked() or facts.paths is None or not isdir(facts.paths.run_artifact_dir):
+        if facts.forked() or facts.owned is None or facts.owned.home.removed:
             return
         if facts.status not in FINAL:
             status, reason = self._interruption.ends_as(error), self._interruption.reason(error)

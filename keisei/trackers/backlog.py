@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 
+from keisei._io.held import FollowedDirectory
 from keisei.journal.follower import Follower, count_after, has_rows
 from keisei.journal.reader import RunJournal
 from keisei.journal.superseding import RESUME, Cuts
@@ -22,7 +23,7 @@ class Backlog:
     """The records of a run behind a position, as they are and as they come.
 
     Args:
-        directory: the run's directory.
+        home: the run's directory, wherever it is moved.
         attempt: the attempt that is the last one.
 
     Attributes:
@@ -31,10 +32,10 @@ class Backlog:
         told: the last resume that the tracker has been told of.
     """
 
-    def __init__(self, directory: str, attempt: int) -> None:
+    def __init__(self, home: FollowedDirectory, attempt: int) -> None:
         self.position, self.told = NOWHERE, NOWHERE
         self.earlier = 0
-        self._directory, self._attempt = directory, attempt
+        self._home, self._attempt = home, attempt
         self._follower: Follower | None = None
         self._skipped = 0
         self._cuts: Cuts | None = None
@@ -48,7 +49,7 @@ class Backlog:
         Raises:
             OSError: a journal cannot be read.
         """
-        self.earlier = count_after(self._directory, position, self._attempt - 1)
+        self.earlier = count_after(self._home.path(), position, self._attempt - 1)
         self.position = self._unknown = position
         self._last_row = NOWHERE
         self.close()
@@ -64,8 +65,8 @@ class Backlog:
         """
         if self._follower is None:
             if self._cuts is None:
-                self._cuts = RunJournal(self._directory).cuts(self._attempt)
-            self._follower = Follower(self._directory, self.position, self._attempt, self._cuts)
+                self._cuts = RunJournal(self._home.path()).cuts(self._attempt)
+            self._follower = Follower(self._home.path(), self.position, self._attempt, self._cuts)
             self._skipped = 0
         return self._follower.read(most)
 
@@ -113,10 +114,10 @@ class Backlog:
             OSError: a journal cannot be read.
         """
         self.close()
-        cuts = self._cuts = RunJournal(self._directory).cuts(self._attempt)
+        cuts = self._cuts = RunJournal(self._home.path()).cuts(self._attempt)
         after, dropped = cuts.fork(self.told), None
         if after is not None and (
-            self._last_row > after or has_rows(self._directory, after, self._unknown)
+            self._last_row > after or has_rows(self._home.path(), after, self._unknown)
         ):
             dropped = rewound(run, after)
             if dropped:
@@ -127,5 +128,5 @@ class Backlog:
     def left(self) -> int:
         """Return how many records the tracker has not got; 0 where that cannot be read."""
         with suppress(OSError):
-            return count_after(self._directory, self.position, self._attempt)
+            return count_after(self._home.path(), self.position, self._attempt)
         return 0

@@ -11,15 +11,15 @@ thread replaces as a whole, and set two events: that there is more, and that the
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from keisei._io.backoff import Backoff
+from keisei._io.backoff import Backoff, may_pass
 from keisei._io.files import OpenDirectory
+from keisei._io.held import FollowedDirectory
 from keisei._io.locks import HeldLock, LockedError
 from keisei._log import logger
 from keisei.errors import MissingExtraError, TrackerError, describe
@@ -60,6 +60,7 @@ class Worker(WorkerHandle):
         pace: bounds what the workers of one process compute together.
 
     Attributes:
+        home: the run's directory, wherever it is moved.
         run: the tracker's run, once it has started.
     """
 
@@ -84,9 +85,9 @@ class Worker(WorkerHandle):
         self._options: dict[str, object] | None = None if options is None else redact(options)
         self._named = named and options is not None
         self._signature: str | None = None
-        self._journal = os.path.join(info.directory, file_name(info.attempt))
-        self._journal_size = -1
-        self._backlog = Backlog(info.directory, info.attempt)
+        self.home = FollowedDirectory(info.directory)
+        self._journal, self._journal_size = file_name(info.attempt), -1
+        self._backlog = Backlog(self.home, info.attempt)
         self._tracker: Tracker | None = None
         self._lock: HeldLock | None = None
         self._earlier_record = TrackerRecord(state="connecting")
@@ -120,10 +121,9 @@ class Worker(WorkerHandle):
 
     def look(self) -> None:
         """Wake the thread if the journal's file has grown: for a process without the journal."""
-        try:
-            size = os.stat(self._journal).st_size
-        except OSError:
-            size = self._journal_size
+        size = self._journal_size
+        with suppress(OSError):
+            size = self.home.stat(self._journal).st_size
         if size != self._journal_size or self._calling is not None:
             self._journal_size = size
             self.wake()
@@ -170,7 +170,7 @@ class Worker(WorkerHandle):
         try:
             if self._take_lock():
                 with suppress(OSError):
-                    before = cursor.load(self.info.directory, self.name)
+                    before = cursor.load(self.home.path(), self.name)
                     self._earlier_record = before.known
                     self._backlog.told = Position(*before.rewound)
                     self._backlog.move(before.position)
@@ -189,18 +189,20 @@ class Worker(WorkerHandle):
                 self._tracker.close()  # type: ignore[union-attr]
             if self._lock is not None:
                 self._lock.release()
+            self.home.close()
             self._publish(done=True)
 
     def _take_lock(self) -> bool:
         """Wait until nobody else delivers the run to the tracker; false where that is in vain."""
         while self._lock is None:
             try:
-                with OpenDirectory(self.info.directory) as directory:
+                with OpenDirectory(self.home.path()) as directory:
                     self._lock = cursor.deliverer(directory, self.name, 0.0)
             except OSError as exc:
                 problem = str(exc) if isinstance(exc, LockedError) else describe(exc)
                 self._publish(state="connecting", problem=problem)
-                if self._ending.is_set() and time.monotonic() > self._send_until:
+                in_vain = not (self._retry or may_pass(exc))
+                if in_vain or (self._ending.is_set() and time.monotonic() > self._send_until):
                     self._publish(state="broken")
                     return False
                 (time.sleep if self._ending.is_set() else self._ending.wait)(_LOCK_PAUSE)
@@ -300,7 +302,8 @@ class Worker(WorkerHandle):
 
     def _has_nothing(self, ending: bool) -> bool:
         """Return whether there is nothing to send, without asking the tracker."""
-        if os.path.exists(self._journal):
+        with suppress(OSError):
+            self.home.stat(self._journal)
             return False
         well = self.state.record.state == "live" and not self.state.earlier
         return self.info.attempt == 1 or (ending and well)
@@ -363,19 +366,17 @@ class Worker(WorkerHandle):
         self.state = self.state._replace(position=position, earlier=earlier)
 
     def _finish(self, run: TrackerRun) -> None:
-        assert self._status is not None or self.abandoned
         if self.state.record.problem is None and self._backlog.left():
             self._publish(problem="it is slower than what was logged")
         try:
             run.finish(self._status or "failed")
             record = self.state.record.model_copy(update={"state": "finished"})
         except BaseException as exc:  # noqa: BLE001 - foreign code, on a thread of its own
-            problem = f"failed to finish ({describe(exc)})"
+            changes = {"state": "abandoned", "problem": f"failed to finish ({describe(exc)})"}
             del exc
-            changes = {"state": "abandoned", "problem": problem}
             record = self.state.record.model_copy(update=changes)
-        self._store(record)
         self._publish(record=record)
+        self._store(record)  # last: what fails in it is said
 
     def _store(self, record: TrackerRecord) -> None:
         """Store the cursor."""
@@ -390,11 +391,10 @@ class Worker(WorkerHandle):
         )
         try:
             # One that knows its own position needs no cursor that survives a loss of power.
-            cursor.store(self.info.directory, self.name, kept, sync=not self._tells)
+            cursor.store(self.home.path(), self.name, kept, sync=not self._tells)
             self.state = self.state._replace(kept=True)
         except OSError as exc:
             # The tracker's own account, or a row twice in the worst case, is better than none.
-            record = self.state.record
             problem = f"its cursor cannot be stored ({describe(exc)})"
-            if record.problem != problem:
+            if self.state.record.problem != problem:
                 self._publish(problem=problem)

@@ -144,3 +144,32 @@ def test_one_odd_run_does_not_keep_the_others_from_being_sent(
     }
     (corrupt,) = (told for told in said if told["run"] == "corrupt")
     assert corrupt["reason"] == "its session file is corrupt; see `keisei doctor`"
+
+
+@pytest.mark.parametrize("ending", [".json", ".lock"])
+@pytest.mark.parametrize("oddity", ["fifo", "link", "directory", "endless"])
+def test_what_stands_in_the_place_of_a_trackers_file_holds_no_sync(
+    environ: dict[str, str], tmp_path: Path, ending: str, oddity: str
+) -> None:
+    """It is said at once: nothing is waited for that cannot pass, nor read without an end."""
+    run(environ, tmp_path, "refuses", "ended")
+    (tmp_path / "well").touch()
+    directory = tmp_path / "runs" / "odd"  # a copy: a host process may still write to the run
+    shutil.copytree(directory.with_name("r"), directory)
+    shutil.rmtree(directory.with_name("r"))
+    (file,) = directory.glob(f"tracker.*{ending}")
+    file.unlink()
+    if oddity == "fifo":
+        os.mkfifo(file)
+    elif oddity == "link":
+        file.symlink_to("/dev/zero")
+    elif oddity == "directory":
+        file.mkdir()
+    else:
+        file.touch()
+        os.truncate(file, 1 << 40)
+    status, said = sync(environ, tmp_path)
+    if oddity == "endless" and ending == ".lock":
+        assert (status, said[0]["state"]) == (0, "uploaded")
+    else:
+        assert (status, said[0]["state"]) == (1, "remaining")

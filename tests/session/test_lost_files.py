@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import stat
@@ -15,9 +16,11 @@ import pytest
 from keisei import AppConfig, JournalError, SessionManager
 from keisei._io import directories
 from keisei._io.backoff import may_pass
-from keisei.journal.reader import read_run
+from keisei.journal.reader import Row, read_run
 from keisei.run import find
 from keisei.session import ending
+from keisei.testing import MemoryTracker
+from keisei.trackers import cursor
 from tests.conftest import MakeConfig
 from tests.support.session_files import record_of
 
@@ -61,6 +64,42 @@ def test_a_run_that_is_moved_is_followed(
     assert f"was moved to '{target}'" in said[0]
     assert how != "replaced by a directory" or list(directory.iterdir()) == []
     assert how != "moved" or not directory.exists()
+
+
+@pytest.mark.parametrize("how", ["moved", "replaced by a directory"])
+def test_a_tracker_follows_a_run_that_is_moved(
+    make_config: MakeConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    """It gets all rows and the end, its cursor goes along, and what stands there now is left."""
+    tracker = MemoryTracker()
+    with SessionManager(make_config(), run_name="r") as session:
+        session.setup_remote_logging(tracker)
+        log(session, 0)
+        session.flush()
+        root, target = Path(session.run_artifact_dir).parent, tmp_path / "elsewhere"
+        root.rename(target)
+        if how == "replaced by a directory":
+            (root / "r").mkdir(parents=True)
+        log(session, *range(1, 20))
+    (run,) = tracker.runs
+    assert [record.step for record in run.records if isinstance(record, Row)] == list(range(20))
+    assert run.ends == ["completed"]
+    assert cursor.load(str(target / "r"), tracker.name).known.state == "finished"
+    assert (
+        json.loads((target / "r" / "session.json").read_text())["trackers"]["memory"]["behind"] == 0
+    )
+    assert "cannot be" not in caplog.text
+    assert how == "moved" or list((root / "r").iterdir()) == []
+
+
+def test_a_run_that_is_moved_is_ended_at_the_exit(make_config: MakeConfig, tmp_path: Path) -> None:
+    """A program that forgets it leaves no run that lives for ever."""
+    session = SessionManager(make_config(), run_name="r")
+    session.setup_directories()
+    Path(session.run_artifact_dir).rename(tmp_path / "elsewhere")
+    ending._end_forgotten()
+    assert '"completed"' in (tmp_path / "elsewhere" / "session.json").read_text()
+    session.finalize_session()
 
 
 def test_a_run_that_is_removed_is_begun_again_and_what_is_lost_is_said(

@@ -163,7 +163,7 @@ class HostProcess:
 def true_end(worker: Worker) -> FinalStatus:
     """Return how a run has ended whose program is gone: as its session file says, else `failed`."""
     info = worker.info
-    with suppress(OSError), OpenDirectory(info.directory) as directory:
+    with suppress(OSError), OpenDirectory(worker.home.path()) as directory:
         record = SessionRecord.parsed(directory.read(RECORD_FILE) or b"")
         if record is not None and record.attempt == info.attempt and record.status in FINAL:
             return check_final(record.status)

@@ -45,10 +45,12 @@ class Attempt:
     @property
     def starting_step(self) -> int | None:
         """The step at which the server told it to begin, where it was online: the SDK's note."""
+        above, name = os.path.split(self.path)
         try:
-            with open(f"{self.path}.syncstate", "rb") as file:
-                return int(json.load(file)["starting_step"])
-        except (OSError, ValueError, TypeError, KeyError):
+            with files.OpenDirectory(above) as directory:
+                text = directory.read(f"{name}.syncstate")
+            return int(json.loads(text or b"{}")["starting_step"])
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return None
 
 
