@@ -72,7 +72,7 @@ def clear(models: OpenDirectory) -> list[str]:
             try:
                 if remove_unused(models, name):
                     removed.append(name)
-            except OSError as exc:
+            except (OSError, RecursionError) as exc:
                 logger.warning(
                     "%s, which a process that died has left, cannot be removed: %s",
                     quoted(os.path.join(models.path, name), 300),

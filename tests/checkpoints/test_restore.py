@@ -297,3 +297,22 @@ def test_a_checkpoint_that_is_removed_while_it_is_looked_for(
     assert loaded is not None
     assert loaded.stored.manifest.step == 3
     assert loaded.faults == []
+
+
+def test_a_checkpoint_that_is_replaced_while_it_is_looked_for(three: OpenDirectory) -> None:
+    """The new one is read by its own manifest, and not called damaged by the old one's."""
+    replaced = []
+
+    def replacing(stored: Sequence[Stored]) -> list[Stored]:
+        if not replaced:
+            with OpenDirectory(three.path) as other:
+                replaced.append(remove(other, ["checkpoint_2.ckpt"]))
+                commit(other, pack(state_of(7), copy=True), facts_of(2, loss=1.0))
+        return by_loss(stored)
+
+    loaded = load(three, "best", run=RUN, set_aside=True, ranked=replacing)
+    assert loaded is not None
+    assert loaded.faults == []
+    assert loaded.stored.manifest.step == 2
+    assert loaded.state is not None
+    assert loaded.state["layers"][1] == (2, 7)

@@ -221,3 +221,21 @@ def test_locked_leaves_the_files_content_alone(directory: OpenDirectory) -> None
         assert not is_free(directory)
     assert directory.read("x.lock") == b"a line\n"
     assert is_free(directory)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no locks on directories")
+def test_a_directory_that_is_shared_is_had_by_nobody_alone(tmp_path: Path) -> None:
+    """Those who use it do not see each other, and who would remove it is kept away by each."""
+    path = str(tmp_path)
+    with OpenDirectory(path) as one, OpenDirectory(path) as two, OpenDirectory(path) as third:
+        assert locks.share_directory(one, 0.0)
+        assert locks.share_directory(two, 0.0)
+        with pytest.raises(locks.LockedError):
+            locks.lock_directory(third, 0.0)
+        locks.unlock_directory(one)
+        with pytest.raises(locks.LockedError):
+            locks.lock_directory(third, 0.0)
+        locks.unlock_directory(two)
+        assert locks.lock_directory(third, 0.0)
+        with pytest.raises(locks.LockedError):
+            locks.share_directory(one, 0.0)
