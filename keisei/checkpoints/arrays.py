@@ -96,8 +96,8 @@ def _hold_torch(torch: Any, value: Any, copy: bool) -> Held:
         raise Refused(f"{why_not(value)} (a plain tensor can be kept)")
     if dtype not in TORCH:
         raise Refused(f"a tensor of {quoted(dtype)}: save it as another kind, with value.to()")
-    if value.is_meta:
-        raise Refused("a tensor on the device 'meta', which holds nothing: leave it out")
+    if value.is_meta or _is_freed(value):
+        raise Refused("a tensor whose memory was freed, or that never had any: leave it out")
     if _imported("numpy", "ndarray") is None:
         raise MissingExtraError(
             "tensors are saved by way of numpy, which torch has not found: "
@@ -108,6 +108,10 @@ def _hold_torch(torch: Any, value: Any, copy: bool) -> Held:
         source = source.resolve_conj().resolve_neg()
         source = source.to("cpu", copy=True, memory_format=torch.contiguous_format)
     return Held(dtype, tuple(value.shape), "torch", value.element_size(), source, copy)
+
+
+def _is_freed(tensor: Any) -> bool:
+    return bool(tensor.numel() and not tensor.untyped_storage().nbytes())
 
 
 def _hold_jax(value: Any, copy: bool) -> Held:
@@ -135,6 +139,8 @@ def host_bytes(held: Held) -> memoryview:
         return memoryview(held.source)
     if held.library == "torch":
         torch = sys.modules["torch"]
+        if _is_freed(held.source):
+            raise ValueError("its memory was freed")
         tensor = held.source.resolve_conj().resolve_neg().cpu().contiguous()
         return memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
     numpy = sys.modules["numpy"]

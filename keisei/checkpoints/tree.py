@@ -22,7 +22,7 @@ from keisei.checkpoints.refusals import Refused, why_not
 from keisei.errors import CheckpointError, quoted
 
 DEEPEST = 200  # levels of a state; each takes a frame or two of the interpreter's thousand
-LONG = 4096  # bytes: longer ones are kept beside the JSON, as an array is
+LONG = 1 << 16  # bytes: longer ones are kept beside the JSON, as an array is
 _MOST = 50_000_000  # pieces of text, so that a small state that repeats itself cannot be endless
 
 Path: TypeAlias = list[object]
@@ -254,6 +254,8 @@ def _float_bits(value: float) -> str:
 
 
 def _float_of(text: str) -> float:
+    if len(text) != 16:
+        raise ValueError("a float of another length")
     (value,) = struct.unpack(">d", bytes.fromhex(text))
     return float(value)
 
@@ -294,10 +296,12 @@ class _Reader:
         return found
 
     def _mapping(self, node: dict[str, Any], depth: int) -> dict[Hashable, Any]:
-        parts = iter(_checked(node["v"], list))
+        parts = _checked(node["v"], list)
         made: dict[Hashable, Any] = OrderedDict() if node["$"] == "ordered" else {}
-        for key in parts:
-            made[self.value(key, depth + 1)] = self.value(next(parts, None), depth + 1)
+        for key, value in zip(parts[::2], parts[1::2], strict=True):
+            made[self.value(key, depth + 1)] = self.value(value, depth + 1)
+        if 2 * len(made) != len(parts):
+            raise ValueError("a key stands there twice")
         if "m" in node and node["$"] == "ordered":
             made._metadata = self.value(node["m"], depth + 1)  # type: ignore[attr-defined]
         return made
