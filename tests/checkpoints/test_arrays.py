@@ -35,7 +35,7 @@ ODD = [
     "G",
 ]
 # Two types of numpy's are one kind of items, and come back as the one that has its name.
-KINDS_OF_SCALARS = [*(kind for kind in PLAIN if kind not in "qQ"), *ODD[4:]]
+KINDS_OF_SCALARS = [*(kind for kind in PLAIN if kind not in "qQ"), *ODD[4:-2]]
 INNER = [("x", "<f4"), ("y", ">i2", (2, 3))]
 STRUCTURES = [
     np.dtype([("a", "<i4"), ("b", INNER), ("é/$", "S3", 2)]),
