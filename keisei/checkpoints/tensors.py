@@ -89,7 +89,8 @@ def read(source: Source, entries: Sequence[ArrayEntry], size: int) -> dict[str, 
         size: the bytes of the file.
 
     Raises:
-        CheckpointError: the file is not what the manifest says (``corrupt`` is set).
+        CheckpointError: the file is not what the manifest says (``corrupt`` is set), or there is
+            no memory for its arrays.
         MissingExtraError: a library is missing that knows an array's kind.
     """
     sizes = [math.prod(entry.shape) * item_size(entry.dtype, entry.library) for entry in entries]
@@ -103,7 +104,12 @@ def read(source: Source, entries: Sequence[ArrayEntry], size: int) -> dict[str, 
     numpy = numpy_for("arrays")
     arrays: dict[str, object] = {}
     for entry, count in zip(entries, sizes, strict=True):
-        data = numpy.empty(count, numpy.uint8)
+        try:
+            data = numpy.empty(count, numpy.uint8)
+        except MemoryError:
+            raise CheckpointError(
+                f"there is no memory for the {count:,} bytes of array {quoted(entry.name)}"
+            ) from None
         source.read(memoryview(data))
         arrays[entry.name] = array_of(entry, data)
     return arrays

@@ -16,7 +16,7 @@ import pytest
 
 from keisei import CheckpointError, MissingExtraError
 from keisei._io.directories import OpenDirectory
-from keisei.checkpoints import digests, failing, random_states
+from keisei.checkpoints import digests, failing, random_states, tensors
 from keisei.checkpoints.digests import FAST, PLAIN, new_digest
 from keisei.checkpoints.manifest import LARGEST, ArrayEntry, FileEntry, Manifest
 from keisei.checkpoints.packing import ARRAYS, RANDOM, STATE, pack, read_packed, write_packed
@@ -210,6 +210,15 @@ def test_sizes_that_lie_are_given_no_memory(written: tuple[Path, Manifest]) -> N
         assert tracemalloc.get_traced_memory()[1] < 8 * CHUNK
     finally:
         tracemalloc.stop()
+
+
+def test_arrays_longer_than_the_file_are_given_no_memory(written: tuple[Path, Manifest]) -> None:
+    """Manifest and header may agree on what is not there."""
+    path, manifest = written
+    many = [ArrayEntry("a", "<f4", (2**45,), "numpy")]
+    text = tensors.header(many, [2**47])
+    file = put(path, ARRAYS, text)
+    assert "another length" in str(refused(path, manifest_of([manifest.files[0], file], many)))
 
 
 def test_what_could_not_be_read_again_is_not_saved(monkeypatch: pytest.MonkeyPatch) -> None:
