@@ -75,9 +75,7 @@ def read_manifest(directory: OpenDirectory) -> tuple[Manifest, int]:
     """
     if directory.stat(MANIFEST).st_size > LARGEST:
         raise failing.damaged(directory.path, "its manifest is too large")
-    text = directory.read(MANIFEST)
-    if text is None:
-        raise failing.damaged(directory.path, "it has no manifest")
+    text = b"".join(files.parts(directory, MANIFEST))
     return parse(text, directory.path), len(text)
 
 

@@ -19,7 +19,7 @@ from keisei.checkpoints.manifest import encode
 from keisei.checkpoints.packing import pack
 from keisei.checkpoints.pointers import point
 from keisei.checkpoints.restore import load
-from keisei.checkpoints.retention import remove
+from keisei.checkpoints.retention import Removed, remove
 from keisei.checkpoints.verify import verify
 from tests.support.checkpoints import (
     RUN,
@@ -301,7 +301,7 @@ def test_a_checkpoint_that_is_removed_while_it_is_looked_for(
 
 def test_a_checkpoint_that_is_replaced_while_it_is_looked_for(three: OpenDirectory) -> None:
     """The new one is read by its own manifest, and not called damaged by the old one's."""
-    replaced = []
+    replaced: list[Removed] = []
 
     def replacing(stored: Sequence[Stored]) -> list[Stored]:
         if not replaced:

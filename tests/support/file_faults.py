@@ -274,10 +274,10 @@ class _File:
         if self._closefd:
             self._faults.close(self._fd)
 
-    def read(self) -> bytes:
-        """Read to the file's end."""
+    def read(self, count: int) -> bytes:
+        """Read so many bytes, or to the file's end."""
         data = b""
-        while part := self._faults.read(self._fd, 65536):
+        while part := self._faults.read(self._fd, min(65536, count - len(data))):
             data += part
         return data
 
