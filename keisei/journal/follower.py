@@ -117,18 +117,19 @@ def count_after(directory: str, after: Position, last: int) -> int:
     return total
 
 
-def has_rows(directory: str, after: Position, last: Position) -> bool:
+def has_rows(directory: str, after: Position, last: Position, cuts: Cuts | None = None) -> bool:
     """Return whether any row stands behind a position, and not behind another one.
 
     Args:
         directory: the run's directory.
         after: the position.
         last: the other one.
+        cuts: rows that do not count: what a resume of the run has left behind.
 
     Raises:
         OSError: a journal cannot be read.
     """
-    follower = Follower(directory, after, last.attempt)
+    follower = Follower(directory, after, last.attempt, cuts)
     try:
         while records := follower.read(256):
             for record in records:

@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 from keisei.errors import quoted
 from keisei.journal.reader import Event, Row
+from keisei.journal.superseding import RESUME
+from keisei.journal.writer import Journal
 from keisei.run.names import new_session_id
 from keisei.run.status import FINAL, check_final
 from keisei.trackers.base import Position, Record, RunInfo, Tracker, TrackerRun
@@ -169,23 +171,37 @@ def _survives_a_kill(make: MakeTracker, read: ReadSeries, info: RunInfo) -> None
 
 
 def _goes_back_if_it_can(make: MakeTracker, read: ReadSeries, info: RunInfo) -> None:
-    first, second = _records(1, 25), _records(2, 10, first_step=8)
+    after = Position(1, 7)
+    first = _records(1, 25)
+    resume = Event(0, _BASE_TIME + 1999, 2, RESUME, after._asdict())
+    second = [resume, *(one._replace(seq=one.seq + 1) for one in _records(2, 10, first_step=8))]
+    _write_journal(info, first)
     run = _start(make(), info)
     for start in range(0, 25, 5):
         run.send(first[start : start + 5])
     run.finish("preempted")
     again = _next_attempt(info)
+    _write_journal(again, second)
     run = _start(make(), again)
     rewind = getattr(run, "rewind", None)
-    if rewind is None or not rewind(Position(1, 7)):
+    if rewind is None or not rewind(after):
         _resume(run, Position(1, 24), second)
         run.finish("completed")
         _compare(read(again), [*first, *second], "after a rewind() that has dropped nothing")
         return
-    still = [one for one in first if one.seq < 8 or isinstance(one, Event)]
-    _resume(run, Position(1, 7), [*still, *second])
+    still = [one for one in first if one.seq <= after.seq or isinstance(one, Event)]
+    _resume(run, after, [*still, *second])
     run.finish("completed")
     _compare(read(again), [*still, *second], "after rewind(), which has said that it drops rows")
+
+
+def _write_journal(info: RunInfo, records: Sequence[Record]) -> None:
+    with Journal(info.directory, info.attempt) as journal:
+        for record in records:
+            if isinstance(record, Row):
+                journal.log_metrics(record.values, record.step)
+            else:
+                journal.log_event(record.name, record.data)
 
 
 class _Check(NamedTuple):

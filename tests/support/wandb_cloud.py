@@ -44,6 +44,7 @@ class RecordedRun:
             one is alive.
         rows_received: How many history rows came in, those sent again counted again.
         upserts: How often the run was created or updated.
+        rewinds: How often it was rewound.
         uploads: The uploaded files' contents, by name.
     """
 
@@ -61,6 +62,7 @@ class RecordedRun:
     ended_at: float | None = None
     rows_received: int = 0
     upserts: int = 0
+    rewinds: int = 0
     uploads: dict[str, bytes] = field(default_factory=dict)
     _sent_config: dict[str, Any] = field(default_factory=dict, repr=False)
     _streams: dict[str, dict[int, str]] = field(default_factory=dict, repr=False)
@@ -108,6 +110,9 @@ class RecordedRun:
 class Cloud:
     """The runs, and the answers to the SDK's requests; safe to use from several threads.
 
+    Attributes:
+        rewinds: whether it can rewind a run, a feature that not every server of W&B's has.
+
     Args:
         entity: Whose runs they are where a client names no entity.
         base_url: Gives the address to which files are to be uploaded.
@@ -116,6 +121,7 @@ class Cloud:
     def __init__(self, entity: str, base_url: Callable[[], str]) -> None:
         self.changed = threading.Condition()
         self.runs: dict[str, RecordedRun] = {}
+        self.rewinds = True
         self._entity = entity
         self._base_url = base_url
         self._operations: Mapping[str, Callable[[Mapping[str, Any]], Answer]] = {
@@ -123,6 +129,7 @@ class Cloud:
             "ServerFeaturesQuery": self._server_features,
             "RunResumeStatus": self._resume_status,
             "UpsertBucket": self._upsert,
+            "RewindRun": self._rewind,
             "CreateRunFiles": self._create_files,
             "MarkRunFilesUploaded": lambda _: {"markRunFilesUploaded": {"success": True}},
             "GetDefaultEntity": self._viewer,
@@ -236,6 +243,19 @@ class Cloud:
             return next((run for run in self.runs.values() if run.storage_id == storage_id), None)
         return self.runs.get(variables["name"])
 
+    def _rewind(self, variables: Mapping[str, Any]) -> Answer:
+        """Keep the history up to a step, as W&B does where it has its rewind; the rest is gone."""
+        run = self.runs[variables["runName"]]
+        if not self.rewinds or variables["metricName"] != "_step":
+            raise KeyError("rewindRun")
+        kept = [line for line in run.lines(_HISTORY) if _step_of(line) <= variables["metricValue"]]
+        run._streams[_HISTORY] = dict(enumerate(kept))
+        run._streams.pop(_SUMMARY, None)
+        run._streams.pop(_CONSOLE, None)  # "Logs are reset in the new run segment"
+        run.exit_code = run.ended_at = None
+        run.rewinds += 1
+        return {"rewindRun": {"rewoundRun": _describe(run)}}
+
     def _create_files(self, variables: Mapping[str, Any]) -> Answer:
         run = self.runs[variables["run"]]
         base = f"{self._base_url()}/storage/{quote(run.id, safe='')}"
@@ -266,6 +286,10 @@ def operation_name(request: Mapping[str, Any]) -> str:
         return str(name)
     match = re.search(r"\b(?:query|mutation)\s+(\w+)", request.get("query") or "")
     return match[1] if match else ""
+
+
+def _step_of(line: str) -> float:
+    return float(json.loads(line)["_step"])
 
 
 def _project(name: str, entity: str) -> Answer:

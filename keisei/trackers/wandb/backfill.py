@@ -19,12 +19,14 @@ from typing import Literal
 from pydantic import BaseModel
 
 from keisei._io import files, process
+from keisei._log import logger
 from keisei.errors import describe, quoted
 from keisei.run.find import read_file
 from keisei.trackers import cursor, trust
 from keisei.trackers.wandb import run_file, sdk, upload
 from keisei.trackers.wandb.local_runs import Attempt, LocalRun
 from keisei.trackers.wandb.mode import NAME
+from keisei.trackers.wandb.rewinding import Holding, step_at
 from keisei.trackers.wandb.run_file import Rest, RunFile
 from keisei.trackers.wandb.upload import OnServer
 
@@ -73,12 +75,15 @@ class _Notes(BaseModel):
 def remaining(run: LocalRun) -> list[Outcome]:
     """Return what W&B has not got of a run, from local files alone."""
     notes = _load(run)
+    holds = Holding(run.directory)
     state: State = "running" if run.alive else "would upload"
     found = []
     for attempt in run.attempts:
         if not attempt.uploaded:
             with suppress(OSError):
-                rows = len(run_file.read(attempt.path).steps) - notes.delivered.get(attempt.key, 0)
+                rows = len(run_file.read(attempt.path, holds).steps) - notes.delivered.get(
+                    attempt.key, 0
+                )
                 found.append(Outcome(run.name, run.id, attempt.path, state, None, max(0, rows)))
     return found
 
@@ -132,7 +137,10 @@ class _Upload:
     def __init__(self, run: LocalRun, directory: files.OpenDirectory, end: float) -> None:
         self._run = run
         self._directory = directory
-        self._read = {attempt.key: run_file.read(attempt.path) for attempt in run.attempts}
+        self._holds = Holding(run.directory)
+        self._read = {
+            attempt.key: run_file.read(attempt.path, self._holds) for attempt in run.attempts
+        }
         self._notes = _load(run)
         self._end_earlier_service()
         about = next(reversed(self._read.values()))
@@ -140,6 +148,7 @@ class _Upload:
         has = upload.on_server(about.entity, about.project, run.id, left)
         self._account(has)
         self._save()
+        self._rewind(has, about, end)
 
     def send(self, attempt: Attempt, timeout: float) -> int:
         """Upload the rest of a file, and return how many rows that were."""
@@ -210,8 +219,20 @@ class _Upload:
         """
         later = self._run.attempts[self._run.attempts.index(attempt) + 1 :]
         ending = next((other.path for other in reversed(later) if other.uploaded), None)
-        copy = bool(skip or content.torn or ending or fresh)
-        return Rest(attempt.path, skip, ending, copy, fresh)
+        copy = bool(skip or content.torn or ending or fresh or content.left_behind)
+        return Rest(attempt.path, skip, ending, copy, fresh, self._holds)
+
+    def _rewind(self, has: OnServer, about: RunFile, end: float) -> None:
+        """Ask W&B to drop what it has got of what the run has left behind."""
+        left = [number for row in has.tail if (number := self._holds.superseded(row))]
+        if left:
+            step = step_at(self._run.directory, min(left), self._holds.cuts)
+            timeout = max(0.1, min(ASK_TIMEOUT, end - time.monotonic()))
+            if step is None or not upload.rewind(
+                about.entity, about.project, self._run.id, step, timeout
+            ):
+                text = "W&B cannot drop what run %s has left behind by resuming: it keeps it"
+                logger.warning(text, self._run.name)
 
     def _end_earlier_service(self) -> None:
         """End the process that an upload which was killed has left, lest it sends on."""

@@ -44,6 +44,10 @@ class Rows:
         directory: the run's directory, where the SDK keeps the files of all its attempts.
         file: the file of this one; ``None`` where it is not known, and `send` cannot wait for it.
         on_server: the last rows that the server had when this attempt began.
+
+    Attributes:
+        directory: the run's directory.
+        rewound: the position to which W&B has gone back before the file began; else ``None``.
     """
 
     def __init__(
@@ -54,9 +58,10 @@ class Rows:
         on_server: Iterable[Mapping[str, object]] = (),
     ) -> None:
         self._native = native
-        self._directory = directory
+        self.directory = directory
         self._file = file
         self._on_server = [number_in(row) for row in on_server]
+        self.rewound: Position | None = None
         self._awaited: Position | None = None
         self._stepped = False
 
@@ -98,11 +103,15 @@ class Rows:
             TimeoutError: there are some of which it is not known yet.
         """
         self._settled()
-        paths = [attempt.path for attempt in local_runs.attempts_in(self._directory)]
-        found = list(self._on_server)
-        for path in paths:
+        paths = [attempt.path for attempt in local_runs.attempts_in(self.directory)]
+        if self.rewound is not None:  # before the file began
+            paths = [path for path in paths if path == self._file]
+        found: list[Position | None] = [self.rewound, *self._on_server]
+        for path in reversed(paths):  # a later one may go on from before where an earlier one ended
             with suppress(OSError):
                 found.append(last_number(path))
+                if found[-1] is not None:
+                    break
         held = max((number for number in found if number is not None), default=None)
         if held is None and any(path != self._file for path in paths):
             return Position(1, -1)
@@ -271,13 +280,24 @@ def last_number(path: str) -> Position | None:
         kind = record.WhichOneof("record_type")
         number = None
         if kind == "history":  # and no summary, which comes first, with the same value
-            row = {item.key or "/".join(item.nested_key): item for item in record.history.item}
-            if NUMBER in row:
-                number = number_in({NUMBER: json.loads(row[NUMBER].value_json)})
+            number = number_of(record)
         elif kind == "output_logger" and (found := _LINE_END.search(record.output_logger.line)):
             number = number_in({NUMBER: found[1]})
         if number is not None:
             return number
+    return None
+
+
+def number_of(record: Any) -> Position | None:
+    """Return which record of the run a history row of a run file is; ``None`` for anything else.
+
+    Args:
+        record: the SDK's own record.
+    """
+    if record.WhichOneof("record_type") == "history":
+        for item in record.history.item:
+            if (item.key or "/".join(item.nested_key)) == NUMBER:
+                return number_in({NUMBER: json.loads(item.value_json)})
     return None
 
 

@@ -14,7 +14,7 @@ import os
 import shutil
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
@@ -32,6 +32,13 @@ _PLAIN = frozenset(
     "stats summary telemetry".split()
 )
 
+Holds = Callable[[Any], bool]
+
+
+def every_row(row: Any) -> bool:
+    """Return true: every history row is one that counts."""
+    return True
+
 
 @dataclass
 class RunFile:
@@ -41,7 +48,8 @@ class RunFile:
         holds_run: whether it says which run it is about.
         entity: whose run it is; empty for the login's own.
         project: the project it belongs to; empty for W&B's default.
-        steps: the `_step` of each history row.
+        steps: the `_step` of each history row that holds.
+        left_behind: whether there are others, which a resumed run has left behind.
         torn: whether reading stopped at a record that is damaged or incomplete.
         names: the files that it has the SDK upload, as it names them.
         orders: what else it has the SDK do, by the kind of record.
@@ -51,16 +59,18 @@ class RunFile:
     entity: str = ""
     project: str = ""
     steps: list[int] = field(default_factory=list)
+    left_behind: bool = False
     torn: bool = False
     names: set[str] = field(default_factory=set)
     orders: set[str] = field(default_factory=set)
 
 
-def read(path: str) -> RunFile:
+def read(path: str, holds: Holds = every_row) -> RunFile:
     """Read a run file up to its end or its first damage.
 
     Args:
         path: the file.
+        holds: returns whether a history row is one that an uninterrupted run would have.
 
     Raises:
         OSError: it cannot be read.
@@ -71,7 +81,9 @@ def read(path: str) -> RunFile:
         whole = end
         record = parsed(payload)
         kind = record.WhichOneof("record_type")
-        if kind == "history":
+        if kind == "history" and not holds(record):
+            found.left_behind = True
+        elif kind == "history":
             found.steps.append(record.history.step.num)
         elif kind == "files":
             found.names.update(item.path for item in record.files.files)
@@ -85,14 +97,17 @@ def read(path: str) -> RunFile:
     return found
 
 
-def write_rest(path: str, original: str, skip: int, ending: str | None) -> None:
+def write_rest(
+    path: str, original: str, skip: int, ending: str | None, holds: Holds = every_row
+) -> None:
     """Write a run file that holds what another one holds, without its first rows.
 
     Args:
         path: the file to write.
         original: the file to copy; what follows a damage in it is left out.
-        skip: how many of its first history rows to leave out.
+        skip: how many of its first history rows that hold to leave out.
         ending: another run file, whose summary and exit take the place of the original's.
+        holds: returns whether a history row is to be written at all.
 
     Raises:
         OSError: one of them cannot be read or written.
@@ -101,7 +116,10 @@ def write_rest(path: str, original: str, skip: int, ending: str | None) -> None:
     def chosen() -> Iterator[bytes]:
         left = skip
         for payload, _ in _payloads_of(original):
-            kind = parsed(payload).WhichOneof("record_type")
+            record = parsed(payload)
+            kind = record.WhichOneof("record_type")
+            if kind == "history" and not holds(record):
+                continue
             if kind == "history" and left:
                 left -= 1
             elif ending is None or kind not in ("summary", "exit"):
@@ -121,10 +139,11 @@ class Rest:
 
     Args:
         original: the run file.
-        skip: how many of its first history rows to leave out.
+        skip: how many of its first history rows that hold to leave out.
         ending: another run file, whose summary and exit take the place of the original's.
         copy: whether a copy is needed; else it is the original itself.
         fresh: whether the copy's steps are counted anew, and not as the attempt itself had them.
+        holds: returns whether a history row is to be uploaded at all.
     """
 
     original: str
@@ -132,11 +151,12 @@ class Rest:
     ending: str | None
     copy: bool
     fresh: bool = False
+    holds: Holds = every_row
 
     def __enter__(self) -> str:
         if not self.copy:
             return self.original
-        write_rest(self._path, self.original, self.skip, self.ending)
+        write_rest(self._path, self.original, self.skip, self.ending, self.holds)
         # The SDK's note of the step at which the attempt stands on the server.
         if not self.fresh:
             with suppress(FileNotFoundError):

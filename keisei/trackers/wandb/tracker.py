@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,12 +15,14 @@ from keisei._io import files
 from keisei._log import logger
 from keisei.config.schema import WandbConfig
 from keisei.errors import TrackerError, describe, quoted
+from keisei.journal.reader import RunJournal
 from keisei.redaction import clean
 from keisei.run.status import FinalStatus
 from keisei.trackers.base import Position, Record, RunInfo, Tracker, TrackerRun
 from keisei.trackers.wandb import local_runs, sdk, upload
 from keisei.trackers.wandb.late import PendingStart
 from keisei.trackers.wandb.mode import NAME, requested_mode
+from keisei.trackers.wandb.rewinding import step_at
 from keisei.trackers.wandb.rows import FLUSH_INTERVAL, Rows
 from keisei.trackers.wandb.settings_files import mode_in_files
 from keisei.trackers.wandb.upload import OnServer
@@ -55,6 +57,7 @@ class WandbRun(TrackerRun):
     mode: Literal["online", "offline"] = "online"
     directory: str | None = None
     upload_as: str | None = None
+    again: Callable[[str | None], WandbRun] | None = field(default=None, repr=False)
 
     def send(self, records: Sequence[Record]) -> None:
         """Log the rows, and events as lines of the run's log; blocks until the file has them."""
@@ -63,6 +66,35 @@ class WandbRun(TrackerRun):
     def position(self) -> Position | None:
         """Return the last record that the files of the run's attempts have, or the server."""
         return self.rows.position()
+
+    def rewind(self, after: Position) -> bool:
+        """Go back to a position on W&B, where it can: by its rewind of a run.
+
+        What an offline run has kept is not sent before `keisei sync`, which leaves these rows out.
+
+        Raises:
+            OSError: the server does not answer, or a file cannot be read; it may be tried again.
+        """
+        if self.mode == "offline":
+            return True
+        if self.again is None or sdk.launched_id() is not None:
+            return False
+        sdk.ask_server(sdk.base_url(), timeout=5.0)
+        self.rows.position()  # all that was sent is in the files
+        step = step_at(self.rows.directory, after, RunJournal(self.rows.directory).cuts())
+        if step is None:
+            return False
+        if not getattr(self.native, "_is_finished", False):
+            self._end(_EXIT_CODES["preempted"])
+        try:
+            fresh, done = self.again(f"{self.run_id}?_step={step}"), True
+        except Exception:  # noqa: BLE001 - foreign code; not every server can
+            sdk.free_id(self.run_id)
+            fresh, done = self.again(None), False
+        self.native, self.rows = fresh.native, fresh.rows
+        self.url, self.directory = fresh.url, fresh.directory
+        self.rows.rewound = after if done else None
+        return done
 
     def finish(self, status: FinalStatus) -> None:
         """End the run; blocks until the server has everything, or until the SDK gives up.
@@ -73,7 +105,10 @@ class WandbRun(TrackerRun):
         if status == "preempted":
             self.native.mark_preempting()
         _live.discard(self.run_id)
-        self.native.finish(exit_code=_EXIT_CODES[status])
+        self._end(_EXIT_CODES[status])
+
+    def _end(self, exit_code: int) -> None:
+        self.native.finish(exit_code=exit_code)
         if self.mode == "online" and self.directory is not None:
             # The SDK's own mark for a run file that W&B has got in full.
             with suppress(OSError), files.OpenDirectory(self.directory) as directory:
@@ -179,7 +214,11 @@ class WandbTracker(Tracker):
     ) -> WandbRun:
         """Start a run of the SDK's, as `start_run` does, and the service that belongs to it."""
         sdk.start_service()
-        return start_run(module, self.config, run, mode, run_id)
+        started = start_run(module, self.config, run, mode, run_id)
+        if mode == "online":
+            again = partial(start_run, module, self.config, run, mode, started.run_id, 0.0)
+            started.again = lambda moment: again(moment)
+        return started
 
 
 def _id_for(run: RunInfo) -> str:
@@ -212,6 +251,7 @@ def start_run(
     mode: Literal["online", "offline"],
     run_id: str,
     finish_timeout: float = 0.0,
+    rewind_to: str | None = None,
 ) -> WandbRun:
     """Start a run of the SDK's; blocks, as long as a server lets it wait.
 
@@ -222,6 +262,7 @@ def start_run(
         mode: whether it is sent, or kept in a file.
         run_id: the id on W&B.
         finish_timeout: the longest that the SDK lets the run's end take, in seconds; 0 for ever.
+        rewind_to: id and step of the run, as the SDK takes them, behind which W&B is to cut it.
     """
     with files.OpenDirectory(run.directory) as directory:
         directory.make("wandb")
@@ -239,7 +280,8 @@ def start_run(
         dir=run.directory,
         config=json.loads(run.config_text),
         mode=mode,
-        resume="allow" if mode == "online" else None,
+        resume="allow" if mode == "online" and rewind_to is None else None,
+        resume_from=rewind_to,
         reinit="create_new",
         settings=_settings(module, config, finish_timeout),
     )

@@ -27,6 +27,16 @@ query RunResumeStatus($project: String, $entity: String, $name: String!) {
   }
 }
 """
+# What the SDK itself asks for where it is to resume a run from before its end.
+_REWIND = """
+mutation RewindRun($runName: String!, $entity: String, $project: String, $metricName: String!,
+                   $metricValue: Float!) {
+  rewindRun(input: {runName: $runName, entityName: $entity, projectName: $project,
+                    metricName: $metricName, metricValue: $metricValue}) {
+    rewoundRun { id historyLineCount }
+  }
+}
+"""
 
 
 @dataclass(frozen=True)
@@ -125,6 +135,34 @@ def on_server(entity: str, project: str, run_id: str, timeout: float) -> OnServe
     tail = tuple(json.loads(row) for row in json.loads(run.get("historyTail") or "[]"))
     last = tail[-1].get("_step", -1) if tail else -1
     return OnServer(int(run.get("historyLineCount") or 0), int(last), tail)
+
+
+def rewind(entity: str, project: str, run_id: str, step: int, timeout: float) -> bool:
+    """Ask the server to cut a run's history behind a step; return whether it has.
+
+    Args:
+        entity: whose run it is; empty for the login's own.
+        project: its project; empty for W&B's default.
+        run_id: its id.
+        step: the last row's step that it keeps; -1 to keep none.
+        timeout: how long to wait, in seconds.
+    """
+    from wandb.apis.public.service_api import ServiceApi
+    from wandb.sdk import wandb_setup
+
+    settings: Any = wandb_setup.singleton().settings
+    variables = {
+        "runName": run_id,
+        "entity": entity or settings.entity or None,
+        "project": project or settings.project or "uncategorized",
+        "metricName": "_step",
+        "metricValue": step,
+    }
+    try:
+        ServiceApi(settings).execute_graphql(_REWIND, variables, timeout)
+    except Exception:  # noqa: BLE001 - the SDK's own; not every server can
+        return False
+    return True
 
 
 def upload(path: str, run_id: str, timeout: float, *, renumber: bool) -> None:
