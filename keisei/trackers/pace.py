@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class Pace:
@@ -45,3 +47,32 @@ class Pace:
         rested = time.monotonic() + self.REST * computed  # a turn may have been interrupted
         with self._lock:
             self._free_at = max(self._free_at + (1 + self.REST) * (computed - expected), rested)
+
+
+class Turns:
+    """The turns of one worker: each is expected to take as long as the last one that did something.
+
+    Args:
+        pace: what they keep to; ``None`` for a worker that waits for nobody.
+        interrupted: from when it is set, nothing is waited for.
+    """
+
+    def __init__(self, pace: Pace | None, interrupted: threading.Event) -> None:
+        self._pace, self._interrupted = pace, interrupted
+        self._expected = 0.001  # seconds of CPU time
+
+    @contextmanager
+    def next(self) -> Iterator[list[object]]:
+        """Wait for a turn to compute, and take it; what is yielded holds whatever was done."""
+        done: list[object] = []
+        if self._pace is None or self._interrupted.is_set():
+            yield done
+            return
+        expected = self._expected
+        self._pace.wait_turn(expected, self._interrupted)
+        began = time.thread_time()
+        yield done
+        computed = time.thread_time() - began
+        self._pace.end_turn(expected, computed)
+        if done:
+            self._expected = computed

@@ -32,7 +32,7 @@ from keisei.trackers.answers import options_of, position_of, record_of, start_ti
 from keisei.trackers.backlog import Backlog
 from keisei.trackers.base import Position, RunInfo, Tracker, TrackerRun
 from keisei.trackers.cursor import Cursor
-from keisei.trackers.pace import Pace
+from keisei.trackers.pace import Pace, Turns
 from keisei.trackers.state import WorkerHandle
 
 BATCH = 256  # records in one call of a tracker
@@ -81,7 +81,7 @@ class Worker(WorkerHandle):
         super().__init__(name, info, logged)
         self.run: TrackerRun | None = None
         self._make, self._on_change, self._retry = make, on_change, retry
-        self._start_by, self._pace = start_by, pace
+        self._start_by = start_by
         self._options: dict[str, object] | None = None if options is None else redact(options)
         self._named = named and options is not None
         self._signature: str | None = None
@@ -93,10 +93,10 @@ class Worker(WorkerHandle):
         self._earlier_record = TrackerRecord(state="connecting")
         self._calling: float | None = None
         self._said_to_hang = self._tells = False
-        self._turn = 0.001  # seconds of CPU time that the latest batch took
         self._status: FinalStatus | None = None
         self._send_until = 0.0
         self._more, self._ending = threading.Event(), threading.Event()
+        self._turns = Turns(pace, self._ending)
         self._thread: threading.Thread | None = None
 
     def begin(self) -> None:
@@ -168,13 +168,11 @@ class Worker(WorkerHandle):
 
     def _work(self) -> None:
         try:
-            if self._take_lock():
-                with suppress(OSError):
-                    before = cursor.load(self.home.path(), self.name)
-                    self._earlier_record = before.known
-                    self._backlog.told = Position(*before.rewound)
-                    self._backlog.move(before.position)
-                self._note_position()
+            with self._turns.next():  # two hundred may be asked for at one instant
+                locked = self._take_lock()
+                if locked:
+                    self._read_cursor()
+            if locked:
                 run = self._connect()
                 if run is not None:
                     self._follow(run)
@@ -191,6 +189,14 @@ class Worker(WorkerHandle):
                 self._lock.release()
             self.home.close()
             self._publish(done=True)
+
+    def _read_cursor(self) -> None:
+        with suppress(OSError):
+            before = cursor.load(self.home.path(), self.name)
+            self._earlier_record = before.known
+            self._backlog.told = Position(*before.rewound)
+            self._backlog.move(before.position)
+        self._note_position()
 
     def _take_lock(self) -> bool:
         """Wait until nobody else delivers the run to the tracker; false where that is in vain."""
@@ -281,7 +287,7 @@ class Worker(WorkerHandle):
             try:
                 if not self._backlog.opened:
                     self._ask(run)
-                sent = self._send(run, ending=ending)
+                sent = self._send(run)
                 backoff.reset()
             except BaseException as exc:  # noqa: BLE001 - foreign code, on a thread of its own
                 self._calling = None
@@ -308,33 +314,26 @@ class Worker(WorkerHandle):
         well = self.state.record.state == "live" and not self.state.earlier
         return self.info.attempt == 1 or (ending and well)
 
-    def _send(self, run: TrackerRun, *, ending: bool) -> bool:
-        expected = self._turn
-        if self._pace is not None and not ending:
-            self._pace.wait_turn(expected, self._ending)
-        began = time.thread_time()
-        records = self._backlog.read(BATCH)
-        resumed = self._backlog.resumes(records)
-        if resumed:
-            self._go_back(run)  # and then read again, without what was left behind
-        elif records:
-            self._calling = time.monotonic()
-            run.send(list(records))  # a copy: it is the tracker's own to change
-            self._calling = None
-        self._said_to_hang = False
-        if records and not resumed:
-            self._backlog.passed(records)
-            self._note_position()
-            record = self.state.record.model_copy(update={"state": "live", "problem": None})
-            self._publish(record=record, sent=self.state.sent + len(records))
-            self._store(record)
-        elif self.state.record.state == "broken":
-            self._publish(state="live", problem=None)
-        if self._pace is not None and not ending:
-            computed = time.thread_time() - began
-            self._pace.end_turn(expected, computed)
-            if records:
-                self._turn = computed
+    def _send(self, run: TrackerRun) -> bool:
+        with self._turns.next() as done:
+            records = self._backlog.read(BATCH)
+            resumed = self._backlog.resumes(records)
+            if resumed:
+                self._go_back(run)  # and then read again, without what was left behind
+            elif records:
+                self._calling = time.monotonic()
+                run.send(list(records))  # a copy: it is the tracker's own to change
+                self._calling = None
+            self._said_to_hang = False
+            if records and not resumed:
+                self._backlog.passed(records)
+                self._note_position()
+                record = self.state.record.model_copy(update={"state": "live", "problem": None})
+                self._publish(record=record, sent=self.state.sent + len(records))
+                self._store(record)
+            elif self.state.record.state == "broken":
+                self._publish(state="live", problem=None)
+            done += records
         return bool(records)
 
     def _go_back(self, run: TrackerRun) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from keisei.trackers.pace import Pace
+from keisei.trackers.pace import Pace, Turns
 
 
 class Waits(threading.Event):
@@ -41,3 +41,17 @@ def test_a_turn_costs_what_it_has_taken() -> None:
     assert waits_of(pace, 10.0) in ([], [0])
     pace.end_turn(10.0, 30.0)
     assert waits_of(pace, 10.0) == [120]
+
+
+def test_workers_that_begin_together_take_turns_and_wait_for_nobody_at_the_end() -> None:
+    """From the end on, and without a pace, nothing is waited for."""
+    pace, waits = Pace(), Waits()
+    pace.wait_turn(10.0, waits)
+    with Turns(pace, waits).next() as done:
+        done.append("a row")
+    assert [round(timeout or 0.0) for timeout in waits.taken] == [40]
+    waits.set()
+    for turns in (Turns(pace, waits), Turns(None, Waits())):
+        with turns.next():
+            pass
+    assert len(waits.taken) == 1
