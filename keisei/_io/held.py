@@ -105,8 +105,9 @@ class HeldDirectory:
         with self._guard:
             opened, self._opened = self._opened, None
             if opened is not None:
-                now = self.path if opened.directory.stands() else _path_now(opened.directory)
-                self._left = now or self.path, locks.identity(opened.directory)
+                with suppress(OSError):  # a disk that fails keeps no lock
+                    now = self.path if opened.directory.stands() else _path_now(opened.directory)
+                    self._left = now or self.path, locks.identity(opened.directory)
                 if self.locked:
                     locks.unlock_directory(opened.directory)
                     self.locked = None
@@ -119,9 +120,12 @@ class HeldDirectory:
             return OpenDirectory(self.path)
         path, identity = self._left
         directory = OpenDirectory(path)
-        if locks.identity(directory) != identity:
+        try:
+            if locks.identity(directory) != identity:
+                raise FileNotFoundError(errno.ENOENT, "another directory stands there now", path)
+        except OSError:
             directory.close()
-            raise FileNotFoundError(errno.ENOENT, "another directory stands there now", path)
+            raise
         return directory
 
     def _enter(self) -> _Opened | None:
