@@ -18,7 +18,12 @@ from keisei.run.find import root_of_runs
 from keisei.store.opening import Opened, url_of
 from keisei.store.rebuilding import rebuild as rebuild_rows
 
-registry = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+registry = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    epilog="Exit status: 0 it is done; 1 a directory is the copy of another run; 2 it cannot be "
+    "done; 130 after Ctrl-C.",
+)
 app.add_typer(registry, name="registry", help="Make the registry again, or look at it.")
 
 Roots = Annotated[
