@@ -14,6 +14,8 @@ from keisei.checkpoints.opening import GoneError, opened, read_manifest
 from keisei.checkpoints.values import Checkpoint
 from keisei.errors import CheckpointError, quoted
 
+_TRIES = 10  # where checkpoints are removed while they are listed
+
 FaultKind: TypeAlias = Literal["damaged", "failing", "unreadable", "newer", "foreign"]
 
 
@@ -83,8 +85,26 @@ def found(models: OpenDirectory, run: str | None = None) -> Found:
         run: the session's id; checkpoints of another are unusable. ``None`` takes all.
 
     Raises:
-        CheckpointError: it cannot be read.
+        CheckpointError: it cannot be read, or checkpoints are removed as fast as they are listed.
     """
+    for _ in range(_TRIES):
+        there, is_whole = _found(models, run)
+        if is_whole:
+            return there
+    if there.checkpoints:  # older than what has come meanwhile, but no less of the run
+        return there
+    raise CheckpointError(
+        f"the checkpoints in {quoted(models.path, 300)} are removed while they are looked for",
+        path=models.path,
+    )
+
+
+def _found(models: OpenDirectory, run: str | None) -> tuple[Found, bool]:
+    """Return what stands there, and whether all that was listed still stood there a moment later.
+
+    What is removed meanwhile has a newer one in its place, which is in no older list.
+    """
+    is_whole = True
     with failing.reading(models.path):
         names = sorted(models.names())
     by_kind: dict[Kind, list[str]] = {kind: [] for kind in Kind}
@@ -99,8 +119,10 @@ def found(models: OpenDirectory, run: str | None = None) -> Found:
                     into.append(stored)
                 case Fault() as fault:
                     unusable.append(fault)
+                case None:
+                    is_whole = False
     usable[Kind.CHECKPOINT].sort(key=lambda stored: (stored.manifest.number, stored.manifest.step))
-    return Found(
+    there = Found(
         usable[Kind.CHECKPOINT],
         next(iter(usable[Kind.FINAL_MODEL]), None),
         unusable,
@@ -109,6 +131,7 @@ def found(models: OpenDirectory, run: str | None = None) -> Found:
         by_kind[Kind.CORRUPT],
         by_kind[Kind.SUPERSEDED],
     )
+    return there, is_whole
 
 
 def stored_as(above: str, name: str, manifest: Manifest, length: int) -> Stored:

@@ -76,7 +76,7 @@ def load(
     """
     with quick_switches():
         if not isinstance(which, int) and which not in (LATEST, BEST):
-            return _load_path(os.path.realpath(which))
+            return _load_path(os.fspath(which))
         return _load(models, which, run, set_aside, ranked)
 
 
@@ -227,7 +227,11 @@ def _read(models: OpenDirectory, stored: Stored) -> Loaded:
         return Loaded(stored, None, written, random, [], [], held.pop_all().close)
 
 
-def _load_path(path: str) -> Loaded:
+def _load_path(named: str) -> Loaded:
+    try:
+        path = os.path.realpath(named)
+    except ValueError as exc:
+        raise CheckpointError(f"{quoted(named, 300)} is no path: {exc}", path=named) from None
     above, name = os.path.split(path)
     with failing.reading(path), OpenDirectory(above, follow=True) as directory:
         try:

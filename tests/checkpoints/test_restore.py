@@ -316,3 +316,31 @@ def test_a_checkpoint_that_is_replaced_while_it_is_looked_for(three: OpenDirecto
     assert loaded.stored.manifest.step == 2
     assert loaded.state is not None
     assert loaded.state["layers"][1] == (2, 7)
+
+
+@pytest.mark.requirement("CKPT-3")
+def test_all_that_were_listed_are_removed_before_they_are_looked_at(
+    models: OpenDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A newer one has come meanwhile: the run is never one that has no checkpoint."""
+    save(models, 1)
+    names, turn = OpenDirectory.names, iter([2, 3, None])
+
+    def overtaken(directory: OpenDirectory) -> list[str]:
+        listed = names(directory)
+        monkeypatch.setattr(OpenDirectory, "names", names)
+        if (step := next(turn)) is not None:
+            save(models, step)
+            remove(models, [f"checkpoint_{step - 1}.ckpt"])
+            monkeypatch.setattr(OpenDirectory, "names", overtaken)
+        return listed
+
+    monkeypatch.setattr(OpenDirectory, "names", overtaken)
+    assert step_of(models) == 3
+
+
+@pytest.mark.requirement("CKPT-6")
+def test_a_path_that_is_none_is_the_same_error(models: OpenDirectory) -> None:
+    """A text that no file can be named by is a `CheckpointError`."""
+    with pytest.raises(CheckpointError, match="is no path"):
+        step_of(models, "latest\0")
