@@ -80,8 +80,32 @@ def _hold_numpy(numpy: Any, value: Any, copy: bool) -> Held:
         raise Refused(
             f"an array of {quoted(str(value.dtype))}: save value.tolist(), or an array of numbers"
         )
-    source = numpy.array(value, order="C", copy=True, subok=False) if copy else value
+    source = _copied(numpy, value) if copy else value
     return Held(dtype, value.shape, "numpy", value.dtype.itemsize, source, copy)
+
+
+def _copied(numpy: Any, value: Any) -> Any:
+    """Return a copy of an array, in the order of its indices.
+
+    What lies between the fields of a structure is nothing of the program's, and differs from copy
+    to copy: equal arrays have equal bytes only without it.
+    """
+    if not _has_gaps(value.dtype):
+        return numpy.array(value, order="C", copy=True, subok=False)
+    copied = numpy.zeros(value.shape, value.dtype)
+    copied[...] = value
+    return copied
+
+
+@lru_cache(maxsize=256)
+def _has_gaps(dtype: Any) -> bool:
+    """Return whether not every byte of an item belongs to one of its fields."""
+    if dtype.base.names is None:
+        return False
+    fields = [field[0] for field in dtype.base.fields.values()]
+    return sum(each.itemsize for each in fields) != dtype.base.itemsize or any(
+        map(_has_gaps, fields)
+    )
 
 
 @lru_cache(maxsize=256)
@@ -143,8 +167,10 @@ def host_bytes(held: Held) -> memoryview:
             raise ValueError("its memory was freed")
         tensor = held.source.resolve_conj().resolve_neg().cpu().contiguous()
         return memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
-    numpy = sys.modules["numpy"]
-    return memoryview(numpy.ascontiguousarray(held.source).reshape(-1).view(numpy.uint8))
+    numpy, source = sys.modules["numpy"], held.source
+    if not held.stable and _has_gaps(source.dtype):
+        source = _copied(numpy, source)
+    return memoryview(numpy.ascontiguousarray(source).reshape(-1).view(numpy.uint8))
 
 
 def scalar_json(value: object) -> dict[str, str] | None:
@@ -162,7 +188,7 @@ def scalar_json(value: object) -> dict[str, str] | None:
         return _scalar("bytes", bytes(value))
     if (dtype := _kind_of(value.dtype)) is None:
         raise Refused(why_not(value))
-    return _scalar(dtype, numpy.asarray(value).tobytes())
+    return _scalar(dtype, _copied(numpy, numpy.asarray(value)).tobytes())
 
 
 def _scalar(dtype: str, data: bytes) -> dict[str, str]:

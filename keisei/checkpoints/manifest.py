@@ -28,7 +28,8 @@ _UNUSABLE = re.compile(r"[\x00-\x1f\x7f\\:]")
 _INFINITIES = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
 _Count = Annotated[int, Field(ge=0, lt=2**63)]
-_Name = Annotated[str, Field(max_length=4096)]
+LONGEST_NAME = 4096  # characters
+_Name = Annotated[str, Field(max_length=LONGEST_NAME)]
 Library: TypeAlias = Literal["numpy", "torch", "jax", "bytes", "bytearray"]
 _Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 

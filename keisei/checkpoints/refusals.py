@@ -53,7 +53,9 @@ def _way_out(value: object, kind: type, name: str) -> str:
     if dataclasses.is_dataclass(kind):
         return "save dataclasses.asdict(value)"
     if isinstance(value, Iterator):
-        return "save list(value), or what it was made from"
+        return "save what it was made from, and how far it has come"
+    if isinstance(value, memoryview):
+        return "save bytes(value)"
     if hasattr(kind, "__fspath__"):
         return "save str(value)"
     if hasattr(kind, "isoformat"):
@@ -68,6 +70,10 @@ def _way_out(value: object, kind: type, name: str) -> str:
         return "save value.get_state()"
     if hasattr(kind, "model_dump"):
         return "save value.model_dump()"
+    if name == "numpy.ma.MaskedArray":
+        return "save value.data and value.mask"
+    if name == "torch.Tensor":
+        return "save value.to_dense(), or the plain tensors that it is made of"
     if hasattr(kind, "__array__") or hasattr(kind, "__dlpack__"):
         return "save numpy.asarray(value)"
     if name.startswith(("torch.", "jax.", "numpy.", "decimal.", "fractions.", "uuid.")):

@@ -19,7 +19,7 @@ from json.encoder import encode_basestring_ascii as _quoted_json
 from typing import Any, TypeAlias
 
 from keisei.checkpoints.refusals import Refused, why_not
-from keisei.errors import CheckpointError, quoted
+from keisei.errors import CheckpointError, describe, quoted
 
 DEEPEST = 200  # levels of a state; each takes a frame or two of the interpreter's thousand
 LONG = 1 << 16  # bytes: longer ones are kept beside the JSON, as an array is
@@ -142,7 +142,7 @@ class _Writer:
         text.append("[]" if mark == "[" else "]")
 
     def _mapping(self, value: Mapping[Any, Any]) -> None:
-        items = list(value.items())  # of a kind of its own, whose order may be anything
+        items = self._items(value)
         ordered = type(value) is OrderedDict
         if not ordered and all(_is_plain(key) for key, _ in items):
             self._object(items)
@@ -154,6 +154,12 @@ class _Writer:
         self.text.append(',"v":')
         self._pairs(items)
         self.text.append("}")
+
+    def _items(self, value: Mapping[Any, Any]) -> list[tuple[Any, Any]]:
+        try:
+            return list(value.items())
+        except Exception as exc:  # of a mapping of the program's own, or one that changes just now
+            raise self.error(f"its items cannot be read: {describe(exc)}") from exc
 
     def _object(self, items: list[tuple[Any, Any]]) -> None:
         text, path = self.text, self.path

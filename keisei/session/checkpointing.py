@@ -34,7 +34,6 @@ from keisei.errors import (
     describe,
     quoted,
 )
-from keisei.journal.format import flatten
 from keisei.run.status import FINAL, FinalStatus, Step, require
 from keisei.session import savable
 from keisei.session.facts import SessionFacts
@@ -184,14 +183,12 @@ class Checkpointing:
     def _taken(
         self, state: State, step: int | None, metrics: Mapping[str, object] | None, *, copy: bool
     ) -> Taken:
-        if metrics is not None and not isinstance(metrics, Mapping):
-            raise TypeError(f"metrics must be a mapping, not {type(metrics).__name__}")
         is_writer = not isinstance(state, Mapping)
         return Taken(
             step,
             pack(state, copy=copy) if isinstance(state, Mapping) else state,
             copy and not is_writer,
-            flatten(metrics or {}),
+            savable.flat_metrics(metrics),
             self._recorder.position(),
             random_states.take(),
         )
@@ -235,7 +232,7 @@ class Checkpointing:
         """Read a checkpoint back, and go on from it where it is the attempt's first."""
         self._check(Step.RESTORE)
         permit = Permit()
-        run = partial(self._restore, which, resume, permit)
+        run = partial(self._restore, savable.checked_which(which), resume, permit)
         restored: Restored | None = await self._in_turn(run, permit, Step.RESTORE, is_copy=False)
         return restored
 

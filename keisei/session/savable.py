@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from keisei.checkpoints import policy
+from keisei.checkpoints.manifest import LONGEST_NAME
 from keisei.errors import quoted
-from keisei.journal.values import exact_step
+from keisei.journal.format import flatten
+from keisei.journal.values import Number, Unread, exact_step
 
 Values = Mapping[Any, Any]
 Writer = Callable[[Path], object]
@@ -78,14 +82,50 @@ def whole_step(step: object) -> int:
 
     Raises:
         TypeError: it is no whole number.
-        ValueError: it is negative.
+        ValueError: it is negative, or has more than 64 bits.
     """
     found = exact_step(step)
     if found is None:
         raise TypeError("step must be a whole number, not None")
-    if found < 0:
-        raise ValueError(f"step must be 0 or more: {found}")
+    if not 0 <= found < policy.NEVER:
+        raise ValueError(f"step must be 0 or more, and below 2**63: {quoted(found)}")
     return found
+
+
+def checked_which(which: object) -> str | int | os.PathLike[str]:
+    """Return which checkpoint is asked for: a name or a path as it is, a step as a plain int.
+
+    Raises:
+        TypeError: it is none of them.
+        ValueError: the step is negative, or has more than 64 bits.
+    """
+    if isinstance(which, str | os.PathLike):
+        return which
+    try:
+        return whole_step(which)
+    except TypeError:
+        raise TypeError(
+            f"which must be 'latest', 'best', a step, or a checkpoint's path, not {quoted(which)}"
+        ) from None
+
+
+def flat_metrics(metrics: object) -> dict[str, Number | Unread]:
+    """Return the metrics that a checkpoint is saved with, nested names joined.
+
+    Raises:
+        TypeError: they are no mapping of names to numbers.
+        ValueError: a name is too long, or no text.
+    """
+    if metrics is not None and not isinstance(metrics, Mapping):
+        raise TypeError(f"metrics must be a mapping, not {type(metrics).__name__}")
+    flat = flatten(metrics or {})
+    for name in flat:
+        if len(name) > LONGEST_NAME or not _is_text(name):
+            raise ValueError(
+                f"a metric's name must be a text of at most {LONGEST_NAME:,} characters: "
+                f"{quoted(name, 60)}"
+            )
+    return flat
 
 
 def _needed(func: Callable[..., object]) -> int:
@@ -108,6 +148,14 @@ def _needed(func: Callable[..., object]) -> int:
         raise TypeError(problem) from exc
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return sum(each.kind in kinds and each.default is each.empty for each in parameters)
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _shown(state: object) -> str:

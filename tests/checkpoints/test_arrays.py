@@ -54,7 +54,10 @@ def filled(dtype: Any, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
     bits = np.arange(count, dtype=np.uint32).astype(np.uint8) % (2 if kind.kind == "U" else 16)
     if kind.kind == "U":
         bits[1:] = 0
-    return np.ndarray(shape, kind, bits.tobytes()) if count else np.zeros(shape, kind)
+    made = np.zeros(shape, kind)
+    if count:
+        made[...] = np.ndarray(shape, kind, bits.tobytes())  # and nothing between the fields
+    return made
 
 
 @pytest.mark.requirement("CKPT-1")
@@ -107,6 +110,24 @@ def test_every_layout(copy: bool, tmp_path: Path) -> None:
     for name, array in state.items():
         assert type(back[name]) is np.ndarray
         assert same(back[name], np.ascontiguousarray(array)), name
+
+
+@pytest.mark.requirement("CKPT-1")
+@pytest.mark.parametrize("copy", [True, False])
+def test_what_lies_between_the_fields_of_a_structure_is_nothing(copy: bool) -> None:
+    """Equal arrays are written as equal bytes, whatever their memory held before."""
+    inner = np.dtype([("a", "u1"), ("b", "<f8")], align=True)
+    for kind in (inner, np.dtype([("c", inner, (2,))])):
+        memories = [np.full(3 * kind.itemsize, fill, np.uint8).view(kind) for fill in (0, 255)]
+        for memory in memories:
+            memory[...] = np.zeros((), kind)
+        for values in (memories, [memory[::2] for memory in memories], [m[0] for m in memories]):
+            packed = [pack({"v": value}, copy=copy) for value in values]
+            assert packed[0].text == packed[1].text
+            first, second = (
+                [bytes(arrays.host_bytes(h)) for _, h in each.arrays] for each in packed
+            )
+            assert first == second
 
 
 @pytest.mark.requirement("CKPT-4")

@@ -794,3 +794,28 @@ def test_threads_of_the_blocking_face_save_one_after_the_other(config: AppConfig
             thread.join()
         assert sorted(step for step in saved if step is not None) == list(range(8))
     assert steps(session) == list(range(8))
+
+
+@pytest.mark.requirement("CKPT-6")
+def test_a_step_of_any_whole_kind_is_restored_and_what_is_none_is_said(config: AppConfig) -> None:
+    """A step may be numpy's; what is neither name, step nor path is a `TypeError`."""
+    with SessionManager(config, run_name="r") as session:
+        session.save_checkpoint({"a": 1}, 1)
+        restored = session.restore_checkpoint(np.int64(1))  # type: ignore[arg-type]
+        assert restored is not None
+        assert restored.step == 1
+        for wrong in (None, 1.5, b"latest", ["latest"]):
+            with pytest.raises(TypeError, match="which must be"):
+                session.restore_checkpoint(wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.requirement("CKPT-4")
+def test_a_step_or_a_name_that_no_manifest_holds_is_refused_at_the_call(config: AppConfig) -> None:
+    """A step of more than 64 bits, and a metric's name that is too long or no text."""
+    with SessionManager(config, run_name="r") as session:
+        with pytest.raises(ValueError, match="below 2"):
+            session.save_checkpoint({"a": 1}, 2**63)
+        for name in ("x" * 4097, "\ud800"):
+            with pytest.raises(ValueError, match="name must be a text"):
+                session.save_checkpoint({"a": 1}, 1, {name: 1.0})
+        assert steps(session) == []
