@@ -37,6 +37,7 @@ from keisei.errors import (
     SessionEndedError,
     SessionInUseError,
     SignalError,
+    TakenOverError,
     TrackerError,
 )
 from keisei.run.names import generate_run_name
@@ -82,6 +83,7 @@ __all__ = [
     "SignalError",
     "SignalsConfig",
     "Status",
+    "TakenOverError",
     "TrackerError",
     "TrackingConfig",
     "TrainingConfig",

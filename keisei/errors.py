@@ -6,6 +6,7 @@ KeiseiError
 ├── ConfigSaveError         RuntimeError  effective_config.json cannot be written
 ├── DirectorySetupError     RuntimeError  the run's directories cannot be made or claimed
 │   └── SessionInUseError                 the run's name is taken
+│       └── TakenOverError  OSError       another owner has taken this session's run over
 ├── ForkedSessionError      RuntimeError  the session belongs to the process that forked this one
 ├── InvalidRunNameError     ValueError    the run's name is not a safe one
 ├── InvalidStatusError      ValueError    a run cannot end with that status
@@ -24,6 +25,8 @@ defaults for what a program may want to act on.
 """
 
 from __future__ import annotations
+
+import errno
 
 from keisei.redaction import clean
 
@@ -129,6 +132,21 @@ class SessionInUseError(DirectorySetupError):
         super().__init__(message, path=path)
         self.host = host
         self.pid = pid
+
+
+class TakenOverError(SessionInUseError, OSError):
+    """Another owner has taken the session's run over: the session writes nothing more to it."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str | None = None,
+        host: str | None = None,
+        pid: int | None = None,
+    ) -> None:
+        super().__init__(message, path=path, host=host, pid=pid)
+        self.errno = errno.EPERM  # what stays so: no writer tries again
 
 
 class ForkedSessionError(KeiseiError, RuntimeError):

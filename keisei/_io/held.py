@@ -6,7 +6,7 @@ import errno
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -43,11 +43,13 @@ class HeldDirectory:
     Attributes:
         path: the same.
         locked: which directory is locked, as `locks.identity` says; ``None`` while none is.
+        check: called with the open directory before each use; what it raises refuses the use.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.locked: str | None = None
+        self.check: Callable[[OpenDirectory], object] = lambda directory: None
         self._opened: _Opened | None = None
         self._left: tuple[str, str | None] | None = None  # where it stood at last, and which it was
         self._guard = threading.Lock()
@@ -80,14 +82,17 @@ class HeldDirectory:
         """Open the directory for a `with` block.
 
         Raises:
-            OSError: it cannot be opened, or was removed and cannot be made again.
+            OSError: it cannot be opened, or was removed and cannot be made again, or `check` has
+                refused it.
         """
         opened = self._enter()
         if opened is None:
             with self._again() as directory:
+                self.check(directory)
                 yield directory
             return
         try:
+            self.check(opened.directory)
             yield opened.directory
         finally:
             with self._guard:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from keisei.errors import CheckpointError, MissingExtraError, describe, quoted
+from keisei.errors import CheckpointError, MissingExtraError, TakenOverError, describe, quoted
 
 # What a disk says of a file that is not what was written, or is no plain file any more.
 _DAMAGE = frozenset(
@@ -22,7 +22,7 @@ def saving(path: str) -> Iterator[None]:
     """Turn an error of a `with` block, the program's own included, into a `CheckpointError`."""
     try:
         yield
-    except (CheckpointError, MissingExtraError):
+    except (CheckpointError, MissingExtraError, TakenOverError):
         raise
     except Exception as exc:
         way_out = ""

@@ -154,7 +154,9 @@ class JournalFile:
             with self._home.entered() as directory:
                 fd = self._open(directory)
                 try:
+                    begins = os.fstat(fd).st_size
                     self._write(fd, directory)
+                    self._recheck(fd, begins, directory)
                 finally:
                     os.close(fd)
             self.bytes += sum(map(len, self._pieces))
@@ -179,6 +181,17 @@ class JournalFile:
             except OSError:
                 self._left = deque(self._pieces)
                 raise
+
+    def _recheck(self, fd: int, begins: int, directory: OpenDirectory) -> None:
+        """Take back what was written where somebody has taken the directory over meanwhile.
+
+        A process that was stopped between the look at it and the write goes on with the write.
+        """
+        try:
+            self._home.check(directory)
+        except OSError:
+            os.ftruncate(fd, begins)
+            raise
 
     def _open(self, directory: OpenDirectory) -> int:
         """Open the file, and check that it still begins as it did, and is no shorter."""

@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 
 from keisei._io import files, locks
 from keisei._io.held import HeldDirectory
@@ -110,7 +109,8 @@ def claim(
             f"nor in logging.fallback_dir {quoted(str(fallback), 300)}: {exc.strerror or exc}",
             path=str(fallback),
         ) from shown(exc)
-    return replace(owned, fallback_reason=f"{failed}: {reason}")
+    owned.fallback_reason = f"{failed}: {reason}"
+    return owned
 
 
 def shown(exc: Exception) -> Exception:

@@ -6,7 +6,7 @@ import errno
 import functools
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,7 +17,7 @@ from keisei._io.files import OpenDirectory
 from keisei._io.forks import after_in_child
 from keisei._io.held import HeldDirectory
 from keisei._log import logger
-from keisei.errors import SessionInUseError
+from keisei.errors import TakenOverError, quoted
 from keisei.run import find
 from keisei.run.failure import Failure
 from keisei.run.layout import CONFIG_FILE, RECORD_FILE, TRAINING_LOG, RunPaths
@@ -49,6 +49,9 @@ class OwnedRun:
         fallback_reason: why the fallback root is used, or ``None`` where it is not.
         recorded: whether the session file has the run's end.
         unsynced: while what is made is left to `sync`: the directories above that it has to sync.
+        taken_over: the error that another owner has taken the run over, once that is known. From
+            then on nothing of this one's is written in the run's directory.
+        on_taken_over: called with it, once, on the thread that has noticed it.
     """
 
     paths: RunPaths
@@ -59,6 +62,10 @@ class OwnedRun:
     fallback_reason: str | None = None
     recorded: bool = False
     unsynced: list[str] | None = None
+    taken_over: TakenOverError | None = None
+    on_taken_over: Callable[[TakenOverError], object] = lambda error: None
+    _seen: tuple[int, int, int] | None = None  # the session file, as it was last read here
+    _noting: threading.Lock = field(default_factory=threading.Lock)
     _writing: threading.Lock = field(default_factory=threading.Lock)
     _released: threading.Event = field(default_factory=threading.Event)
     _ended: bool = False
@@ -66,6 +73,7 @@ class OwnedRun:
 
     def __post_init__(self) -> None:
         _here.add((self.record.session_id, self.record.attempt))
+        self.home.check = self._check
         if self.record.owner.timeout is not None:
             show = threading.Thread(target=self._show_life, name="keisei-owner", daemon=True)
             with suppress(RuntimeError):  # no thread is left: then by what it writes alone
@@ -129,15 +137,15 @@ class OwnedRun:
             changes: the fields of `SessionRecord` that change.
 
         Raises:
-            SessionInUseError: another owner has taken the run over while this one lives.
+            TakenOverError: another owner has taken the run over while this one lives.
             OSError: it cannot be written.
         """
-        with self._alone(), self.home.entered() as directory, _as_only_writer(directory):
-            try:
+        try:
+            with self._alone(), self.home.entered() as directory, _as_only_writer(directory):
                 self._write(directory, changes)
-            except SessionInUseError:
-                if not self._ended:
-                    raise
+        except TakenOverError:
+            if not self._ended:
+                raise
 
     def end(self, final: FinalStatus, duration_s: float, failure: Failure | None = None) -> None:
         """Record how the run ended, then append the end line to its training log.
@@ -150,7 +158,7 @@ class OwnedRun:
             failure: why, where an error or a signal ended it.
 
         Raises:
-            SessionInUseError: another owner has taken the run over; nothing was written.
+            TakenOverError: another owner has taken the run over; nothing was written.
             OSError: one of them cannot be written; the other was tried all the same.
         """
         with self._alone():
@@ -170,6 +178,8 @@ class OwnedRun:
                 try:
                     self._write(directory, changes)
                     self.recorded = True
+                except TakenOverError:
+                    raise
                 except OSError as exc:
                     error = exc
                 if not self._line_written:
@@ -189,9 +199,73 @@ class OwnedRun:
         """Touch the session file, so that others see that its owner lives."""
         timeout = self.record.owner.timeout
         assert timeout is not None
-        while not self._released.wait(timeout / SIGNS):
+        while not self._released.wait(timeout / SIGNS) and self.taken_over is None:
             with suppress(OSError), self.home.entered() as directory:
                 directory.touch(RECORD_FILE)
+
+    def check(self) -> None:
+        """Check that nobody has taken the run over.
+
+        Raises:
+            TakenOverError: another owner has.
+            OSError: the directory cannot be opened.
+        """
+        with self.home.entered():
+            pass
+
+    def lose(self, host: str, pid: int, attempt: int) -> None:
+        """Note that another owner has taken the run over; a second call changes nothing.
+
+        Args:
+            host: the host of that owner.
+            pid: its process.
+            attempt: which attempt it is.
+        """
+        with self._noting:
+            if self.taken_over is not None:
+                return
+            self.taken_over = TakenOverError(
+                f"process {pid} on host {quoted(host)[1:-1]} has taken the run over, as attempt "
+                f"{attempt}: nothing more is written to it here",
+                path=self.paths.run_artifact_dir,
+                host=host,
+                pid=pid,
+            )
+        self.on_taken_over(self.taken_over)
+
+    def _check(self, directory: OpenDirectory) -> None:
+        """Refuse to write where the session file is another owner's."""
+        if self.taken_over is None:
+            try:
+                fd = directory.open(RECORD_FILE, os.O_RDONLY)
+            except OSError:
+                return  # it was removed or replaced: the next write of it says so
+            with open(fd, "rb") as file:
+                stat = os.fstat(fd)
+                seen = stat.st_ino, stat.st_mtime_ns, stat.st_size
+                text = None if seen == self._seen else file.read()
+            if text is None:
+                return
+            self._compare(SessionRecord.parsed(text))
+            self._seen = seen
+        if self.taken_over is not None:
+            raise again(self.taken_over)
+
+    def _compare(self, found: SessionRecord | None) -> None:
+        """Compare what the session file says with what this owner has written.
+
+        Raises:
+            TakenOverError: it is another owner's.
+        """
+        own = self.record
+        if found is not None and (
+            found.session_id != own.session_id
+            or found.attempt > own.attempt
+            or (found.attempt == own.attempt and found.owner != own.owner)
+        ):
+            self.lose(found.owner.host, found.owner.pid, found.attempt)
+            assert self.taken_over is not None
+            raise again(self.taken_over)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -215,19 +289,7 @@ class OwnedRun:
             directory.set_aside(RECORD_FILE, "other")  # it may be somebody's
         found = None if text is None else SessionRecord.parsed(text)
         own = self.record
-        if found is not None and (
-            found.session_id != own.session_id
-            or found.attempt > own.attempt
-            or (found.attempt == own.attempt and found.owner != own.owner)
-        ):
-            owner = found.owner
-            raise SessionInUseError(
-                f"process {owner.pid} on host {owner.host} has taken the run over, as attempt "
-                f"{found.attempt}: the session file is left to it",
-                path=self.paths.run_artifact_dir,
-                host=owner.host,
-                pid=owner.pid,
-            )
+        self._compare(found)
         if found is None and not self._ended:
             what = what if text is None else "was damaged"
             logger.warning(
@@ -238,6 +300,11 @@ class OwnedRun:
         self.record = own.model_copy(update=dict(changes))
         sync_name = self.unsynced is None
         files.write_atomic(directory, RECORD_FILE, self.record.text(), sync_name=sync_name)
+
+
+def again(error: TakenOverError) -> TakenOverError:
+    """Return the error anew, to be raised in one more place."""
+    return TakenOverError(str(error), path=error.path, host=error.host, pid=error.pid)
 
 
 @contextmanager

@@ -55,7 +55,7 @@ class AsyncSessionManager(AsyncCheckpoints[ConfigT]):
         self._checkpointing = Checkpointing(
             self._facts, self._recorder, lambda: self._tracking.longest_finish
         )
-        self._interruption = Interruption(self._checkpointing.hold)
+        self._interruption = Interruption(self._checkpointing.hold, self._facts.can_be_taken)
         self._ending = Ending(
             self._facts,
             self._tracking,

@@ -20,7 +20,8 @@ from keisei._io.backoff import Backoff, may_pass
 from keisei._io.loop import ThreadEvent, load_backend
 from keisei._io.offload import Work, patiently
 from keisei._log import logger
-from keisei.run.failure import Failure
+from keisei.errors import TakenOverError
+from keisei.run.failure import Failure, failure_of
 from keisei.run.owned import OwnedRun
 from keisei.run.status import FINAL, FinalStatus, check_final
 from keisei.session.checkpointing import Checkpointing
@@ -196,6 +197,8 @@ class Ending:
         if facts.owned is not None:
             try:
                 self._write_end(facts.owned, status, duration_s, give_up)
+            except TakenOverError:
+                pass  # that was logged, and the end is not this one's to record
             except (OSError, RuntimeError) as exc:
                 text = "the end of run %s cannot be recorded: %s"
                 if facts.owned.recorded:
@@ -220,6 +223,17 @@ class Ending:
                     text = "the end of run %s cannot be recorded yet, tried again for %.0f s: %s"
                     logger.warning(text, self._facts.run_name, left, exc)
             time.sleep(min(backoff.next(), left))
+
+    def taken_over(self, error: TakenOverError) -> None:
+        """Stop the session, whose run another owner has taken over; never waits.
+
+        Args:
+            error: what says so.
+        """
+        logger.error("run %s: %s", self._facts.run_name, error)
+        self._facts.lost(failure_of(error))
+        self._recorder.give_up(error)
+        self._interruption.take_over(error)
 
     def begin(self) -> None:
         """Note that there is something to end: the run is owned."""

@@ -15,6 +15,7 @@ from keisei.run.failure import Failure
 from keisei.run.layout import RunPaths
 from keisei.run.owned import OwnedRun
 from keisei.run.status import FinalStatus, Status, Step
+from keisei.store.opening import URL_VARIABLE
 
 ConfigT = TypeVar("ConfigT", bound=AppConfig)
 
@@ -91,6 +92,16 @@ class SessionFacts(Generic[ConfigT]):
         """The run's paths, once its directories are claimed."""
         return None if self.owned is None else self.owned.paths
 
+    @property
+    def registry(self) -> str | None:
+        """The URL of the registry, where one is named."""
+        return self.config.registry.url or os.environ.get(URL_VARIABLE) or None
+
+    @property
+    def can_be_taken(self) -> bool:
+        """Whether another owner may take the run over while this process lives."""
+        return self.registry is not None or self.config.logging.owner_timeout is not None
+
     def claimed(self, owned: OwnedRun) -> None:
         """Note that the run's directories are the session's own; on the thread that claims."""
         self._started = time.monotonic()
@@ -103,6 +114,12 @@ class SessionFacts(Generic[ConfigT]):
             if self._end is None:
                 self._end, self.failure = status, failure
             return self._end
+
+    def lost(self, failure: Failure | None) -> None:
+        """Note that the run was taken over: an end that could not be recorded is a failure."""
+        with self._ending:
+            if self._end is not None and not (self.owned is not None and self.owned.recorded):
+                self._end, self.failure = "failed", failure
 
     def has_ended(self) -> float:
         """Note that the session is over, and return how long it took, in seconds."""

@@ -18,13 +18,14 @@ from keisei._io.loop import calling_soon
 from keisei._log import logger
 from keisei.config.schema import JournalConfig
 from keisei.console import progress
-from keisei.errors import JournalError, NotReadyError
+from keisei.errors import JournalError, NotReadyError, TakenOverError
 from keisei.journal.records import Position
 from keisei.journal.superseding import RESUME
 from keisei.journal.values import exact_step, step_or_unread
 from keisei.journal.writer import Journal
 from keisei.run.failure import EVENT, Failure
 from keisei.run.layout import EVALUATION_LOG
+from keisei.run.owned import again
 from keisei.run.status import FINAL, too_late
 from keisei.session import context
 from keisei.session.evaluation import plain_record
@@ -41,6 +42,7 @@ class Recorder:
     """What a session records with: its journal, made when the first row comes.
 
     Attributes:
+        taken_over: why nothing may be logged any more, where another owner has the run.
         journal: the attempt's journal; ``None`` while nothing has been logged.
         logs: what its lines go through.
         ready: whether something may be logged: the run's directory is the session's own.
@@ -52,6 +54,7 @@ class Recorder:
     def __init__(self) -> None:
         self.journal: Journal | None = None
         self.logs = Logs()
+        self.taken_over: TakenOverError | None = None
         self.ready = False
         self.watched = LastValue()
         self._entered: context.Entered | None = None
@@ -162,6 +165,14 @@ class Recorder:
     def started(self) -> bool:
         """Whether `close` could have to wait."""
         return self.logs.started or (self.journal is not None and self.journal.started)
+
+    def give_up(self, error: TakenOverError) -> None:
+        """Take nothing more: another owner has the run. What is queued is lost; never waits."""
+        self.taken_over, self.ready = error, False
+        if self.journal is not None:
+            with suppress(JournalError, TimeoutError):
+                self.journal.close(0.0)
+        self.logs.close(0.0)
 
     def close(self, timeout: float, failure: Failure | None = None) -> None:
         """Write what is queued, and end; blocks, and logs what could not be written.
@@ -376,6 +387,8 @@ class SessionRecording(SessionView[ConfigT]):
 
     def _no_journal(self, step: str) -> Exception:
         self._facts.check_process(step)
+        if self._recorder.taken_over is not None:
+            return again(self._recorder.taken_over)
         if self._facts.status in FINAL:
             return too_late(step, self._facts.status)
         return NotReadyError(f"{step} needs the run's directories: call setup_directories() first")

@@ -15,14 +15,14 @@ from keisei._io.directories import OpenDirectory, make_directory
 from keisei._log import logger
 from keisei.checkpoints import forecast, pointers, policy, retention
 from keisei.checkpoints.commit import Facts, Writer, commit
-from keisei.checkpoints.layout import BEST
+from keisei.checkpoints.layout import BEST, LATEST
 from keisei.checkpoints.listing import Stored, found
 from keisei.checkpoints.mirror import Mirror
 from keisei.checkpoints.packing import Packed
 from keisei.checkpoints.restore import Loaded, load
 from keisei.checkpoints.values import Checkpoint
 from keisei.config.schema import CheckpointsConfig, KeepBest
-from keisei.errors import CheckpointError, JournalError, describe, quoted
+from keisei.errors import CheckpointError, JournalError, TakenOverError, describe, quoted
 from keisei.journal.records import Position, as_float
 from keisei.journal.values import Number, Unread
 from keisei.session.facts import SessionFacts
@@ -133,6 +133,7 @@ class Saver:
 
         Raises:
             CheckpointError: it cannot be written, or the step exists with other content.
+            TakenOverError: another owner has taken the run over.
         """
         begun, facts = time.monotonic(), self._facts
 
@@ -141,6 +142,7 @@ class Saver:
         def publish() -> None:
             nonlocal is_new
             self._flush()
+            self._check()
             permit.take()
             is_new = True
 
@@ -159,6 +161,8 @@ class Saver:
                 checkpoint = commit(models, taken.content, manifest, before_rename=publish)
             except CheckpointError as exc:
                 checkpoint = self._standing(models, taken, exc)
+            if is_new:
+                self._check_new(models, checkpoint)
             seconds = time.monotonic() - begun
             if is_new:
                 self._log(SAVED, checkpoint, seconds)
@@ -254,6 +258,34 @@ class Saver:
                     return stored.checkpoint
         raise exc
 
+    def _check(self) -> None:
+        """Check that the run is still this session's.
+
+        Raises:
+            TakenOverError: another owner has taken it over.
+        """
+        try:
+            if self._facts.owned is not None:
+                self._facts.owned.check()
+        except TakenOverError:
+            raise
+        except OSError:
+            pass  # the directory cannot be opened: the commit says why
+
+    def _check_new(self, models: OpenDirectory, new: Checkpoint) -> None:
+        """Take back what was committed while another owner has taken the run over.
+
+        A process that was stopped right before the rename goes on with it.
+        """
+        try:
+            self._check()
+        except TakenOverError:
+            with suppress(CheckpointError, OSError):
+                models.remove_tree(os.path.basename(new.path))
+                left = found(models, self._facts.session_id).checkpoints
+                pointers.point(models, LATEST, left[-1].name if left else None)
+            raise
+
     def _keep(
         self, models: OpenDirectory, keep: CheckpointsConfig, new: Checkpoint | None
     ) -> Checkpoint | None:
@@ -289,6 +321,7 @@ class Saver:
     def _models(self) -> Iterator[OpenDirectory]:
         """Open the models directory, made again if it has gone."""
         assert self._facts.paths is not None
+        self._check()
         path = self._facts.paths.model_dir
         try:
             make_directory(path)

@@ -1,4 +1,7 @@
-"""A session's answer to signals: the first ends it gracefully, a second one at once."""
+"""A session's answer to signals: the first ends it gracefully, a second one at once.
+
+That another owner has taken the run over ends it, too.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ import anyio
 from keisei._io import signals
 from keisei._io.loop import calling_soon
 from keisei.config.schema import SignalsConfig
-from keisei.errors import SignalError, quoted
+from keisei.errors import SignalError, TakenOverError, quoted
 from keisei.run.failure import Failure, ended_by, failure_of
 from keisei.run.status import FinalStatus, status_after
 
@@ -35,13 +38,16 @@ class Interruption:
         hold: called in the main thread when the preemption signal comes, with the grace time in
             seconds; returns how long the body may go on to a safe point, and ``None`` where it is
             to be told at once.
+        can_be_taken: whether another owner may take the run over while this one lives.
 
     Attributes:
         holds: whether a signal came that the body is not told of yet.
     """
 
-    def __init__(self, hold: Hold = lambda grace: None) -> None:
+    def __init__(self, hold: Hold = lambda grace: None, can_be_taken: bool = False) -> None:
         self.holds = False
+        self._can_be_taken = can_be_taken
+        self._error: TakenOverError | None = None
         self._ask_to_hold = hold
         self._patience: float | None = None
         self._came = False
@@ -119,11 +125,11 @@ class Interruption:
 
     def open_scope(self) -> None:
         """Make the body's task one that a signal cancels, from here to `leave`."""
-        if self._watch is not None and self._scope is None:
+        if self._scope is None and (self._watch is not None or self._can_be_taken):
             scope = anyio.CancelScope()
             self._scope = scope.__enter__()
             self._task, self._cancel = _current_task(), calling_soon(scope.cancel)
-            if self._watch.received is not None and not self.holds:
+            if (self.status is not None and not self.holds) or self._error is not None:
                 scope.cancel()
 
     def _hold(self, number: int, grace: float) -> float | None:
@@ -160,17 +166,34 @@ class Interruption:
             self._cancel()
         return None
 
+    def take_over(self, error: TakenOverError) -> None:
+        """Cancel the body, for another owner has taken the run over; from any thread.
+
+        A body that cannot be cancelled, because it runs in no loop, goes on.
+
+        Args:
+            error: what leaves the session in place of the cancellation.
+        """
+        self._error = error
+        cancel = None if self._body_is_over else self._cancel
+        if cancel is not None:
+            cancel()
+
     def end_body(self) -> None:
         """Note that the body is over: from now on a signal leaves the end whole."""
         self._body_is_over, self.holds = True, False
 
     def ends_as(self, exc: BaseException | None) -> FinalStatus:
         """Return how the session ends: by what leaves its body, and the signal if one came."""
+        if self._error is not None:
+            return "failed"
         by_signal = self.status
         return status_after(exc) if by_signal is None or self._fails_itself(exc) else by_signal
 
     def reason(self, exc: BaseException | None) -> Failure | None:
         """Return why the session ends so: the error that leaves its body, or the signal."""
+        if self._error is not None:
+            return failure_of(self._error)
         return failure_of(exc) if self._fails_itself(exc) else self._signal() or failure_of(exc)
 
     def _signal(self) -> Failure | None:
@@ -216,7 +239,8 @@ class Interruption:
             try:
                 caught = bool(scope.__exit__(type(exc) if exc else None, exc, None))
             except RuntimeError as misplaced:  # left in another task than it was entered in
-                if exc is None and (self._task is None or not self._task.done()):
+                is_alive = self._task is None or not self._task.done()
+                if exc is None and is_alive and self._watch is not None:
                     exc = SignalError(
                         "a session that handles signals was left in another task than the one that "
                         "entered it. Leave it in the same task, or set signals.handle to false"
@@ -224,6 +248,8 @@ class Interruption:
                     exc.__cause__ = misplaced
             except BaseException as filtered:  # noqa: BLE001 - a group without the cancellations
                 exc = filtered
+        if self._error is not None and (caught or exc is None):
+            return self._error
         error = None if self._told else self.error()
         if error is not None and (caught or exc is None or self.ends_as(exc) != "failed"):
             return error

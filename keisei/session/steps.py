@@ -129,6 +129,7 @@ class Steps:
         if facts.status in FINAL:
             self._ending.record_end(check_final(facts.status))
         else:
+            owned.on_taken_over = self._ending.taken_over
             self._ending.begin()
             journal = facts.config.journal
             self._recorder.open(owned.home, facts.attempt, journal, self._tracking.wake)

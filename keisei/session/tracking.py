@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +13,6 @@ from keisei.run.session_file import TrackerRecord
 from keisei.run.status import FinalStatus, Step
 from keisei.session.callbacks import config_text
 from keisei.session.facts import SessionFacts
-from keisei.store.opening import URL_VARIABLE
 from keisei.store.tracker import FINISH_TIMEOUT as REGISTRY_TIMEOUT
 from keisei.store.tracker import NAME as REGISTRY
 from keisei.trackers.answers import name_of
@@ -139,8 +137,8 @@ class Tracking:
     def open_registry(self) -> None:
         """Start the registry, where one is named, on the run; blocks, and waits for nothing."""
         facts = self._facts
-        url = facts.config.registry.url or os.environ.get(URL_VARIABLE)
-        if url and facts.paths is not None:
+        url = facts.registry
+        if url is not None and facts.paths is not None:
             info = RunInfo(
                 session_id=facts.session_id,
                 run_name=facts.run_name,

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from keisei import AppConfig, SessionInUseError, SessionManager
+from keisei import AppConfig, SessionInUseError, SessionManager, TakenOverError
 from keisei._io import locks, process
 from keisei.run import owned
 from tests.conftest import MakeConfig
@@ -224,8 +224,9 @@ def test_a_session_file_that_is_removed_frees_no_live_run(
 def test_the_end_of_an_owner_that_was_taken_over_overwrites_nothing(
     runs: Runs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Somebody has said that its host is gone: its end is an error in the log, and no more."""
-    with SessionManager(runs.make_config(), run_name="r"):
+    """Somebody has said that its host is gone: its end is an error, and changes nothing there."""
+    session = SessionManager(runs.make_config(), run_name="r")
+    with pytest.raises(TakenOverError, match="as attempt 2"), session:
         unseen(monkeypatch, runs)
         assert runs.doctor("--fix", "--gone", process.host_name()).states == {"r": "failed"}
         with SessionManager(runs.make_config(), run_name="r") as second:
@@ -235,6 +236,7 @@ def test_the_end_of_an_owner_that_was_taken_over_overwrites_nothing(
     assert runs.log() == log
     assert f"process {os.getpid()} on host" in caplog.text
     assert "has taken the run over, as attempt 2" in caplog.text
+    assert session.status == "failed"
 
 
 def test_an_end_that_was_wrongly_recorded_is_put_right(
