@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+from array import array
 from collections.abc import Callable
 from typing import Any
 
@@ -59,7 +60,8 @@ def put_back(states: dict[str, Any]) -> tuple[str, ...]:
 def _put_numpy(numpy: Any, state: dict[str, Any]) -> None:
     inner = dict(state["state"])
     if "key" in inner:
-        inner["key"] = numpy.array(inner["key"], dtype=numpy.uint32)
+        key = array("I", inner["key"])  # numpy 1.26 would take a number that does not fit
+        inner["key"] = numpy.array(key, dtype=numpy.uint32)
     numpy.random.set_state({**state, "state": inner})
 
 
