@@ -233,11 +233,10 @@ class RunJournal:
                     if not batch.rows:
                         continue
                     keys, later = reader.keys(batch), None
-                    steps = [raw[-1] for raw in batch.rows if raw[-1] is not None]
-                    if predecessors is not None and steps:
+                    if predecessors is not None:
                         section = cuts.section(Position(attempt, batch.seq))
-                        span: tuple[int, int] = min(steps), max(steps)  # type: ignore[assignment]
-                        later = predecessors.of(section, attempt, keys, span)
+                        steps = [raw[-1] for raw in batch.rows if raw[-1] is not None]
+                        later = predecessors.of(section, attempt, keys, steps)  # type: ignore[arg-type]
                     yield attempt, batch, keys, stretches, later
 
     def _cuts(self, attempts: list[int]) -> Cuts:

@@ -222,7 +222,7 @@ class Predecessors:
                     found.append(steps)
 
     def of(
-        self, section: int, attempt: int, keys: Keys, steps: tuple[int, int]
+        self, section: int, attempt: int, keys: Keys, steps: list[int]
     ) -> list[list[Steps]] | None:
         """Return, for each metric of some rows, the steps at which it has a successor.
 
@@ -230,16 +230,19 @@ class Predecessors:
             section: which section the rows are of.
             attempt: their attempt.
             keys: their metrics.
-            steps: their lowest and their highest step.
+            steps: their steps.
 
         Returns:
             A list for each key; ``None`` where none of them has any.
         """
+        if not steps:
+            return None
+        low, high = min(steps), max(steps)
         found = []
         for key in keys:
             attempts, later = self._later.get((section, key), ((), ()))
             each = later[bisect_right(attempts, attempt) :]
-            found.append([one for one in each if one.low <= steps[1] and steps[0] <= one.high])
+            found.append([one for one in each if one.low <= high and low <= one.high])
         return found if any(found) else None
 
 
