@@ -21,7 +21,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlch
 from keisei.errors import MissingExtraError, RegistryError, quoted
 from keisei.redaction import clean
 from keisei.run.names import new_session_id
-from keisei.store import schema
+from keisei.store import clock, schema
 from keisei.store.file_systems import network_file_system
 
 BUSY_TIMEOUT = 30.0  # seconds that SQLite waits for another writer
@@ -211,6 +211,7 @@ def _prepare_sqlite(connection: sqlite3.Connection, _: object) -> None:
     connection.isolation_level = None  # `_begin_sqlite` says how a transaction begins
     for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}").close()
+    clock.prepare(connection)
 
 
 def _begin_sqlite(connection: Connection) -> None:

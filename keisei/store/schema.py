@@ -20,8 +20,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 
-VERSION = 1  # of the schema that this keisei writes
-READABLE_BY = {1: 1}  # by version: the oldest one whose readers understand it
+VERSION = 2  # of the schema that this keisei writes
+READABLE_BY = {1: 1, 2: 1}  # by version: the oldest one whose readers understand it
 
 metadata = MetaData()
 
@@ -84,8 +84,21 @@ metrics = Table(
 )
 by_metric = Index("keisei_metrics_name", metrics.c.name, metrics.c.last)
 
+leases = Table(
+    "keisei_leases",
+    metadata,
+    Column("session_id", Text, primary_key=True),
+    Column("epoch", BigInteger, nullable=False),  # each owner of a run has a larger one
+    Column("owner", Text, nullable=False),  # JSON
+    Column("expires", Double, nullable=False),  # by the database's clock
+    Column("ttl", Double, nullable=False),
+    Column("clock", Text, nullable=False),  # from which boot it counts
+    Column("released", Integer, nullable=False),
+)
+
 _TABLES = [schema, runs, tags, metrics]
 _INDEXES = [by_start, by_name, by_directory, by_tag, by_metric]
 MIGRATIONS: dict[int, list[ExecutableDDLElement]] = {
     1: [*map(CreateTable, _TABLES), *map(CreateIndex, _INDEXES)],
+    2: [CreateTable(leases)],
 }
