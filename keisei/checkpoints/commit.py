@@ -21,6 +21,7 @@ from typing import NamedTuple, TypeAlias
 
 from keisei._io import files
 from keisei._io.directories import OpenDirectory
+from keisei._io.exchange import exchange
 from keisei._io.switching import quick_switches
 from keisei._log import logger
 from keisei._version import __version__
@@ -200,19 +201,33 @@ def _rename(models: OpenDirectory, temporary: str, new: Stored, replaced: Stored
     Raises:
         FileExistsError: another process has put a checkpoint there.
     """
+    is_own = replaced is not None and replaced.manifest.run == new.manifest.run
+    if is_own and exchange(models.fd, temporary, new.name):
+        try:
+            models.sync()
+        except OSError:
+            exchange(models.fd, temporary, new.name)
+            raise
+        return  # what stood there is what is staged now, and is removed as that
+    # For an instant there is neither, where the system cannot do better.
     aside = None if replaced is None else models.set_aside(new.name, SUPERSEDED)
+    _take_name(models, temporary, new.name, aside)
+    _point_latest(models, new)
+    models.sync()
+    if aside is not None and is_own:
+        remove_unused(models, aside)
+
+
+def _take_name(models: OpenDirectory, temporary: str, name: str, aside: str | None) -> None:
+    """Rename what is staged to a name that is free; what was set aside is back on a failure."""
     try:
-        models.replace(temporary, new.name)
+        models.replace(temporary, name)
     except OSError as exc:
         if aside is not None:
-            models.replace(aside, new.name)
+            models.replace(aside, name)
         if exc.errno == errno.ENOTEMPTY:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), exc.filename) from exc
         raise
-    _point_latest(models, new)
-    models.sync()
-    if aside is not None and replaced is not None and replaced.manifest.run == new.manifest.run:
-        remove_unused(models, aside)
 
 
 def _point_latest(models: OpenDirectory, stored: Stored) -> None:

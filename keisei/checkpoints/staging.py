@@ -52,7 +52,10 @@ def staged(models: OpenDirectory, name: str) -> Iterator[tuple[OpenDirectory, st
 
 def _discard(models: OpenDirectory, temporary: str) -> None:
     try:
-        models.remove_tree(temporary)
+        try:
+            remove_unused(models, temporary)  # one that was replaced may be being read
+        except OSError:
+            models.remove_tree(temporary)
     except OSError as exc:
         logger.warning(
             "%s cannot be removed, and the next save will try again: %s",

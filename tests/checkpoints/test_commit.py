@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,6 +17,7 @@ from keisei import CheckpointError
 from keisei._io.directories import OpenDirectory
 from keisei.checkpoints.commit import commit
 from keisei.checkpoints.listing import found
+from keisei.checkpoints.opening import opened
 from keisei.checkpoints.packing import pack
 from keisei.checkpoints.restore import load
 from keisei.checkpoints.verify import verify
@@ -142,8 +145,14 @@ def test_another_runs_checkpoint_of_the_same_step_is_left_alone(models: OpenDire
 
 
 @pytest.mark.requirement("CKPT-2")
-def test_a_final_model_is_replaced_by_another_and_latest_stays(models: OpenDirectory) -> None:
-    """The same content is written once, other content takes its place, and nothing is left over."""
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_a_final_model_is_replaced_by_another_and_latest_stays(
+    models: OpenDirectory, monkeypatch: pytest.MonkeyPatch, exchanges: bool
+) -> None:
+    """The same content is written once, other content takes its place, and nothing is left over;
+    so where the system cannot exchange two names, too."""
+    if not exchanges:
+        monkeypatch.setattr("keisei._io.exchange._rename", lambda: None)
     save(models, 1)
     for step in (1, 1, 2):
         checkpoint = commit(models, pack(state_of(step), copy=True), facts_of(None))
@@ -154,6 +163,55 @@ def test_a_final_model_is_replaced_by_another_and_latest_stays(models: OpenDirec
         assert loaded.state["layers"][1] == (2, step)
     assert sorted(models.names()) == ["checkpoint_1.ckpt", "final_model", "latest"]
     assert os.readlink(Path(models.path, "latest")) == "checkpoint_1.ckpt"
+
+
+@pytest.mark.requirement("CKPT-3")
+@pytest.mark.skipif(sys.platform != "linux", reason="names are exchanged there")
+def test_there_is_a_final_model_at_each_instant(
+    models: OpenDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before each change of the directory one of the two stands there; a failure leaves the first,
+    and one that is being read stays until the next save."""
+    commit(models, pack(state_of(1), copy=True), facts_of(None))
+    instants: list[bool] = []
+
+    def watched(name: str) -> Callable[..., object]:
+        method = getattr(OpenDirectory, name)
+
+        def call(directory: OpenDirectory, *args: object, **kwargs: object) -> object:
+            instants.append(models.holds("final_model"))
+            return method(directory, *args, **kwargs)
+
+        return call
+
+    with monkeypatch.context() as patched:
+        for name in ("sync", "replace", "unlink", "remove_tree"):
+            patched.setattr(OpenDirectory, name, watched(name))
+        commit(models, pack(state_of(2), copy=True), facts_of(None))
+    assert instants
+    assert all(instants)
+    sync = OpenDirectory.sync
+
+    def failing(directory: OpenDirectory) -> None:
+        if directory.path == models.path:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), directory.path)
+        sync(directory)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(OpenDirectory, "sync", failing)
+        with pytest.raises(CheckpointError, match="as it was"):
+            commit(models, pack(state_of(3), copy=True), facts_of(None))
+    path = os.path.join(models.path, "final_model")
+    loaded = load(models, path, run=RUN, set_aside=False)
+    assert loaded is not None
+    assert loaded.state is not None
+    assert loaded.state["layers"][1] == (2, 2)
+    with opened(models, "final_model") as read:
+        commit(models, pack(state_of(4), copy=True), facts_of(None))
+        assert read.holds("state.json")
+    assert len(leftovers(models)) == 1
+    save(models, 1)
+    assert leftovers(models) == []
 
 
 def test_a_file_that_already_has_the_name_is_set_aside(models: OpenDirectory) -> None:
