@@ -28,6 +28,8 @@ BACKENDS = [
     ),
     pytest.param(("trio", {}), id="trio"),
 ]
+# For tests whose time goes by in another process: to keisei, uvloop's tasks are asyncio's.
+TWO_BACKENDS = BACKENDS[::2]
 
 MakeConfig = Callable[..., AppConfig]
 

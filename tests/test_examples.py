@@ -58,7 +58,8 @@ def test_twenty_sessions_one_of_which_fails(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "backend", ["asyncio", pytest.param("uvloop", marks=pytest.mark.storm), "trio"]
+    "backend",
+    ["asyncio", *(pytest.param(it, marks=pytest.mark.storm) for it in ("uvloop", "trio"))],
 )
 def test_cartpole_learns_and_leaves_everything_behind(tmp_path: Path, backend: str) -> None:
     """A short training already plays better, and its model, logs and rows are there."""

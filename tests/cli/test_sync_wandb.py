@@ -367,7 +367,7 @@ def test_a_dark_server_is_waited_for_once(house: House) -> None:
     assert [run.rows_received for run in house.server.runs.values()] == [3, 3]
 
 
-@pytest.mark.parametrize("mode", ["401", "500"])
+@pytest.mark.parametrize("mode", ["401", pytest.param("500", marks=pytest.mark.storm)])
 def test_a_server_that_refuses_leaves_all_where_it_is(house: House, mode: Any) -> None:
     """It ends in time, says why, and never shows the key."""
     house.offline(0, 3)

@@ -24,7 +24,7 @@ from keisei._io.files import OpenDirectory
 from keisei.journal.reader import read_run
 from keisei.trackers import cursor
 from keisei.trackers.host import client, spawn
-from tests.conftest import MakeConfig
+from tests.conftest import TWO_BACKENDS, MakeConfig
 from tests.support.forks import in_child
 from tests.support.line_tracker import lines_of
 from tests.support.session_files import record_of
@@ -172,6 +172,7 @@ def test_a_process_that_dies_is_replaced(
 
 
 @pytest.mark.requirement("HOST-3", "FIN-2")
+@pytest.mark.parametrize("anyio_backend", TWO_BACKENDS)
 async def test_one_that_hangs_does_not_hold_the_end(
     make_config: MakeConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -360,6 +361,7 @@ def test_signals_for_the_program_are_not_for_it(make_config: MakeConfig) -> None
     assert record_of(session)["trackers"]["lines"]["state"] == "finished"
 
 
+@pytest.mark.parametrize("anyio_backend", TWO_BACKENDS)
 async def test_what_is_wrong_is_told_as_it_was(
     make_config: MakeConfig, caplog: pytest.LogCaptureFixture
 ) -> None:

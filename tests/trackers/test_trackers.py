@@ -16,7 +16,7 @@ from keisei import AsyncSessionManager
 from keisei.run.status import FinalStatus
 from keisei.testing import MemoryRun, MemoryTracker
 from keisei.trackers.base import RunInfo, Tracker, TrackerRun
-from tests.conftest import MakeConfig
+from tests.conftest import TWO_BACKENDS, MakeConfig
 from tests.support.session_files import record_of
 
 
@@ -248,6 +248,7 @@ async def test_a_tracker_that_raises_is_one_warning_without_secrets(
     assert "canary" not in warnings[0]
 
 
+@pytest.mark.parametrize("anyio_backend", TWO_BACKENDS)
 async def test_a_tracker_is_found_by_its_entry_point(
     make_config: MakeConfig, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -16,7 +16,7 @@ from keisei import AsyncSessionManager, SessionManager
 from keisei.journal.reader import read_run
 from keisei.testing import MemoryRun, MemoryTracker, check_tracker
 from keisei.trackers.base import Position, Record, RunInfo
-from tests.conftest import MakeConfig
+from tests.conftest import TWO_BACKENDS, MakeConfig
 from tests.support.line_tracker import LineRun, LineTracker, lines_of, series_of
 from tests.support.session_files import record_of
 from tests.support.storms import repetitions
@@ -273,6 +273,7 @@ class Ill(MemoryTracker):
         return started
 
 
+@pytest.mark.parametrize("anyio_backend", TWO_BACKENDS)
 async def test_a_session_need_not_wait_for_a_tracker(make_config: MakeConfig) -> None:
     """With `tracking.wait` off rows are logged at once, and sent when it has started."""
     config = make_config(

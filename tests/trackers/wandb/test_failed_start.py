@@ -42,7 +42,7 @@ def call(*words: str) -> tuple[int, str]:
 
 
 @pytest.mark.requirement("WB-1", "WB-9")
-@pytest.mark.parametrize("in_process", [False, True])
+@pytest.mark.parametrize("in_process", [False, pytest.param(True, marks=pytest.mark.storm)])
 def test_rows_of_a_start_that_failed_are_sent_later(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, in_process: bool
 ) -> None:

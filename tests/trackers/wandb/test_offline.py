@@ -14,7 +14,7 @@ import pytest
 
 from keisei import AsyncSessionManager, NotReadyError, SessionManager, TrackerError
 from keisei.trackers.wandb.mode import requested_mode
-from tests.conftest import MakeConfig
+from tests.conftest import TWO_BACKENDS, MakeConfig
 from tests.support.session_files import record_of
 from tests.support.wandb_file import RunFile, find_run_files, wait_for_exit_record
 
@@ -60,6 +60,7 @@ async def test_an_offline_run_holds_config_rows_and_exit_code(
 @pytest.mark.parametrize(
     ("status", "code"), [("completed", 0), ("failed", 1), ("cancelled", 255), ("preempted", 255)]
 )
+@pytest.mark.parametrize("anyio_backend", TWO_BACKENDS)
 async def test_the_exit_code_tells_how_the_run_ended(
     make_config: MakeConfig, status: Any, code: int
 ) -> None:
@@ -206,6 +207,7 @@ def test_the_mode_is_the_configs_then_the_environments(
 
 @pytest.mark.requirement("WB-7", "CFG-2")
 @pytest.mark.parametrize("mode", [None, "online"])
+@pytest.mark.parametrize("anyio_backend", TWO_BACKENDS)
 async def test_without_a_key_the_run_is_offline_and_a_warning_says_how_to_log_in(
     make_config: MakeConfig, caplog: pytest.LogCaptureFixture, mode: Any
 ) -> None:
