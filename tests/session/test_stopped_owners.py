@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from keisei._io.files import OpenDirectory
+from keisei.trackers import cursor
+
 PROGRAM = """
 import sys
 from keisei import AppConfig, SessionManager
@@ -88,3 +91,36 @@ def test_a_stopped_owner_that_is_woken_writes_nothing(tmp_path: Path, rounds: in
     chance = random.Random(24)
     for number in range(rounds):
         one_round(tmp_path / str(number), chance)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGSTOP")
+def test_a_stopped_owners_tracker_lets_the_next_attempt_deliver(tmp_path: Path) -> None:
+    """Its process lives as long as the program does, and gives up the lock all the same."""
+    pytest.importorskip("sqlalchemy")
+    url = f"sqlite:///{tmp_path}/registry.db"
+    environ = {**os.environ, "KEISEI_LOG_DIR": str(tmp_path), "KEISEI_REGISTRY_URL": url}
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM],
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as program:
+        try:
+            assert program.stdout is not None
+            assert program.stdout.readline() == "trains\n"
+            run = tmp_path / "r"
+            deadline = time.monotonic() + LIMIT
+            while not (run / "tracker.registry.json").exists():
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            program.send_signal(signal.SIGSTOP)
+            os.waitpid(program.pid, os.WUNTRACED)
+            record = json.loads((run / "session.json").read_text())
+            (run / "next").write_text(json.dumps(record | {"attempt": 2}))
+            os.replace(run / "next", run / "session.json")
+            with OpenDirectory(str(run)) as directory:
+                cursor.deliverer(directory, "registry", LIMIT).release()
+            assert program.poll() is None
+        finally:
+            program.kill()

@@ -29,6 +29,7 @@ from keisei.run.status import FINAL, FinalStatus, check_final
 from keisei.trackers.host.messages import End, Open, unpack
 from keisei.trackers.host.outbox import Outbox
 from keisei.trackers.loading import make_tracker
+from keisei.trackers.overtaken import Overtaken
 from keisei.trackers.worker import Worker
 
 POLL = 0.1  # seconds between two looks at the journals and at the program
@@ -45,11 +46,13 @@ class _Delivery:
     Attributes:
         worker: the worker.
         linger: how long it may outlive the program or its session, in seconds.
+        overtaken: looks whether a later attempt has taken the run over.
         until: when nobody waits for it any more, by the monotonic clock; ``None`` while it lives.
     """
 
     worker: Worker
     linger: float
+    overtaken: Overtaken
     until: float | None = None
 
 
@@ -110,7 +113,9 @@ class HostProcess:
             start_by=request.start_by,
         )
         with self._lock:
-            self._deliveries[request.key] = _Delivery(worker, request.linger)
+            self._deliveries[request.key] = _Delivery(
+                worker, request.linger, Overtaken(worker.home, request.info.attempt)
+            )
         worker.begin()
 
     def _changed(self, key: int, worker: Worker) -> None:
@@ -140,6 +145,8 @@ class HostProcess:
         now = time.monotonic()
         for key, delivery in deliveries.items():
             delivery.worker.look()
+            if delivery.until is None and delivery.overtaken.look():
+                self._end(key, "failed", 0.0)  # the later attempt waits for the lock
             if delivery.until is not None and now > delivery.until:
                 delivery.worker.abandon()
                 with self._lock:
