@@ -68,7 +68,7 @@ class _FollowedRun(TrackerRun):
 
     def __init__(self, url: str, run: RunInfo) -> None:
         self.run_id = run.session_id
-        self._url, self._directory = url, run.directory
+        self._url, self._directory, self._attempt = url, run.directory, run.attempt
         self._summaries = Summaries() if run.attempt == 1 else None
         self._next_seq = 0
         self._due = 0.0
@@ -110,6 +110,8 @@ class _FollowedRun(TrackerRun):
         if found is None:  # removed, or moved to the trash
             return None
         row = row_of(found)
+        if (row.attempt or 0) > self._attempt:  # the row is the later attempt's to write
+            return None
         if summaries is None:
             return row
         return replace(row, metrics=summaries.metrics(best_in(row.config)))
