@@ -34,6 +34,7 @@ from keisei.errors import (
     describe,
     quoted,
 )
+from keisei.journal.records import Position
 from keisei.run.status import FINAL, FinalStatus, Step, require
 from keisei.session import savable
 from keisei.session.facts import SessionFacts
@@ -42,6 +43,7 @@ from keisei.session.savable import AutoState, State
 from keisei.session.saving import Permit, Saved, Saver, Taken
 from keisei.session.schedule import ALWAYS, Schedule
 
+BEFORE_ALL = Position(1, -1)  # in the journal of the first attempt
 COPIES_TIMEOUT = 30.0  # seconds that a session's end waits for copies at a URL
 WhenBusy = Literal["wait", "skip"]
 Which = str | int | os.PathLike[str]
@@ -240,6 +242,9 @@ class Checkpointing:
         policy = self.schedule.policy or self._facts.config.checkpoints
         loaded = self._saver.restore(which, policy)
         if loaded is None:
+            if resume is not False and self._facts.attempt > 1 and self._is_first():
+                permit.take()
+                self._recorder.resume(BEFORE_ALL)  # it begins from scratch
             return None
         try:
             permit.take()
@@ -265,9 +270,12 @@ class Checkpointing:
                 "resume out, and it is only read",
                 path=loaded.stored.checkpoint.path,
             )
+        return is_own and self._is_first() if resume is None else resume
+
+    def _is_first(self) -> bool:
+        """Return whether nothing was restored by now, and no row logged."""
         journal = self._recorder.journal
-        is_first = self._restores == 0 and not (journal is not None and journal.has_rows)
-        return is_own and is_first if resume is None else resume
+        return self._restores == 0 and not (journal is not None and journal.has_rows)
 
     async def _in_turn(
         self, func: Callable[[], Any], permit: Permit, step: Step, *, is_copy: bool

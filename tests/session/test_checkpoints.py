@@ -819,3 +819,20 @@ def test_a_step_or_a_name_that_no_manifest_holds_is_refused_at_the_call(config: 
             with pytest.raises(ValueError, match="name must be a text"):
                 session.save_checkpoint({"a": 1}, 1, {name: 1.0})
         assert steps(session) == []
+
+
+@pytest.mark.requirement("CKPT-7")
+def test_a_run_that_has_no_checkpoint_yet_begins_again(config: AppConfig) -> None:
+    """What the earlier attempt has logged is superseded as a whole, rows without a step too; not
+    where the program only looks."""
+    with SessionManager(config, run_name="r") as session:
+        session.log_metrics({"loss": 1.0})
+        session.log_metrics({"loss": 1.0}, step=7)
+    with SessionManager(config, run_name="r") as session:
+        assert session.restore_checkpoint(resume=False) is None
+        assert len(list(read_run(session.run_artifact_dir).rows())) == 2
+        assert session.restore_checkpoint() is None
+        session.log_metrics({"loss": 2.0}, step=1)
+        session.flush()
+        seen = list(read_run(session.run_artifact_dir).rows())
+    assert [(row.step, row.values) for row in seen] == [(1, {"loss": 2.0})]
