@@ -15,17 +15,14 @@ from keisei.run.session_file import TrackerRecord
 from keisei.run.status import FinalStatus
 from keisei.trackers.base import RunInfo, Tracker
 from keisei.trackers.host.client import HostedWorker
-from keisei.trackers.host.spawn import why_not
+from keisei.trackers.host.spawn import say_once, why_not
 from keisei.trackers.loading import kind_of, make_tracker
-from keisei.trackers.pace import Pace
+from keisei.trackers.pace import PACE
 from keisei.trackers.places import absolute_options
 from keisei.trackers.state import WorkerHandle
 from keisei.trackers.worker import Worker
 
 LOAD_TIMEOUT = 30.0  # seconds until a tracker is imported and made
-
-_pace = Pace()
-_said = set[str]()  # why trackers run in the program, each reason once
 
 HandleT = TypeVar("HandleT", bound=WorkerHandle)
 
@@ -80,9 +77,7 @@ class WorkerGroup:
                 name, info, options, kept, self._logged, start_by=start_by, linger=self._linger
             )
             return self._begun(hosted)
-        if reason not in _said:
-            _said.add(reason)
-            logger.warning("trackers run in the program, not in processes of their own: %s", reason)
+        say_once(reason)
         return self.open_here(name, info, partial(make_tracker, name, options), kept, start_by)
 
     def open_here(
@@ -115,7 +110,7 @@ class WorkerGroup:
                 options=kept,
                 logged=self._logged,
                 start_by=start_by,
-                pace=_pace,
+                pace=PACE,
             )
         )
 
@@ -204,7 +199,7 @@ class WorkerGroup:
         problem, live, done = record.problem, worker.live, worker.done.is_set()
         if not done and (live or (behind and record.state == "connecting")):
             problem = f"did not {'finish' if live else 'start'} within {timeout:.1f} s"
-            if isinstance(worker, HostedWorker):
+            if isinstance(worker, HostedWorker) and worker.here is None:
                 problem += f": its process goes on for {self._linger:g} s at most"
             else:
                 problem += ": the run is abandoned there"

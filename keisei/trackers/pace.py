@@ -76,3 +76,6 @@ class Turns:
         self._pace.end_turn(expected, computed)
         if done:
             self._expected = computed
+
+
+PACE = Pace()

@@ -408,16 +408,73 @@ def test_a_tracker_that_ends_its_process_again_and_again_is_one_warning(
     assert record_of(session)["trackers"]["lines"]["state"] == "abandoned"
 
 
-def test_a_process_that_cannot_start_is_said(
-    make_config: MakeConfig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.skipif(os.name == "nt", reason="it is a shell's script")
+def test_a_process_that_is_killed_at_its_start_is_said(
+    make_config: MakeConfig,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     """One warning that names the cause; the run goes on, and its rows wait."""
-    monkeypatch.setattr(sys, "executable", "/no/such/python3")
+    monkeypatch.setattr(sys, "executable", script(tmp_path, "kill -9 $$"))
     with SessionManager(make_config(tracking={"finish_timeout": 0.2, "linger": 0.0})) as session:
         assert session.setup_remote_logging("lines") is False
         session.log_metrics({"loss": 1.0})
-    assert "its process cannot be started (FileNotFoundError" in warnings_in(caplog)[0]
+    assert "its process has ended (status -9)" in warnings_in(caplog)[0]
     assert record_of(session)["trackers"]["lines"]["behind"] == 1
+
+
+def script(directory: Path, text: str) -> str:
+    """Make a program that is called like a Python, and return its path."""
+    path = directory / "python3"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="these are a shell's scripts")
+@pytest.mark.parametrize("how", ["ends", "prints", "hangs", "missing", "forbidden", "no program"])
+def test_what_is_no_python_although_it_is_called_like_one_is_found_out(
+    make_config: MakeConfig,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    how: str,
+) -> None:
+    """It is started once, and ended; the tracker runs in the program, in later sessions at once."""
+    does = {"prints": "while echo hello; do :; done", "hangs": "exec sleep 1000"}.get(how, "")
+    path = script(tmp_path, f"echo $$ >> {tmp_path}/starts\n{does}")
+    if how == "missing":
+        os.unlink(path)
+    elif how == "forbidden":
+        os.unlink(path)
+        os.mkdir(path)
+    elif how == "no program":
+        Path(path).write_text("hello")
+    monkeypatch.setattr(sys, "executable", path)
+    if how == "hangs":
+        monkeypatch.setattr(client, "GREETING_TIMEOUT", 2.0)
+    for number in range(2):
+        with SessionManager(make_config(), run_name=f"r{number}") as session:
+            assert session.setup_remote_logging("lines") is True
+            session.log_metrics({"loss": 1.0})
+        assert pid_of(session) == os.getpid()
+        assert held(session.run_artifact_dir) == [(1, 0)]
+    (said,) = warnings_in(caplog)
+    assert "trackers run in the program" in said
+    if how in ("ends", "prints", "hangs"):
+        (pid,) = (tmp_path / "starts").read_text().split()
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid), 0)
+
+
+def test_a_program_that_is_started_as_a_trackers_process_ends_at_once() -> None:
+    """It would train once more."""
+    program = [sys.executable, "-c", "import keisei; print('trains')"]
+    environ = {**os.environ, spawn.MARK: "1"}
+    done = subprocess.run(program, env=environ, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "in the place of a tracker's process" in done.stderr
 
 
 def test_options_that_cannot_be_sent_are_said(
@@ -448,7 +505,7 @@ def test_a_program_without_a_python_of_its_own_runs_trackers_itself(
     if how == "frozen":
         monkeypatch.setattr(sys, "frozen", True, raising=False)
     elif how == "inside":
-        monkeypatch.setenv(spawn.MARK, "1")
+        monkeypatch.setattr(sys.modules["__main__"], "keisei_host_process", True, raising=False)
     else:
         monkeypatch.setattr(sys, "executable", "/opt/game/engine" if how == "embedded" else "")
     for number in range(2):

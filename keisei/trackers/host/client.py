@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import IO, cast
 
@@ -29,11 +30,21 @@ from keisei.errors import describe, quoted
 from keisei.run.status import FinalStatus
 from keisei.trackers.base import RunInfo
 from keisei.trackers.host.messages import End, News, Open, pack, unpack
-from keisei.trackers.host.spawn import spawn
-from keisei.trackers.loading import kind_of
+from keisei.trackers.host.spawn import (
+    GREETING,
+    GREETING_TIMEOUT,
+    found_out,
+    kill,
+    reap,
+    say_once,
+    spawn,
+    why_not,
+)
+from keisei.trackers.loading import kind_of, make_tracker
+from keisei.trackers.pace import PACE
 from keisei.trackers.places import absolute_environ, working_directory
 from keisei.trackers.state import WorkerHandle, WorkerState
-from keisei.trackers.worker import FIRST_PAUSE, LONGEST_PAUSE
+from keisei.trackers.worker import FIRST_PAUSE, LONGEST_PAUSE, Worker
 
 # A fork holds the GIL for a millisecond, and longer on a busy machine: the call that wants the
 # process, on a loop, is over before. In seconds.
@@ -60,6 +71,9 @@ class HostedWorker(WorkerHandle):
         logged: returns how many records this attempt has logged.
         start_by: when the start has to be over, by the monotonic clock, in seconds.
         linger: how long the worker may outlive the program or the session, in seconds.
+
+    Attributes:
+        here: the worker in the program, where there turned out to be no host process.
     """
 
     def __init__(
@@ -77,6 +91,7 @@ class HostedWorker(WorkerHandle):
         self.open = Open(next(_keys), name, options, kept, info, start_by, linger)
         self.ended: End | None = None
         self.wait_until: float | None = None
+        self.here: Worker | None = None
         self._host: Host | None = None
 
     def begin(self) -> None:
@@ -97,8 +112,40 @@ class HostedWorker(WorkerHandle):
         self.wait_until = time.monotonic() + within + self.open.linger
         self.attempted.set()
         self.made.set()
-        if self._host is not None:
+        if self.here is not None:
+            self.here.end(status, within)
+        elif self._host is not None:
             self._host.request(self.ended)
+
+    def wake(self) -> None:
+        """Note that the journal has grown, to a worker in the program; never waits."""
+        if self.here is not None:
+            self.here.wake()
+
+    def abandon(self) -> None:
+        """Note that the session waits no longer."""
+        super().abandon()
+        if self.here is not None:
+            self.here.abandon()
+
+    def begin_here(self) -> None:
+        """Start the worker in the program instead."""
+        asked = self.open
+        here = Worker(
+            self.name,
+            self.info,
+            partial(make_tracker, self.name, asked.options),
+            options=asked.kept,
+            logged=self._logged,
+            on_change=lambda worker: self.update(worker.state),
+            start_by=asked.start_by,
+            pace=PACE,
+        )
+        here.begin()
+        self.here = here
+        if self.ended is not None:
+            here.end(self.ended.status, self.ended.within)
+        here.abandoned = self.abandoned
 
     def fail(self, problem: str, *, done: bool = False) -> None:
         """Note that the host process is not there, until it is again, or for good."""
@@ -116,7 +163,7 @@ class Host:
     def __init__(self, kind: _Kind) -> None:
         self.name, self._kind = kind[0], kind
         self._workers: dict[int, HostedWorker] = {}
-        self._mailbox: SimpleQueue[Open | End | News | str] = SimpleQueue()
+        self._mailbox: SimpleQueue[Open | End | News | bytes | str] = SimpleQueue()
         self._process: subprocess.Popen[bytes] | None = None
         self._died = False
 
@@ -159,6 +206,9 @@ class Host:
                 problem = self._talk(backoff)
                 if problem is None:
                     return
+            if (reason := why_not()) is not None:
+                self._end_without(reason)
+                return
             if not self._survives(problem, backoff.next()):
                 return
 
@@ -174,10 +224,32 @@ class Host:
             return f"its process cannot be started ({describe(exc)})"
         return None
 
+    def _greeted(self, process: subprocess.Popen[bytes]) -> bool:
+        """Wait until the process says that it is one of ours; end one that does not say it."""
+        until = time.monotonic() + GREETING_TIMEOUT
+        message: object = None
+        with suppress(Empty):
+            while message is not GREETING and not isinstance(message, str):
+                message = self._mailbox.get(timeout=max(0.0, until - time.monotonic()))
+        if message is GREETING:
+            return True
+        if isinstance(message, str):  # its output has ended, and so has it, or soon
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(1.0)
+        if process.poll() is None:
+            kill(process)
+        elif process.returncode < 0:  # it was killed, which says nothing of it
+            return False
+        found_out("what it starts is no process of a tracker")
+        return False
+
     def _talk(self, backoff: Backoff) -> str | None:
         """Hand requests to the process until it ends; returns why, and ``None`` where it should."""
         process = self._process
         assert process is not None
+        if not self._greeted(process):
+            reap(process)
+            return f"its process has ended (status {process.returncode})"
         with _lock:
             known = list(self._workers.values())
         for worker in known:
@@ -187,8 +259,10 @@ class Host:
         sent = {worker.open.key for worker in known}
         while True:
             message = self._mailbox.get()
+            if isinstance(message, bytes):
+                continue
             if isinstance(message, str):  # it has ended
-                _reap(process)
+                reap(process)
                 return message or f"its process has ended (status {process.returncode})"
             if isinstance(message, News):
                 if any(state.sent for state in message.states.values()):
@@ -210,6 +284,9 @@ class Host:
             suppress(EOFError, OSError, ValueError, pickle.UnpicklingError),
             open(cast(IO[bytes], process.stdout).fileno(), "rb", closefd=False) as source,
         ):
+            if source.read(len(GREETING)) != GREETING:  # nothing of it is read on
+                raise EOFError
+            self._mailbox.put(GREETING)
             while True:
                 news = unpack(source)
                 if isinstance(news, str):
@@ -240,7 +317,7 @@ class Host:
         cast(IO[bytes], process.stdin).close()
         while not isinstance(self._mailbox.get(), str):
             pass
-        _reap(process)
+        reap(process)
         return True
 
     def _give_up(self) -> list[HostedWorker]:
@@ -254,6 +331,18 @@ class Host:
     def _forget(self) -> None:
         if _hosts.get(self._kind) is self:
             del _hosts[self._kind]
+
+    def _end_without(self, reason: str) -> None:
+        """Leave the workers to the program: what would be started is no host process."""
+        with _lock:
+            self._give_up()
+            workers = list(self._workers.values())
+            self._workers.clear()
+            self._forget()
+        if workers:
+            say_once(reason)
+        for worker in workers:
+            worker.begin_here()
 
     def _survives(self, problem: str, pause: float) -> bool:
         """Wait before the process is started again; false where nobody needs it any more."""
@@ -297,13 +386,6 @@ def _host_for(worker: HostedWorker) -> Host | None:
             _hosts[kind] = host
         host.add(worker)
     return host
-
-
-def _reap(process: subprocess.Popen[bytes]) -> None:
-    for pipe in (process.stdin, process.stdout):
-        with suppress(OSError):
-            cast(IO[bytes], pipe).close()
-    process.wait()
 
 
 def _after_fork() -> None:

@@ -203,4 +203,6 @@ def main(requests: IO[bytes], news: IO[bytes], program: int) -> None:
 
 def begin() -> None:
     """Be the host process, over the pipes that `client` has connected to it."""
-    main(sys.modules["__main__"].requests, sys.modules["__main__"].news, os.getppid())
+    boot = sys.modules["__main__"]
+    boot.keisei_host_process = True  # type: ignore[attr-defined]
+    main(boot.requests, boot.news, os.getppid())

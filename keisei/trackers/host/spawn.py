@@ -4,17 +4,27 @@ The interpreter is isolated (`-I`): neither the working directory nor the enviro
 until the program's own path has been sent. What the program's path has from its script, its working
 directory or its archive comes last there: a file that is called like a module of the standard
 library, or a directory `wandb/`, shadows nothing.
+
+What starts instead may be the training itself, where `sys.executable` is the program: a host
+process greets first, and whatever does not is ended, and started no more.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import signal
 import subprocess
 import sys
 import sysconfig
 from collections.abc import Mapping
+from contextlib import suppress
+from typing import IO, cast
 
+from keisei._io.backoff import may_pass
+from keisei._log import logger
+from keisei.errors import describe
 from keisei.trackers.host.messages import pack
 
 MARK = "KEISEI_HOST_PROCESS"
@@ -24,6 +34,9 @@ MARK = "KEISEI_HOST_PROCESS"
 _BOOT = """
 import os, pickle, sys
 requests, news = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+news.write(f"keisei {sys.implementation.cache_tag}\\n".encode())
+news.flush()
+del os.environ["KEISEI_HOST_PROCESS"]
 nothing = os.open(os.devnull, os.O_RDWR)
 for number in (0, 1, 2):
     os.dup2(nothing, number)
@@ -48,20 +61,50 @@ begin()
 _FLAGS = getattr(subprocess, "CREATE_NO_WINDOW", 0) | getattr(
     subprocess, "BELOW_NORMAL_PRIORITY_CLASS", 0
 )
+# What a host process says first: whoever has not said it is none, and may be the program again.
+GREETING = f"keisei {sys.implementation.cache_tag}\n".encode()
+GREETING_TIMEOUT = 15.0  # seconds
 _PYTHON = re.compile(r"(python|pypy|graalpy)[\w.+-]*", re.IGNORECASE)
+
+
+_found_out = dict[str, str]()  # by executable: why it cannot be a host process
+_said = set[str]()
+
+if os.environ.get(MARK):  # a host process has taken it out before it imports this
+    raise SystemExit("keisei: this program was started in the place of a tracker's process")
 
 
 def why_not() -> str | None:
     """Return why no host process can be started from this program; ``None`` where one can."""
-    if os.environ.get(MARK):
+    if hasattr(sys.modules.get("__main__"), "keisei_host_process"):
         return "this is a tracker's own process"
     if getattr(sys, "frozen", False):
         return "the program is frozen into one file"
-    if not sys.executable:
+    executable = _executable()
+    if not executable:
         return "the program does not know its Python (sys.executable is empty)"
-    if not _PYTHON.match(os.path.basename(sys.executable)):
-        return f"the program's sys.executable is no Python ({sys.executable})"
-    return None
+    if not _PYTHON.match(os.path.basename(executable)):
+        return f"the program's sys.executable is no Python ({executable})"
+    return _found_out.get(executable)
+
+
+def found_out(problem: str) -> None:
+    """Note that what starts as a host process is none."""
+    executable = _executable()
+    _found_out[executable] = f"the program's sys.executable is no Python ({executable}): {problem}"
+
+
+def say_once(reason: str) -> None:
+    """Log that trackers run in the program, once for each reason."""
+    if reason not in _said:
+        _said.add(reason)
+        logger.warning("trackers run in the program, not in processes of their own: %s", reason)
+
+
+def _executable() -> str:
+    """Return the path of the program's Python; an empty one where it is not known."""
+    found = getattr(sys, "executable", None)
+    return os.fsdecode(found) if found else ""
 
 
 def spawn(environ: Mapping[str, str], directory: str) -> subprocess.Popen[bytes]:
@@ -74,26 +117,48 @@ def spawn(environ: Mapping[str, str], directory: str) -> subprocess.Popen[bytes]
     Raises:
         OSError: it cannot be started.
     """
-    command = [sys.executable, "-I", "-c", _BOOT]
+    command = [os.path.join(directory, _executable()), "-I", "-c", _BOOT]
     if sys.flags.dont_write_bytecode:
         command.insert(2, "-B")
     if sys.flags.utf8_mode:
         command[2:2] = ["-X", "utf8"]
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        bufsize=0,
-        cwd=os.sep,  # which is there; requests say where relative paths begin
-        env={**environ, MARK: "1"},
-        start_new_session=True,  # what is typed at the terminal is not for it
-        creationflags=_FLAGS,
-    )
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            cwd=os.sep,  # which is there; requests say where relative paths begin
+            env={**environ, MARK: "1"},
+            start_new_session=True,  # what is typed at the terminal is not for it
+            creationflags=_FLAGS,
+        )
+    except OSError as exc:
+        if exc.errno == errno.ENOEXEC or not may_pass(exc):
+            found_out(describe(exc))
+        raise
     assert process.stdin is not None
     package = sys.modules["keisei"].__path__[0]
-    process.stdin.write(pack((import_path(directory), sys.argv[:1], package)))
+    with suppress(BrokenPipeError):  # it has ended, which its reader says
+        process.stdin.write(pack((import_path(directory), sys.argv[:1], package)))
     return process
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process that leads a session of its own, and what it has started there."""
+    with suppress(OSError):
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+
+
+def reap(process: subprocess.Popen[bytes]) -> None:
+    """Close the pipes of a process that ends, and wait for it."""
+    for pipe in (process.stdin, process.stdout):
+        with suppress(OSError):
+            cast(IO[bytes], pipe).close()
+    process.wait()
 
 
 def import_path(directory: str) -> list[str]:
