@@ -299,12 +299,6 @@ REQUIREMENTS: dict[str, str] = {
         "It is an index: training never waits for it, an outage loses nothing, what was missed "
         "follows; `keisei registry rebuild` makes it again from the directories."
     ),
-    "REG-3": (
-        "With a registry, ownership is a lease with an epoch that grows: renewed by a thread, not "
-        "by the loop; taken over only after its time is over, by the database's clock. An owner "
-        "that was taken over can write neither the database nor the run's directory, and learns "
-        "it: its body is cancelled, and it ends as `failed`."
-    ),
     "REG-5": (
         '`AsyncRegistry(url)` and `Registry(url)`: `runs(query="", order_by=..., limit=..., '
         "offset=...)`, `run(name_or_id)`, `tag`, `untag`, `note`, `watch()`, `rebuild(roots)`. "

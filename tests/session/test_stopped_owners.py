@@ -83,7 +83,6 @@ def one_round(root: Path, chance: random.Random) -> None:
 LINES = {"training.log", "evaluation.log"}
 
 
-@pytest.mark.requirement("REG-3")
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGSTOP")
 @pytest.mark.parametrize("rounds", [5, pytest.param(200, marks=pytest.mark.storm)])
 def test_a_stopped_owner_that_is_woken_writes_nothing(tmp_path: Path, rounds: int) -> None:

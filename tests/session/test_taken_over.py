@@ -38,7 +38,6 @@ def content(session: SessionView[Any]) -> dict[str, bytes]:
     return {str(path.relative_to(run)): path.read_bytes() for path in files}
 
 
-@pytest.mark.requirement("REG-3")
 async def test_the_body_is_cancelled_when_another_owner_has_the_run(
     make_config: MakeConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -57,7 +56,6 @@ async def test_the_body_is_cancelled_when_another_owner_has_the_run(
     assert caplog.text.count("ERROR    keisei:ending.py") == 1
 
 
-@pytest.mark.requirement("REG-3")
 async def test_an_idle_body_is_cancelled_too(make_config: MakeConfig) -> None:
     """The thread that shows signs of life notices it."""
     session = AsyncSessionManager(make_config(logging={"owner_timeout": 0.4}), run_name="r")
@@ -68,7 +66,6 @@ async def test_an_idle_body_is_cancelled_too(make_config: MakeConfig) -> None:
     assert content(session) == before
 
 
-@pytest.mark.requirement("REG-3")
 async def test_a_body_that_fails_first_keeps_its_own_error(make_config: MakeConfig) -> None:
     """What it raises leaves the block; the session says that the run was taken over."""
     session = AsyncSessionManager(make_config(), run_name="r")
@@ -81,7 +78,6 @@ async def test_a_body_that_fails_first_keeps_its_own_error(make_config: MakeConf
     assert session.status == "failed"
 
 
-@pytest.mark.requirement("REG-3")
 def test_a_blocking_body_learns_it_at_its_next_call(make_config: MakeConfig) -> None:
     """Nobody can interrupt it: the next call that logs, flushes or saves raises."""
     session = SessionManager(make_config(logging={"owner_timeout": 0.2}), run_name="r")
@@ -106,7 +102,6 @@ def test_a_blocking_body_learns_it_at_its_next_call(make_config: MakeConfig) -> 
     assert content(session) == before
 
 
-@pytest.mark.requirement("REG-3")
 def test_no_way_to_write_is_left(make_config: MakeConfig) -> None:
     """Config, start line, log lines, evaluations, checkpoints, the end: all are refused."""
     session = SessionManager(make_config(), run_name="r")
@@ -134,7 +129,6 @@ def test_no_way_to_write_is_left(make_config: MakeConfig) -> None:
     assert content(session) == before
 
 
-@pytest.mark.requirement("REG-3")
 def test_a_checkpoint_that_was_under_way_does_not_stay(make_config: MakeConfig) -> None:
     """The run is taken over between the last look and the rename: it is taken back."""
     session = SessionManager(make_config(), run_name="r")
@@ -158,7 +152,6 @@ def test_a_checkpoint_that_was_under_way_does_not_stay(make_config: MakeConfig) 
     session.finalize_session()
 
 
-@pytest.mark.requirement("REG-3")
 def test_rows_that_were_being_written_are_taken_back(make_config: MakeConfig) -> None:
     """The run is taken over between the last look and the write."""
     session = SessionManager(make_config(), run_name="r")

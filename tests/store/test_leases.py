@@ -43,7 +43,6 @@ def is_over(database: Database) -> None:
         connection.execute(sa.update(schema.leases).values(expires=clock.now() - 1.0))
 
 
-@pytest.mark.requirement("REG-3")
 def test_a_lease_is_one_owners_until_its_time_is_over(database: Database) -> None:
     """Then another one acquires it with the next epoch, and the first can renew it no more."""
     assert acquire(database, FIRST) == 1
@@ -55,7 +54,6 @@ def test_a_lease_is_one_owners_until_its_time_is_over(database: Database) -> Non
     assert acquire(database, FIRST) == SECOND
 
 
-@pytest.mark.requirement("REG-3")
 def test_a_late_owner_renews_what_nobody_has_taken(database: Database) -> None:
     """An outage that is longer than the lease costs nobody a run."""
     acquire(database, FIRST)
@@ -64,7 +62,6 @@ def test_a_late_owner_renews_what_nobody_has_taken(database: Database) -> None:
     assert acquire(database, SECOND) == FIRST
 
 
-@pytest.mark.requirement("REG-3")
 def test_a_lease_that_was_released_is_free(database: Database) -> None:
     """Who has lost it cannot release the next one's."""
     acquire(database, FIRST)
@@ -75,7 +72,6 @@ def test_a_lease_that_was_released_is_free(database: Database) -> None:
         assert taken == (FIRST if owner == SECOND else 2)
 
 
-@pytest.mark.requirement("REG-3")
 def test_the_lease_of_an_owner_that_has_ended_is_free(database: Database) -> None:
     """It is the named owner's, and no other one's."""
     acquire(database, FIRST)
@@ -83,7 +79,6 @@ def test_the_lease_of_an_owner_that_has_ended_is_free(database: Database) -> Non
     assert acquire(database, SECOND, gone=FIRST) == 2
 
 
-@pytest.mark.requirement("REG-3")
 def test_epochs_go_on_in_a_registry_that_was_made_anew(database: Database) -> None:
     """Those in the session files are older, and a renewal brings its lease back."""
     assert acquire(database, FIRST, least=7) == 7
@@ -95,7 +90,6 @@ def test_epochs_go_on_in_a_registry_that_was_made_anew(database: Database) -> No
     assert acquire(database, SECOND, least=5) == 8
 
 
-@pytest.mark.requirement("REG-3")
 @pytest.mark.parametrize("first", [True, False], ids=["new", "over"])
 def test_of_many_that_ask_at_once_one_acquires_it(database: Database, *, first: bool) -> None:
     """The statement that takes it looks again."""
@@ -109,7 +103,6 @@ def test_of_many_that_ask_at_once_one_acquires_it(database: Database, *, first: 
     assert [got for got in answers if isinstance(got, Holder)] == [winner] * 15
 
 
-@pytest.mark.requirement("REG-3")
 def test_a_boot_of_the_machine_ends_its_leases(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
