@@ -52,7 +52,8 @@ def test_it_ends_with_the_closing_line_of_the_tests(tmp_path: Path) -> None:
     status, printed = check(tmp_path, README, "nothing")
     assert (status, printed[-1]) == (0, "done: -m pytest")
     closing = [printed[n + 1] for n, line in enumerate(printed) if "== closing line" in line]
-    storms, lowest, tests = closing
+    postgres, storms, lowest, tests = closing
+    assert postgres.endswith("-m postgres")
     assert storms.endswith("-m storm")
     assert "tests/journal" in lowest
     assert tests == printed[-1]
@@ -64,7 +65,7 @@ def test_it_ends_with_the_closing_line_of_the_tests(tmp_path: Path) -> None:
     [
         *("venv/bin/python -m pytest", "blocking", "many_sessions", "trio", "-m try"),
         *("check .", "--check", "mypy", "lowest_versions", "-m venv", "-c lowest.txt"),
-        *("lowest/bin/python -m pytest", "-m storm"),
+        *("lowest/bin/python -m pytest", "-m storm", "-m postgres"),
     ],
 )
 def test_it_fails_with_any_step(tmp_path: Path, step: str) -> None:

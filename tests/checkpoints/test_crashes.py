@@ -21,6 +21,7 @@ from tests.support.checkpoints import (
     unsound,
 )
 from tests.support.crashes import Crashes, Told, crashes
+from tests.support.storms import repetitions
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="forks")
 
@@ -126,4 +127,4 @@ def test_killed_at_random_instants(killer: Crashes, fast: Path) -> None:
 @pytest.mark.storm
 def test_killed_at_1000_random_instants(killer: Crashes, fast: Path) -> None:
     """The same, 1,000 times."""
-    random_kills(killer, fast, 1000, seed=random.randrange(1 << 32))
+    random_kills(killer, fast, repetitions(1000), seed=random.randrange(1 << 32))

@@ -30,6 +30,7 @@ from tests.support.checkpoints import (
     unsound,
 )
 from tests.support.file_faults import Call, Fault, FileFaults
+from tests.support.storms import repetitions
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="counts on directory descriptors")
 
@@ -145,11 +146,14 @@ def test_an_error_at_every_call(fast: Path, by_function: bool) -> None:
     sweep(fast, by_function, one_in=7)
 
 
+FULL = 20  # of the faults: each; of a share of the storms every n-th
+
+
 @pytest.mark.storm
 @pytest.mark.parametrize("by_function", [False, True])
 def test_every_error_at_every_call(fast: Path, by_function: bool) -> None:
     """The same with each error at each call."""
-    sweep(fast, by_function, one_in=1)
+    sweep(fast, by_function, one_in=FULL // repetitions(FULL))
 
 
 def sweep(fast: Path, by_function: bool, one_in: int) -> None:

@@ -27,6 +27,7 @@ from tests.support.checkpoints import (
     state_of,
     unsound,
 )
+from tests.support.storms import repetitions
 
 PAGE = 4096
 FILES = 24
@@ -146,7 +147,7 @@ def test_a_file_that_may_not_be_so_long(models: OpenDirectory) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limits")
 def test_a_file_that_may_not_be_so_long_at_200_places(models: OpenDirectory) -> None:
     """The same at 200 places."""
-    limit_at(models, random.sample(range(LONGEST), 200))
+    limit_at(models, random.sample(range(LONGEST), repetitions(200)))
 
 
 @pytest.mark.requirement("CKPT-8")

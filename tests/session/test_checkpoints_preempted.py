@@ -22,6 +22,7 @@ from tests.conftest import MakeConfig
 from tests.support.file_faults import fast_place
 from tests.support.session_files import record_of
 from tests.support.slow_saves import SlowWriter
+from tests.support.storms import repetitions
 
 pytestmark = [
     pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGUSR1"),
@@ -114,7 +115,7 @@ async def test_a_step_that_is_saved_already_is_not_saved_again(config: AppConfig
 
 async def test_a_body_without_a_safe_point_is_cut_off_and_saved(make_config: MakeConfig) -> None:
     """While there is time for a save: under the step of its last safe point, told by the step."""
-    config = make_config(signals={"handle": True, "grace": 2.0})
+    config = make_config(signals={"handle": True, "grace": 6.0})
     state = {"a": 0}
     session = AsyncSessionManager(config, run_name="r")
     begun = time.monotonic()
@@ -126,7 +127,7 @@ async def test_a_body_without_a_safe_point_is_cut_off_and_saved(make_config: Mak
             session.log_metrics({"loss": 1.0}, 4)
             preempt()
             await anyio.sleep_forever()
-    assert 0.5 < time.monotonic() - begun < 2.0
+    assert 1.0 < time.monotonic() - begun < 6.0
     assert session.status == record_of(session)["status"] == "preempted"
     known = manifests(config)
     assert list(known) == [3]
@@ -137,7 +138,7 @@ def test_a_blocking_body_without_a_safe_point_is_cut_off_and_saved(
     make_config: MakeConfig,
 ) -> None:
     """Wherever it waits: the main thread is interrupted there."""
-    config = make_config(signals={"handle": True, "grace": 2.0})
+    config = make_config(signals={"handle": True, "grace": 6.0})
     session = SessionManager(config, run_name="r")
     begun = time.monotonic()
     with pytest.raises(SystemExit) as left, session:
@@ -146,7 +147,7 @@ def test_a_blocking_body_without_a_safe_point_is_cut_off_and_saved(
         preempt()
         threading.Event().wait(60)
     assert left.value.code == LEAVES
-    assert 0.5 < time.monotonic() - begun < 2.0
+    assert 1.0 < time.monotonic() - begun < 6.0
     assert session.status == record_of(session)["status"] == "preempted"
     assert list(manifests(config)) == [3]
 
@@ -154,7 +155,7 @@ def test_a_blocking_body_without_a_safe_point_is_cut_off_and_saved(
 @pytest.mark.parametrize("face", ["async", "blocking"])
 def test_a_slow_save_does_not_outlast_the_grace_time(make_config: MakeConfig, face: str) -> None:
     """The body leaves it, the end waits for it as long as there is time, and nothing is half."""
-    config = make_config(signals={"handle": True, "grace": 3.0})
+    config = make_config(signals={"handle": True, "grace": 8.0})
     slow = SlowWriter()
 
     async def life() -> None:
@@ -174,7 +175,7 @@ def test_a_slow_save_does_not_outlast_the_grace_time(make_config: MakeConfig, fa
                 session.checkpoint_if_due(3)
     took = time.monotonic() - begun
     slow.let()
-    assert took < 3.0
+    assert took < 8.0
     assert slow.calls == 1
     record = json.loads(Path(config.logging.log_dir or "", "r", "session.json").read_bytes())
     assert record["status"] == "preempted"
@@ -332,6 +333,7 @@ def test_preempted_at_random_instants(tmp_path: Path) -> None:
 @pytest.mark.storm
 def test_preempted_at_many_random_instants(tmp_path: Path) -> None:
     """The same, 600 times."""
-    found = storm(tmp_path, 600)
+    rounds = repetitions(600)
+    found = storm(tmp_path, rounds)
     assert found["wrong"] == []
-    assert sum(found["ended"].values()) == 600
+    assert sum(found["ended"].values()) == rounds
