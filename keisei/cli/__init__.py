@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 
+from keisei._io.exits import exit_at_once
 from keisei.errors import MissingExtraError
+
+_HOOKS_TIMEOUT = 5.0  # seconds
 
 
 def main() -> None:
@@ -17,6 +21,10 @@ def main() -> None:
 
         program.load(sys.argv[1:])
         program.app()
+    except SystemExit as exc:
+        if threading.active_count() > 1 and isinstance(exc.code, int | None):
+            exit_at_once(exc.code or 0, _HOOKS_TIMEOUT)  # a tracker's call hangs
+        raise
     except (MissingExtraError, OSError) as exc:
         print(f"keisei: {exc}", file=sys.stderr)  # noqa: T201
         sys.exit(2)

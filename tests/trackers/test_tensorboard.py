@@ -553,9 +553,9 @@ def test_runs_of_one_name_in_a_shared_directory_both_stay(
         for number, root in enumerate(["one", "two"]):
             opened.append(session(root, step + 10 * number))
             if not at_once:
-                opened.pop().finalize_session()
+                opened.pop().__exit__(None, None, None)
         for each in opened:
-            each.finalize_session()
+            each.__exit__(None, None, None)
     steps = {}
     for directory in sorted(boards.iterdir()):
         found = EventAccumulator(str(directory), STORE_EVERYTHING_SIZE_GUIDANCE)

@@ -8,7 +8,6 @@ whatever a tracker is still doing.
 
 from __future__ import annotations
 
-import atexit
 import gc
 import os
 import pickle
@@ -22,6 +21,7 @@ from functools import partial
 from typing import IO
 
 from keisei._io.directories import leave_unsaid
+from keisei._io.exits import exit_at_once
 from keisei._io.files import OpenDirectory
 from keisei.run.layout import RECORD_FILE
 from keisei.run.session_file import SessionRecord
@@ -195,10 +195,7 @@ def main(requests: IO[bytes], news: IO[bytes], program: int) -> None:
         HostProcess(requests, news, program).run()
     finally:
         # A tracker's hooks may wait for a server, and so may its threads: neither is waited for.
-        hooks = threading.Thread(target=atexit._run_exitfuncs, daemon=True)
-        hooks.start()
-        hooks.join(EXIT_TIMEOUT)
-        os._exit(0)
+        exit_at_once(0, EXIT_TIMEOUT)
 
 
 def begin() -> None:
