@@ -422,6 +422,7 @@ def test_a_process_that_is_killed_at_its_start_is_said(
         session.log_metrics({"loss": 1.0})
     assert "its process has ended (status -9)" in warnings_in(caplog)[0]
     assert record_of(session)["trackers"]["lines"]["behind"] == 1
+    assert until(lambda: all(python != sys.executable for _, python, _ in client._hosts))
 
 
 def script(directory: Path, text: str) -> str:

@@ -35,10 +35,11 @@ from keisei.trackers.host.spawn import (
     GREETING_TIMEOUT,
     found_out,
     kill,
+    program,
     reap,
     say_once,
     spawn,
-    why_not,
+    wrong_with,
 )
 from keisei.trackers.loading import kind_of, make_tracker
 from keisei.trackers.pace import PACE
@@ -50,7 +51,7 @@ from keisei.trackers.worker import FIRST_PAUSE, LONGEST_PAUSE, Worker
 # process, on a loop, is over before. In seconds.
 _HOLD_BACK = 0.02
 
-_Kind = tuple[str, frozenset[tuple[str, str]]]
+_Kind = tuple[str, str, frozenset[tuple[str, str]]]
 
 # What changes without any tracker's reading it: pytest names the test that runs.
 _UNREAD = frozenset(["PYTEST_CURRENT_TEST"])
@@ -157,7 +158,7 @@ class Host:
     """One host process, and those that replace it.
 
     Args:
-        kind: the tracker's name, and what the process inherits.
+        kind: the tracker's name, the program's Python, and what the process inherits.
     """
 
     def __init__(self, kind: _Kind) -> None:
@@ -206,7 +207,7 @@ class Host:
                 problem = self._talk(backoff)
                 if problem is None:
                     return
-            if (reason := why_not()) is not None:
+            if (reason := wrong_with(self._kind[1])) is not None:
                 self._end_without(reason)
                 return
             if not self._survives(problem, backoff.next()):
@@ -215,7 +216,7 @@ class Host:
     def _start_process(self) -> str | None:
         """Start the process; returns why it cannot be started."""
         try:
-            self._process = process = spawn(dict(self._kind[1]), working_directory())
+            self._process = process = spawn(self._kind[1], dict(self._kind[2]), working_directory())
             reader = threading.Thread(
                 target=self._read, args=(process,), name=f"keisei-{self.name}-news", daemon=True
             )
@@ -233,14 +234,13 @@ class Host:
                 message = self._mailbox.get(timeout=max(0.0, until - time.monotonic()))
         if message is GREETING:
             return True
-        if isinstance(message, str):  # its output has ended, and so has it, or soon
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(1.0)
+        with suppress(subprocess.TimeoutExpired):  # its output may have ended before it
+            process.wait(1.0 if isinstance(message, str) else 0.0)
         if process.poll() is None:
             kill(process)
         elif process.returncode < 0:  # it was killed, which says nothing of it
             return False
-        found_out("what it starts is no process of a tracker")
+        found_out(self._kind[1], "what it starts is no process of a tracker")
         return False
 
     def _talk(self, backoff: Backoff) -> str | None:
@@ -370,7 +370,7 @@ class Host:
 def _host_for(worker: HostedWorker) -> Host | None:
     environ = absolute_environ(os.environ, worker.info.working_directory)
     environ = {name: value for name, value in environ.items() if name not in _UNREAD}
-    kind = (kind_of(worker.name, worker.open.options), frozenset(environ.items()))
+    kind = (kind_of(worker.name, worker.open.options), program(), frozenset(environ.items()))
     with _lock:
         host = _hosts.get(kind)
         if host is None:

@@ -80,17 +80,21 @@ def why_not() -> str | None:
         return "this is a tracker's own process"
     if getattr(sys, "frozen", False):
         return "the program is frozen into one file"
-    executable = _executable()
+    executable = program()
     if not executable:
         return "the program does not know its Python (sys.executable is empty)"
     if not _PYTHON.match(os.path.basename(executable)):
         return f"the program's sys.executable is no Python ({executable})"
+    return wrong_with(executable)
+
+
+def wrong_with(executable: str) -> str | None:
+    """Return what was found out of a program that was started as a host process."""
     return _found_out.get(executable)
 
 
-def found_out(problem: str) -> None:
+def found_out(executable: str, problem: str) -> None:
     """Note that what starts as a host process is none."""
-    executable = _executable()
     _found_out[executable] = f"the program's sys.executable is no Python ({executable}): {problem}"
 
 
@@ -101,23 +105,24 @@ def say_once(reason: str) -> None:
         logger.warning("trackers run in the program, not in processes of their own: %s", reason)
 
 
-def _executable() -> str:
+def program() -> str:
     """Return the path of the program's Python; an empty one where it is not known."""
     found = getattr(sys, "executable", None)
     return os.fsdecode(found) if found else ""
 
 
-def spawn(environ: Mapping[str, str], directory: str) -> subprocess.Popen[bytes]:
+def spawn(executable: str, environ: Mapping[str, str], directory: str) -> subprocess.Popen[bytes]:
     """Start a host process; its standard input takes requests, its output gives news.
 
     Args:
+        executable: the program's Python.
         environ: its environment.
         directory: the program's working directory.
 
     Raises:
         OSError: it cannot be started.
     """
-    command = [os.path.join(directory, _executable()), "-I", "-c", _BOOT]
+    command = [os.path.join(directory, executable), "-I", "-c", _BOOT]
     if sys.flags.dont_write_bytecode:
         command.insert(2, "-B")
     if sys.flags.utf8_mode:
@@ -136,7 +141,7 @@ def spawn(environ: Mapping[str, str], directory: str) -> subprocess.Popen[bytes]
         )
     except OSError as exc:
         if exc.errno == errno.ENOEXEC or not may_pass(exc):
-            found_out(describe(exc))
+            found_out(executable, describe(exc))
         raise
     assert process.stdin is not None
     package = sys.modules["keisei"].__path__[0]
