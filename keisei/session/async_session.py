@@ -235,7 +235,9 @@ class AsyncSessionManager(AsyncCheckpoints[ConfigT]):
         """
         async with self._one_step:
             require(Step.REMOTE, self._facts.done, self._facts.status)
-            return await self._tracking.add(backend, options)
+            worker = await self._tracking.add(backend, options)
+        # Outside: those that are asked for at the same time are waited for side by side.
+        return worker is not None and await self._tracking.wait_for(worker)
 
     async def save_effective_config(self) -> None:
         """Write the config as it is now to `effective_config.json`, whole or not at all.

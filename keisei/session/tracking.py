@@ -10,7 +10,7 @@ from keisei._io.offload import Work
 from keisei._log import logger
 from keisei.errors import TrackerError
 from keisei.run.session_file import TrackerRecord
-from keisei.run.status import FinalStatus, Step
+from keisei.run.status import FINAL, FinalStatus, Step
 from keisei.session.callbacks import config_text
 from keisei.session.facts import SessionFacts
 from keisei.store.tracker import FINISH_TIMEOUT as REGISTRY_TIMEOUT
@@ -68,8 +68,8 @@ class Tracking:
         self._facts.done.add(Step.WANDB)
         return active
 
-    async def add(self, backend: str | Tracker, options: dict[str, object]) -> bool:
-        """Start one more tracker, and wait for it; return whether it tracks the run."""
+    async def add(self, backend: str | Tracker, options: dict[str, object]) -> WorkerHandle | None:
+        """Start one more tracker, and return its worker; ``None`` where it is not started."""
         if isinstance(backend, type) or not (isinstance(backend, str) or hasattr(backend, "start")):
             given = backend.__name__ if isinstance(backend, type) else type(backend).__name__
             what = (
@@ -80,7 +80,7 @@ class Tracking:
             name = backend if isinstance(backend, str) else name_of(backend)
         except TrackerError as exc:
             logger.warning("%s: run %s goes on without it", exc, self._facts.run_name)
-            return False
+            return None
         known = self._group.workers.get(name)
         made_of = options if isinstance(backend, str) else backend
         if known is not None and known.done.is_set() and not known.live:
@@ -96,17 +96,21 @@ class Tracking:
             logger.warning(
                 text, WANDB if options.get(KIND) == WANDB else name, self._facts.run_name
             )
-            return False
+            return None
         worker = known or await self._open(name, backend, options)
         if worker is None:
             text = "W&B is disabled, by the config, the environment or its settings: run %s is not"
             logger.warning(f"{text} tracked there", self._facts.run_name)
-            return False
-        if not worker.live:
-            await self._group.started(worker)
+            return None
         if name == WANDB:
             self._facts.done.add(Step.WANDB)
-        if known is None:
+        return worker
+
+    async def wait_for(self, worker: WorkerHandle) -> bool:
+        """Wait for a tracker that was added; return whether it tracks the run."""
+        if not worker.live:
+            await self._group.started(worker)
+        if self._facts.status not in FINAL:
             await self._record()
         return worker.live
 

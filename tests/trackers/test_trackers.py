@@ -260,3 +260,33 @@ async def test_a_tracker_is_found_by_its_entry_point(
     assert await session.setup_remote_logging("wandb", mode="offline", project="p") is True
     await session.finalize_session()
     assert record_of(session)["trackers"]["wandb"]["state"] == "finished"
+
+
+@dataclass
+class Meeting(MemoryTracker):
+    """Starts when all that are expected are starting, too."""
+
+    others: threading.Barrier = field(default_factory=lambda: threading.Barrier(1))
+
+    def start(self, run: RunInfo) -> MemoryRun:
+        """Wait for the others; where they are not asked for meanwhile, this fails."""
+        self.others.wait(30)
+        return super().start(run)
+
+
+async def test_those_that_are_added_at_the_same_time_start_side_by_side(
+    make_config: MakeConfig,
+) -> None:
+    """The wait for one keeps no other from being asked for, so their timeouts do not add up."""
+    barrier = threading.Barrier(3)
+    answers: list[bool] = []
+    async with AsyncSessionManager(make_config(), run_name="r") as session:
+
+        async def add(name: str) -> None:
+            tracker = Meeting(name=name, start_timeout=30.0, others=barrier)
+            answers.append(await session.setup_remote_logging(tracker))
+
+        async with anyio.create_task_group() as tasks:
+            for name in ("one", "two", "three"):
+                tasks.start_soon(add, name)
+    assert answers == [True, True, True]
