@@ -53,9 +53,12 @@ _BODY = struct.Struct("<IIQ")
 _EVENT = struct.Struct("<II")
 HEAD_SIZE = _HEAD.size + _BODY.size
 MARKER_SIZE = 4
-ANY_BLOCK = re.compile(rb"\xf5KJ[HKNR]")
-ANY_SHAPE = re.compile(rb"\xf5KJ[KN]")
 LARGEST = 1 << 26
+# The last byte of a block's length, seven behind its marker, is at most 4. Damage that is full of
+# markers is passed over by the search itself, which is a tenth of the time.
+_NO_LENGTH = rb"(?!(?s:.{7})[\x05-\xff])"
+ANY_BLOCK = re.compile(rb"\xf5KJ[HKNR]" + _NO_LENGTH)
+ANY_SHAPE = re.compile(rb"\xf5KJ[KN]" + _NO_LENGTH)
 _SMALLEST = 16  # bytes of a record
 _LAST = 1 << 53  # no sequence number goes so far
 

@@ -35,6 +35,7 @@ from keisei.journal.format import (
 )
 from keisei.journal.reader import Position, read_run
 from keisei.journal.superseding import RESUME
+from keisei.journal.writer import Journal
 from tests.support.storms import some_of
 
 NOW = 1.8e9
@@ -286,3 +287,18 @@ def test_a_hole_takes_neither_memory_nor_time(tmp_path: Path) -> None:
         assert tracemalloc.get_traced_memory()[1] < 64_000_000
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", [b"H", b"K", b"N", b"R"])
+def test_damage_that_is_full_of_markers_hides_nothing(tmp_path: Path, kind: bytes) -> None:
+    """Behind a stretch in which a block seems to begin everywhere, what follows is read."""
+    path = tmp_path / file_name(1)
+    with Journal(str(tmp_path), 1) as journal:
+        journal.log_metrics({"a": 1.0}, 1)
+        journal.flush(60)
+        size = path.stat().st_size
+        journal.log_metrics({"a": 2.0}, 2)
+    whole = path.read_bytes()
+    for cut in range(4):
+        path.write_bytes(whole[:size] + (b"\xf5KJ" + kind) * 5000 + b"\xf5KJR"[:cut] + whole[size:])
+        assert [row.step for row in read_run(tmp_path).rows()] == [1, 2]
