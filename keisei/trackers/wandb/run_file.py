@@ -25,6 +25,8 @@ _HEADER = b":W&B\xe1\xbe\x00"
 _BLOCK = 32 * 1024
 _CHUNK = struct.Struct("<IHB")
 _BLOCKS_AT_ONCE = 64
+_HOLE = bytes(_BLOCK)  # what a file that was never written to its end reads as
+_MOST_BLOCKS = (1 << 26) // _BLOCK  # that one record may take
 _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 # Records that only say something of the run. The others make the SDK read or write other files.
 _PLAIN = frozenset(
@@ -206,7 +208,10 @@ def last_payloads(path: str, mark: bytes) -> Iterator[bytes]:
             data = file.read(end - start)
             first = _first_record(data) if start else len(_HEADER)
             if first is None:
-                blocks *= 4  # all of it is of one record
+                if blocks < _MOST_BLOCKS:
+                    blocks *= 4  # all of it is of one record
+                else:  # or of none: a hole
+                    end, blocks = start, _BLOCKS_AT_ONCE
                 continue
             # Nothing but the header of a block's first chunk may cut the mark in two.
             if mark in b"".join(
@@ -222,6 +227,9 @@ def _first_record(data: bytes) -> int | None:
     at = 0
     while at + _CHUNK.size <= len(data):
         left = _BLOCK - at % _BLOCK
+        if left == _BLOCK and data.startswith(_HOLE, at):
+            at += _BLOCK
+            continue
         if left < _CHUNK.size:
             at += left
             continue
