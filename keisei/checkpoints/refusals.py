@@ -70,7 +70,7 @@ def _way_out(value: object, kind: type, name: str) -> str:
         return "save value.get_state()"
     if hasattr(kind, "model_dump"):
         return "save value.model_dump()"
-    if name == "numpy.ma.MaskedArray":
+    if name in ("numpy.ma.MaskedArray", "numpy.ma.core.MaskedArray"):  # before numpy 2
         return "save value.data and value.mask"
     if name == "torch.Tensor":
         return "save value.to_dense(), or the plain tensors that it is made of"

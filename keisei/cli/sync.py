@@ -122,17 +122,8 @@ def _send(
     runs: list[FoundRun], timeout: float, progress: Progress, *, dry_run: bool, trust: bool
 ) -> Iterator[Outcome]:
     """Send trackers what they have not got; only this part knows how each kind takes it."""
-    in_vain = set()
+    waiting, in_vain = [], set()
     for run in runs:
-        if run.live_owner is None:
-            for outcome in _catch_up(run, timeout, progress, dry_run=dry_run, trust=trust):
-                if (outcome.file, outcome.state) == (WANDB, "remaining"):
-                    in_vain.add(run.directory)  # nor would it take the files
-                yield outcome
-    waiting = []
-    for run in runs:
-        if run.directory in in_vain:
-            continue
         try:
             local = _uploads_of(run, trust=trust)
             left = backfill.remaining(local)
@@ -143,8 +134,17 @@ def _send(
             waiting.append(local)
         else:
             yield from left
-    if waiting:
-        yield from _upload(waiting, timeout, progress)
+    if waiting:  # first: the journal has what comes after what the files have
+        for outcome in _upload(waiting, timeout, progress):
+            if outcome.state == "remaining":
+                in_vain.add(outcome.run)
+            yield outcome
+    for run in runs:
+        if run.live_owner is None:
+            no_wandb = run.name in in_vain
+            yield from _catch_up(
+                run, timeout, progress, dry_run=dry_run, trust=trust, no_wandb=no_wandb
+            )
 
 
 def _uploads_of(run: FoundRun, *, trust: bool) -> LocalRun:
@@ -164,7 +164,13 @@ def _remaining(run: FoundRun, exc: Exception) -> Outcome:
 
 
 def _catch_up(
-    run: FoundRun, timeout: float, progress: Progress, *, dry_run: bool, trust: bool
+    run: FoundRun,
+    timeout: float,
+    progress: Progress,
+    *,
+    dry_run: bool,
+    trust: bool,
+    no_wandb: bool,
 ) -> Iterator[Outcome]:
     """Send the trackers of one run what the journal has and they have not."""
     try:
@@ -177,6 +183,8 @@ def _catch_up(
         rows, reason = behind.rows, None
         if behind.refusal is not None and not trust:
             state, reason = "remaining", clean(behind.refusal)
+        elif behind.tracker == WANDB and no_wandb:
+            state, reason = "remaining", "W&B has not taken the files that come before"
         elif not dry_run:
             progress(f"{run.name}: sending {rows:,} rows to {behind.tracker}")
             try:

@@ -217,8 +217,7 @@ class AsyncSessionManager(AsyncCheckpoints[ConfigT]):
     async def setup_remote_logging(self, backend: str | Tracker, **options: object) -> bool:
         """Start one more tracker on the run; its failures are one warning, and never raise.
 
-        It gets all that the run has logged, also before. Where it fails it is tried again, later
-        and later, and then gets what it has missed.
+        It gets all that the run has logged; where it fails it is tried again, with backoff.
 
         Args:
             backend: the name of an installed tracker (an entry point of the group
@@ -236,7 +235,7 @@ class AsyncSessionManager(AsyncCheckpoints[ConfigT]):
         async with self._one_step:
             require(Step.REMOTE, self._facts.done, self._facts.status)
             worker = await self._tracking.add(backend, options)
-        # Outside: those that are asked for at the same time are waited for side by side.
+        # Those that are asked for at the same time are waited for side by side.
         return worker is not None and await self._tracking.wait_for(worker)
 
     async def save_effective_config(self) -> None:

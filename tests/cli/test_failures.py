@@ -13,7 +13,7 @@ from keisei.cli import doctor as _doctor  # noqa: F401 - registers the command
 from keisei.cli import plot as _plot  # noqa: F401
 from keisei.cli import sync as _sync  # noqa: F401
 from keisei.cli import tail as _tail  # noqa: F401
-from keisei.cli.program import COMMANDS, app
+from keisei.cli.program import COMMANDS, app, register
 from tests.conftest import MakeConfig
 from tests.support.runs import Runs
 
@@ -163,5 +163,6 @@ def test_a_run_that_vanishes_while_it_is_looked_at_is_said(
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_documents_its_exit_status(name: str) -> None:
     """In its help, as the program's own help does for all."""
+    register(name)
     assert "Exit status: 0" in keisei(name, "--help").stdout
     assert "Exit status: 0" in keisei("--help").stdout
