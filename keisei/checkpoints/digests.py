@@ -26,7 +26,7 @@ class Digest(Protocol):
 def best_algorithm() -> str:
     """Return the fastest algorithm that is installed; it may import one, so not on a loop."""
     try:
-        import xxhash  # noqa: F401
+        import xxhash  # noqa: F401 - whether it is there
     except ImportError:
         return PLAIN
     return FAST

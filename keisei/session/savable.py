@@ -134,6 +134,7 @@ def _needed(func: Callable[..., object]) -> int:
     Raises:
         TypeError: it is asynchronous, or does not say what it takes.
     """
+    # Its `__call__` is looked at, and not whether it has one.
     if any(map(inspect.iscoroutinefunction, (func, getattr(func, "__call__", None)))):  # noqa: B004
         raise TypeError(
             f"the state function {quoted(func)} is asynchronous: await what it needs before, and "

@@ -47,7 +47,7 @@ class RegistryTracker(Tracker):
         except RegistryError as exc:
             raise TrackerError(str(exc)) from None
         try:
-            import sqlalchemy as _  # noqa: F401
+            import sqlalchemy as _  # noqa: F401 - whether it is there
         except ImportError as exc:
             extra = "pip install 'keisei[registry]'"
             raise MissingExtraError(f"a registry needs {exc.name}: {extra}") from None
