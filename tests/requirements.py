@@ -299,6 +299,10 @@ REQUIREMENTS: dict[str, str] = {
         "It is an index: training never waits for it, an outage loses nothing, what was missed "
         "follows; `keisei registry rebuild` makes it again from the directories."
     ),
+    "REG-4": (
+        "A run whose owner has stopped renewing is `lost`, apart from `died` (known to be dead) "
+        "and `failed`."
+    ),
     "REG-5": (
         '`AsyncRegistry(url)` and `Registry(url)`: `runs(query="", order_by=..., limit=..., '
         "offset=...)`, `run(name_or_id)`, `tag`, `untag`, `note`, `watch()`, `rebuild(roots)`. "

@@ -14,13 +14,14 @@ from sqlalchemy import ColumnElement
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
+from keisei.store.lost import STATUS
 from keisei.store.query import AllOf, AnyOf, Condition, Node, Not, Operator
 from keisei.store.schema import metrics, runs, tags
 
 _TEXTS = {
     "name": runs.c.name,
     "id": runs.c.session_id,
-    "status": runs.c.status,
+    "status": STATUS,
     "note": runs.c.note,
     "host": runs.c.host,
     "failure": runs.c.failure,

@@ -90,12 +90,12 @@ class Opened:
         with database.reading() as connection:
             return reading.one(connection, wanted)
 
-    def changed(self, query: str, seen: dict[str, float]) -> list[RunRow]:
-        """Return the runs that fit a query and have changed since the last call.
+    def changed(self, query: str, seen: dict[str, tuple[float, str]]) -> list[RunRow]:
+        """Return the runs that fit a query and have changed, or been lost, since the last call.
 
         Args:
             query: the query.
-            seen: when each run that was returned had changed; it is updated.
+            seen: when each run had changed, and how it stood; it is updated.
         """
         database = self.database()
         from keisei.store import reading

@@ -13,6 +13,7 @@ from keisei.errors import RegistryError, quoted
 from keisei.store import tables
 from keisei.store.columns import check_column, ordered
 from keisei.store.compile import compiled
+from keisei.store.lost import STATUS
 from keisei.store.matching import matches
 from keisei.store.query import Node, parse
 from keisei.store.rows import RunRow
@@ -25,6 +26,7 @@ _IN_SQL = {
     "duration": runs.c.duration_s,
     "attempt": runs.c.attempt,
 }
+_COLUMNS = [STATUS.label("status") if column is runs.c.status else column for column in runs.c]
 
 
 def find(
@@ -49,7 +51,7 @@ def find(
     node = parse(query, time.time())
     column = check_column(order_by.removeprefix("-"))
     condition, exact = compiled(node)
-    statement = sa.select(runs).where(condition)
+    statement = sa.select(*_COLUMNS).where(condition)
     if exact and column in _IN_SQL:
         key = _IN_SQL[column]
         first = key.desc() if order_by.startswith("-") else key.asc()
@@ -71,7 +73,7 @@ def one(connection: Connection, wanted: str) -> RunRow:
         RegistryError: there is none.
     """
     found = connection.execute(
-        sa.select(runs)
+        sa.select(*_COLUMNS)
         .where(sa.or_(runs.c.key == wanted, runs.c.directory == wanted, runs.c.name == wanted))
         .order_by(runs.c.started.desc().nulls_last())
         .limit(1)
@@ -98,29 +100,30 @@ def statuses(connection: Connection, query: str = "") -> Counter[str]:
     condition, exact = compiled(parse(query, time.time()))
     if not exact:
         return Counter(row.status for row in find(connection, query))
-    statement = sa.select(runs.c.status, sa.func.count()).where(condition).group_by(runs.c.status)
+    fit = sa.select(STATUS.label("status")).where(condition).subquery()
+    statement = sa.select(fit.c.status, sa.func.count()).group_by(fit.c.status)
     # A row is no pair to a type checker, so `dict` of the rows will not do.
     return Counter({status: number for status, number in connection.execute(statement)})  # noqa: C416
 
 
-def changed(connection: Connection, query: str, seen: dict[str, float]) -> list[RunRow]:
-    """Return the runs that fit a query and have changed since they were seen.
+def changed(connection: Connection, query: str, seen: dict[str, tuple[float, str]]) -> list[RunRow]:
+    """Return the runs that fit a query and have changed, or been lost, since they were seen.
 
     Args:
         connection: a transaction.
         query: the query.
-        seen: when each run had changed; it is updated.
+        seen: when each run had changed, and how it stood; it is updated.
 
     Raises:
         QueryError: the query does not parse.
     """
     node = parse(query, time.time())
-    moments = connection.execute(sa.select(runs.c.key, runs.c.updated).order_by(runs.c.updated))
-    new = {key: updated for key, updated in moments if seen.get(key) != updated}
-    keys = list(new)
+    moments = connection.execute(sa.select(runs.c.key, runs.c.updated, STATUS))
+    new = {key: (at, status) for key, at, status in moments if seen.get(key) != (at, status)}
+    keys = sorted(new, key=lambda key: new[key][0])
     found: list[RunRow] = []
     for at in range(0, len(keys), 500):
-        some = sa.select(runs).where(runs.c.key.in_(keys[at : at + 500])).order_by(runs.c.updated)
-        found += tables.read(connection, connection.execute(some).all())
+        some = sa.select(*_COLUMNS).where(runs.c.key.in_(keys[at : at + 500]))
+        found += tables.read(connection, connection.execute(some.order_by(runs.c.updated)).all())
     seen.update(new)
     return [row for row in found if matches(node, row)]

@@ -127,7 +127,8 @@ class Registry:
     def watch(self, query: str = "") -> Iterator[RunRow]:
         """Yield the runs that fit a query, those that are there first, then each that changes.
 
-        It blocks while nothing changes, and never ends.
+        A run changes, too, when its owner has stopped renewing its lease: then it is `lost`. It
+        blocks while nothing changes, and never ends.
 
         Args:
             query: the query; all without one.
@@ -135,7 +136,7 @@ class Registry:
         Raises:
             QueryError: the query does not parse.
         """
-        seen: dict[str, float] = {}
+        seen: dict[str, tuple[float, str]] = {}
         while True:
             yield from self._opened.changed(query, seen)
             time.sleep(WATCH_INTERVAL)
@@ -220,7 +221,7 @@ class _Watching(AsyncIterator[RunRow]):
 
     def __init__(self, opened: Opened, query: str) -> None:
         self._opened, self._query = opened, query
-        self._seen: dict[str, float] = {}
+        self._seen: dict[str, tuple[float, str]] = {}
         self._found: deque[RunRow] = deque()
         self._asked = False
 
