@@ -7,6 +7,11 @@ KeiseiError
 ├── DirectorySetupError     RuntimeError  the run's directories cannot be made or claimed
 │   └── SessionInUseError                 the run's name is taken
 │       └── TakenOverError  OSError       another owner has taken this session's run over
+├── DistributedError        RuntimeError  the processes of a launch do not come to one run
+│   ├── LaunchError         ValueError    the launcher's variables contradict each other
+│   ├── RankLostError                     another rank has failed, has vanished or never came
+│   ├── RankMismatchError                 this rank and rank 0 have started differently
+│   └── RankTimeoutError    TimeoutError  rank 0 has not published its run in time
 ├── ForkedSessionError      RuntimeError  the session belongs to the process that forked this one
 ├── InvalidRunNameError     ValueError    the run's name is not a safe one
 ├── InvalidStatusError      ValueError    a run cannot end with that status
@@ -27,8 +32,12 @@ defaults for what a program may want to act on.
 from __future__ import annotations
 
 import errno
+from typing import TYPE_CHECKING
 
 from keisei.redaction import clean
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # What stands so far behind a cut that it can only matter to what is being hidden.
 _BEYOND = 4096
@@ -147,6 +156,61 @@ class TakenOverError(SessionInUseError, OSError):
     ) -> None:
         super().__init__(message, path=path, host=host, pid=pid)
         self.errno = errno.EPERM  # what stays so: no writer tries again
+
+
+class DistributedError(KeiseiError, RuntimeError):
+    """The processes that a launcher has started do not come to one run, or one of them is lost."""
+
+
+class LaunchError(DistributedError, ValueError):
+    """Rank and world size cannot be known: what the launcher says contradicts itself or the user.
+
+    Attributes:
+        values: the variables, or fields of the config, and what they say.
+    """
+
+    values: dict[str, str]
+
+    def __init__(self, message: str, *, values: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.values = {name: str(clean(value)) for name, value in (values or {}).items()}
+
+
+class RankLostError(DistributedError):
+    """Another rank has ended the run: it has failed or was cancelled, has vanished or never came.
+
+    Attributes:
+        rank: which, where known.
+    """
+
+    rank: int | None = None
+
+    def __init__(self, message: str, *, rank: int | None = None) -> None:
+        super().__init__(message)
+        self.rank = rank
+
+
+class RankMismatchError(DistributedError):
+    """A rank and rank 0 have started with different names, configs, world sizes or versions.
+
+    Attributes:
+        values: in what they differ: by its name, the value of rank 0 and the one here.
+    """
+
+    values: dict[str, tuple[str, str]]
+
+    def __init__(
+        self, message: str, *, values: Mapping[str, tuple[str, str]] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.values = {
+            name: (str(clean(theirs)), str(clean(own)))
+            for name, (theirs, own) in (values or {}).items()
+        }
+
+
+class RankTimeoutError(DistributedError, TimeoutError):
+    """Rank 0 of this launch has not published its run within `distributed.timeout`."""
 
 
 class ForkedSessionError(KeiseiError, RuntimeError):

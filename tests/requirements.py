@@ -317,4 +317,10 @@ REQUIREMENTS: dict[str, str] = {
         "Schema changes are numbered migrations; an older keisei reads a newer schema or says that "
         "it cannot."
     ),
+    "RANK-1": (
+        "Under torchrun, SLURM, Open MPI, MPICH, LSF, accelerate and Ray, rank, world size, local "
+        "rank and node are found from the environment alone (which variable decided is said; "
+        "contradictions are an error with both values), or given: "
+        "`enable_distributed_session(rank, world_size)`, the section `distributed`."
+    ),
 }

@@ -48,6 +48,7 @@ PUBLIC = [
     "AsyncSessionManager",
     "Checkpoint",
     "CheckpointsConfig",
+    "DistributedConfig",
     "EnvConfig",
     "FinalStatus",
     "JournalConfig",

@@ -222,6 +222,25 @@ class JournalConfig(Section):
     drops the oldest row, `latest` drops all rows in the queue. The summary counts the dropped."""
 
 
+class DistributedConfig(Section):
+    """How the processes that a launcher has started share one run."""
+
+    detect: bool = True
+    """Find rank and world size in the environment of the launcher (torchrun, SLURM, MPI and so on);
+    `false`: only what `rank` and `world_size` say."""
+    rank: Annotated[int, Field(ge=0)] | None = None
+    """Which process of the run this is, from 0; unset, what the launcher says."""
+    world_size: Annotated[int, Field(ge=1)] | None = None
+    """How many processes the run has; unset, what the launcher says."""
+    identity: OptionalText = None
+    """What tells this launch from all others, the same on all its ranks; unset, the launcher's own
+    id."""
+    timeout: Timeout = 60.0
+    """How long the ranks wait for each other, at the start and at the end, in seconds."""
+    may_differ: list[Annotated[str, Field(min_length=1)]] = ["env.device", "env.seed"]
+    """The fields and sections of the config in which ranks may differ."""
+
+
 class KeepBest(Section):
     """The checkpoints to keep because a metric was best when they were saved."""
 
@@ -281,6 +300,8 @@ class AppConfig(Section):
     """Which signals end the session, and how long that may take."""
     checkpoints: CheckpointsConfig = Field(default_factory=lambda: CheckpointsConfig())
     """When checkpoints are saved by themselves, and which are kept."""
+    distributed: DistributedConfig = Field(default_factory=lambda: DistributedConfig())
+    """How the processes of a launch share the run."""
 
 
 # A class that is derived from these has its docstrings read by pydantic, when it is made.
