@@ -6,6 +6,7 @@ KeiseiError
 ├── ConfigSaveError         RuntimeError  effective_config.json cannot be written
 ├── DirectorySetupError     RuntimeError  the run's directories cannot be made or claimed
 │   └── SessionInUseError                 the run's name is taken
+│       ├── PartInUseError                another process logs as this part of the run
 │       └── TakenOverError  OSError       another owner has taken this session's run over
 ├── DistributedError        RuntimeError  the processes of a launch do not come to one run
 │   ├── LaunchError         ValueError    the launcher's variables contradict each other
@@ -13,6 +14,8 @@ KeiseiError
 │   ├── RankMismatchError                 this rank and rank 0 have started differently
 │   └── RankTimeoutError    TimeoutError  rank 0 has not published its run in time
 ├── ForkedSessionError      RuntimeError  the session belongs to the process that forked this one
+├── HandleError             ValueError    a handle leads to no run that can be joined from here
+├── InvalidRoleError        ValueError    a member's role is not a safe name, or is reserved
 ├── InvalidRunNameError     ValueError    the run's name is not a safe one
 ├── InvalidStatusError      ValueError    a run cannot end with that status
 ├── JournalError            RuntimeError  the journal cannot be written, or may not be from here
@@ -22,6 +25,7 @@ KeiseiError
 ├── QueryError              ValueError    a query for runs does not parse
 ├── RegistryError           RuntimeError  the registry's database cannot be used
 ├── SessionEndedError       RuntimeError  a step came after the end
+│   └── RunEndedError       OSError       the run that a part belongs to has ended
 ├── SignalError             RuntimeError  signals cannot be handled here
 └── TrackerError            RuntimeError  a tracker cannot start, or is out of reach
 
@@ -158,6 +162,10 @@ class TakenOverError(SessionInUseError, OSError):
         self.errno = errno.EPERM  # what stays so: no writer tries again
 
 
+class PartInUseError(SessionInUseError):
+    """Another process, or another member of this one, logs as this part of the run."""
+
+
 class DistributedError(KeiseiError, RuntimeError):
     """The processes that a launcher has started do not come to one run, or one of them is lost."""
 
@@ -217,6 +225,24 @@ class ForkedSessionError(KeiseiError, RuntimeError):
     """The session belongs to the process that has forked this one."""
 
 
+class HandleError(KeiseiError, ValueError):
+    """A handle leads to no run that can be joined from here: it is damaged, or of elsewhere.
+
+    Attributes:
+        path: the run's directory, as the handle has it; secrets are hidden in it.
+    """
+
+    path: str | None = None
+
+    def __init__(self, message: str, *, path: str | None = None) -> None:
+        super().__init__(message)
+        self.path = clean(path)
+
+
+class InvalidRoleError(KeiseiError, ValueError):
+    """A member's role could not safely name files on every system, or is reserved."""
+
+
 class InvalidRunNameError(KeiseiError, ValueError):
     """The run's name could not safely name a directory on every system."""
 
@@ -271,6 +297,14 @@ class RegistryError(KeiseiError, RuntimeError):
 
 class SessionEndedError(KeiseiError, RuntimeError):
     """The session has ended, and what was asked for belongs before its end."""
+
+
+class RunEndedError(SessionEndedError, OSError):
+    """The run that a part belongs to has ended: nothing more is logged to it from here."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.errno = errno.EPERM  # what stays so: no writer tries again
 
 
 class SignalError(KeiseiError, RuntimeError):

@@ -59,6 +59,7 @@ PURE = [
     "run.failure",
     "run.layout",
     "run.log_lines",
+    "run.part_file",
     "run.rebuild",
     "run.session_file",
     "run.status",

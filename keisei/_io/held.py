@@ -78,8 +78,11 @@ class HeldDirectory:
         self.locked = locks.identity(directory) if taken else None
 
     @contextmanager
-    def entered(self) -> Iterator[OpenDirectory]:
+    def entered(self, *, checked: bool = True) -> Iterator[OpenDirectory]:
         """Open the directory for a `with` block.
+
+        Args:
+            checked: whether `check` may refuse it.
 
         Raises:
             OSError: it cannot be opened, or was removed and cannot be made again, or `check` has
@@ -88,11 +91,13 @@ class HeldDirectory:
         opened = self._enter()
         if opened is None:
             with self._again() as directory:
-                self.check(directory)
+                if checked:
+                    self.check(directory)
                 yield directory
             return
         try:
-            self.check(opened.directory)
+            if checked:
+                self.check(opened.directory)
             yield opened.directory
         finally:
             with self._guard:
@@ -156,6 +161,13 @@ class HeldDirectory:
                     where,
                 )
             return opened
+        new = self._in_its_place()
+        self._opened, opened.given_up = new, True
+        self._close_unused(opened)
+        return new
+
+    def _in_its_place(self) -> _Opened:
+        """Return a directory in the place of the one that was removed."""
         try:
             make_directory(self.path)
             new = _Opened(OpenDirectory(self.path))
@@ -172,8 +184,6 @@ class HeldDirectory:
             "%s was removed while its owner lives: it is made again, and what it held is lost",
             quoted(self.path, 300),
         )
-        self._opened, opened.given_up = new, True
-        self._close_unused(opened)
         return new
 
     def _close_unused(self, opened: _Opened) -> None:
@@ -188,6 +198,19 @@ class HeldDirectory:
         if opened is not None:
             with suppress(OSError):
                 opened.directory.close()
+
+
+class JoinedDirectory(HeldDirectory):
+    """Another process's directory, which is held open and followed where it is moved.
+
+    Its lock is the owner's: it is neither locked here, nor made again where it was removed.
+    """
+
+    def lock(self, directory: OpenDirectory, *, is_ending: bool = False) -> None:
+        """Leave the lock to the owner."""
+
+    def _in_its_place(self) -> _Opened:
+        return _Opened(OpenDirectory(self.path))
 
 
 class FollowedDirectory:

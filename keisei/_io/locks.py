@@ -278,6 +278,24 @@ def is_locked(directory: files.OpenDirectory) -> bool | None:
         os.close(fd)
 
 
+def is_file_locked(directory: files.OpenDirectory, name: str) -> bool | None:
+    """Return whether anybody holds a file's lock; ``None`` where there are no locks.
+
+    Args:
+        directory: where the file lives.
+        name: its name there.
+
+    Raises:
+        OSError: there is no such file, or it cannot be opened.
+    """
+    fd = directory.open(name, os.O_RDWR)
+    try:
+        taken = _try_lock(fd, shared=True)  # so that two that look do not see each other
+        return None if taken is None else not taken
+    finally:
+        os.close(fd)
+
+
 def _close_copies() -> None:
     for lock in tuple(_held):
         lock._forget()

@@ -79,18 +79,32 @@ SHAPE_ID = slice(4, 9)  # what the rows of a shape have in common, and no event 
 _DEEPEST, _DEEPEST_EVENT = 32, 100
 _TIMES = frozenset([float, int])
 _EARLIEST, _LATEST = -6e10, 2.5e11  # seconds since the epoch: the years 69 to 9892
-_FILE = re.compile(r"metrics\.([1-9][0-9]{0,8})\.journal")
+_FILE = re.compile(r"metrics\.([1-9][0-9]{0,8})(?:\.([A-Za-z0-9][A-Za-z0-9._-]{0,127}))?\.journal")
 
 
-def file_name(attempt: int) -> str:
-    """Return the name of an attempt's journal."""
-    return f"metrics.{attempt}.journal"
+def file_name(attempt: int, part: str | None = None) -> str:
+    """Return the name of an attempt's journal: the owner's, or that of another part of the run."""
+    return f"metrics.{attempt}.journal" if part is None else f"metrics.{attempt}.{part}.journal"
 
 
-def attempt_of(name: str) -> int | None:
-    """Return the attempt whose journal has this name; ``None`` where it is no journal's."""
+def attempt_of(name: str, part: str | None = None) -> int | None:
+    """Return the attempt whose journal has this name; ``None`` where it is no journal's.
+
+    Args:
+        name: the file's name.
+        part: whose journals are meant; ``None`` for the owner's own.
+    """
+    found = part_of(name)
+    return found[0] if found and found[1] == part else None
+
+
+def part_of(name: str) -> tuple[int, str | None] | None:
+    """Return the attempt and the part whose journal has this name; ``None`` where it is no journal.
+
+    The part is ``None`` for the owner's own journal.
+    """
     found = _FILE.fullmatch(name)
-    return int(found[1]) if found else None
+    return (int(found[1]), found[2]) if found else None
 
 
 def pack_block(

@@ -320,7 +320,7 @@ def owner_state(
     if locked:
         return "running"
     same_lock = owner.locked is not None and owner.locked == locks.identity(directory)
-    if locked is False and same_lock and _under_this_kernel(owner):
+    if locked is False and same_lock and under_this_kernel(owner):
         return "died"
     if alive:
         return "running"
@@ -329,7 +329,7 @@ def owner_state(
 
 def seen(owner: Owner) -> bool | None:
     """Return whether an owner's process runs; ``None`` where it cannot be seen from here."""
-    if _under_this_kernel(owner):
+    if under_this_kernel(owner):
         return process.runs(owner.pid, owner.process_start, owner.pid_namespace)
     machine = process.machine()
     if owner.host != process.host_name() or machine is None:
@@ -339,7 +339,8 @@ def seen(owner: Owner) -> bool | None:
     return False if owner.machine == machine else None  # it was there before the last boot
 
 
-def _under_this_kernel(owner: Owner) -> bool:
+def under_this_kernel(owner: Owner) -> bool:
+    """Return whether a process runs, or ran, under this kernel."""
     return owner.kernel == f"{owner.host}/{process.kernel()}"
 
 

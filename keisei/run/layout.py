@@ -15,6 +15,7 @@ SUPERSEDED_EVALUATIONS = "evaluation.superseded.log"
 RECORD_FILE = "session.json"
 LABELS_FILE = "labels.json"
 MODELS = "models"
+PARTS = "parts"
 
 
 class RunPaths(NamedTuple):
@@ -66,3 +67,13 @@ def plan_paths(root: str, model_root: str | None, run_name: str) -> RunPaths:
         log_file_path=os.path.join(directory, TRAINING_LOG),
         eval_log_file_path=os.path.join(directory, EVALUATION_LOG),
     )
+
+
+def log_file(name: str, part: str | None) -> str:
+    """Return the name that a log has for a part of the run: ``training.rank3.log``.
+
+    Args:
+        name: `TRAINING_LOG` or `EVALUATION_LOG`.
+        part: the part; ``None`` for the owner's own.
+    """
+    return name if part is None else name.replace(".log", f".{part}.log")
