@@ -78,6 +78,16 @@ LAUNCHERS = (
         ("NODE_RANK",),
         ("RAY_JOB_ID", *MASTER),
     ),
+    # Before Open MPI, whose variables jsrun sets, too.
+    Launcher(
+        "lsf",
+        ("JSM_NAMESPACE_RANK",),
+        "JSM_NAMESPACE_RANK",
+        "JSM_NAMESPACE_SIZE",
+        ("JSM_NAMESPACE_LOCAL_RANK",),
+        ("JSM_NAMESPACE_LOCAL_SIZE",),
+        identity=("PMIX_NAMESPACE",),
+    ),
     Launcher(
         "openmpi",
         ("OMPI_COMM_WORLD_RANK",),
@@ -103,15 +113,6 @@ LAUNCHERS = (
         "PMI_SIZE",
         ("MPI_LOCALRANKID",),
         ("MPI_LOCALNRANKS",),
-        identity=("PMIX_NAMESPACE",),
-    ),
-    Launcher(
-        "lsf",
-        ("JSM_NAMESPACE_RANK",),
-        "JSM_NAMESPACE_RANK",
-        "JSM_NAMESPACE_SIZE",
-        ("JSM_NAMESPACE_LOCAL_RANK",),
-        ("JSM_NAMESPACE_LOCAL_SIZE",),
         identity=("PMIX_NAMESPACE",),
     ),
 )

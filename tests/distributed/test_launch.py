@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -103,6 +105,31 @@ def test_a_launch_is_found_in_the_environment(launcher: str) -> None:
 
 def _names(found: Launch) -> list[str]:
     return found.decided_by.split(", ")
+
+
+RECORDED = sorted((Path(__file__).parent / "environments").glob("*.json"))
+
+
+@pytest.mark.requirement("RANK-1")
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
+def test_recorded_launches_are_found(path: Path) -> None:
+    """In the environments of real launchers each process finds out what it is, and its launch."""
+    recorded = json.loads(path.read_text())
+    launches = set()
+    for process in recorded["processes"]:
+        environ = process["environment"]
+        is_typed = recorded["launcher"] is None
+        pid = -1 if is_typed else int(environ.get("SLURM_TASK_PID", 0))
+        found = find_launch(environ, pid=pid)
+        if is_typed:
+            assert found is None or found.world_size == 1
+            continue
+        assert found is not None
+        assert found.launcher == recorded["launcher"]
+        own = {name: value for name, value in process.items() if name != "environment"}
+        assert own == {name: getattr(found, name) for name in own}
+        launches.add((found.rank, found.identity, found.restart, found.requeues))
+    assert len(launches) == (0 if recorded["launcher"] is None else len(recorded["processes"]))
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
