@@ -37,10 +37,15 @@ def check(repository: Path, readme: str, fails: str) -> tuple[int, list[str]]:
     (repository / "README.md").write_text(readme)
     (repository / "python").write_text(PYTHON)
     (repository / "python").chmod(0o755)
+    programs = repository / "bin"
+    programs.mkdir()
+    (programs / "id").write_text("#!/bin/sh\necho 1000\n")  # not root: it may install no package
+    (programs / "id").chmod(0o755)
     identity = ["-c", "user.name=a", "-c", "user.email=a@localhost"]
     for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-q", "-m", "a"]):
         subprocess.run(["git", *command], cwd=repository, check=True)
-    environ = {**os.environ, "FAILS": fails}
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    environ = {**os.environ, "FAILS": fails, "PATH": path}
     script = repository / ".ci" / "run"
     done = subprocess.run([script], env=environ, capture_output=True, text=True, timeout=300)
     return done.returncode, done.stdout.splitlines()
@@ -52,7 +57,8 @@ def test_it_ends_with_the_closing_line_of_the_tests(tmp_path: Path) -> None:
     status, printed = check(tmp_path, README, "nothing")
     assert (status, printed[-1]) == (0, "done: -m pytest")
     closing = [printed[n + 1] for n, line in enumerate(printed) if "== closing line" in line]
-    postgres, storms, lowest, tests = closing
+    launchers, postgres, storms, lowest, tests = closing
+    assert launchers.endswith("-m launchers")
     assert postgres.endswith("-m postgres")
     assert storms.endswith("-m storm")
     assert "tests/journal" in lowest
@@ -66,6 +72,7 @@ def test_it_ends_with_the_closing_line_of_the_tests(tmp_path: Path) -> None:
         *("venv/bin/python -m pytest", "blocking", "many_sessions", "trio", "-m try"),
         *("check .", "--check", "mypy", "lowest_versions", "-m venv", "-c lowest.txt"),
         *("lowest/bin/python -m pytest", "-m storm", "-m postgres"),
+        "-m launchers",
     ],
 )
 def test_it_fails_with_any_step(tmp_path: Path, step: str) -> None:

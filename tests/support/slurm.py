@@ -1,4 +1,4 @@
-"""A SLURM cluster of one node, started by the tests in a directory of its own, on loopback alone.
+"""A SLURM cluster, started by the tests on one machine, in a directory of its own and on loopback.
 
 It needs Debian's `slurm-wlm` and `munge`, and root, as a job is started as the user who asks.
 """
@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel")
-# A requeued job may start again once its old credentials have expired; SLURM's default is 120 s.
+# A requeued job starts again once its old credentials have expired: SLURM's default is 120 s, and
+# its lowest 5.
 REQUEUE_WAIT_S = 5
-# More tasks than this machine may have CPUs.
+# Of each node: more than the machine may have.
 CPUS = 8
 STARTED_WITHIN_S = 30.0
 LOOK_AGAIN_S = 0.1
@@ -100,15 +101,20 @@ class Slurm:
 
 
 @contextmanager
-def cluster(directory: Path) -> Iterator[Slurm]:
-    """Start a cluster in an empty directory, and stop all that it runs at the end."""
+def cluster(directory: Path, nodes: int = 1) -> Iterator[Slurm]:
+    """Start a cluster in an empty directory, and stop all that it runs at the end.
+
+    Parameters:
+        directory: Where its configuration, its state and its logs are to be.
+        nodes: How many nodes it has, all of them on this machine.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     directory.chmod(0o755)
     host = socket.gethostname().split(".")[0]
-    controller, node = _free_ports(2)
+    controller, *ports = _free_ports(1 + nodes)
+    names = [f"node-{n + 1}" for n in range(nodes)]
     munge = directory / "munge.socket"
-    for name in ("state", "spool"):
-        (directory / name).mkdir()
+    (directory / "state").mkdir()
     key = directory / "munge.key"
     key.write_bytes(os.urandom(128))
     key.chmod(0o400)
@@ -120,24 +126,23 @@ SlurmctldHost={host}(127.0.0.1)
 SlurmUser=root
 SlurmdUser=root
 SlurmctldPort={controller}
-SlurmdPort={node}
 AuthType=auth/munge
 AuthInfo=socket={munge},cred_expire={REQUEUE_WAIT_S}
 CryptoType=crypto/munge
 StateSaveLocation={directory}/state
-SlurmdSpoolDir={directory}/spool
+SlurmdSpoolDir={directory}/spool.%n
 SlurmctldPidFile={directory}/slurmctld.pid
-SlurmdPidFile={directory}/slurmd.pid
+SlurmdPidFile={directory}/slurmd.%n.pid
 SlurmctldLogFile={directory}/slurmctld.log
-SlurmdLogFile={directory}/slurmd.log
+SlurmdLogFile={directory}/slurmd.%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
-SchedulerType=sched/builtin
-SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0
+SchedulerType=sched/backfill
+SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1,sched_min_interval=0
 CommunicationParameters=NoInAddrAny
 SlurmdParameters=config_overrides
 ReturnToService=2
@@ -145,9 +150,12 @@ JobRequeue=1
 KillWait=5
 MinJobAge=3600
 MpiDefault=none
-NodeName={host} NodeAddr=127.0.0.1 CPUs={CPUS} State=UNKNOWN
-PartitionName=tests Nodes={host} Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
+PartitionName=tests Nodes={",".join(names)} Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
 """
+        + "".join(
+            f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={CPUS}\n"
+            for name, port in zip(names, ports, strict=True)
+        )
     )
     environment = {
         **{k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_"))},
@@ -174,8 +182,10 @@ PartitionName=tests Nodes={host} Default=YES MaxTime=INFINITE State=UP OverSubsc
         _until(munge.exists, slurm)
         stack.enter_context(_daemon(["slurmctld", "-D", "-i"], slurm))
         _until(lambda: "UP" in slurm.run("scontrol", "ping", check=False), slurm)
-        stack.enter_context(_daemon(["slurmd", "-D", "-N", host], slurm))
-        _until(lambda: slurm.run("sinfo", "-h", "-o", "%T", check=False).strip() == "idle", slurm)
+        for name in names:
+            stack.enter_context(_daemon(["slurmd", "-D", "-N", name], slurm))
+        ready = f"{nodes} idle"
+        _until(lambda: slurm.run("sinfo", "-h", "-o", "%D %T", check=False).strip() == ready, slurm)
         try:
             yield slurm
         finally:
@@ -209,7 +219,7 @@ def _until(happened: Callable[[], bool], slurm: Slurm) -> None:
 
 @contextmanager
 def _daemon(command: list[str], slurm: Slurm) -> Iterator[None]:
-    with open(slurm.directory / f"{command[0]}.out.log", "wb") as out:
+    with open(slurm.directory / f"{command[0]}.out.log", "ab") as out:
         process = subprocess.Popen(
             command,
             env=slurm.environment,
