@@ -211,6 +211,18 @@ REQUIREMENTS: dict[str, str] = {
         "a live owner holds a lock on the run's directory for its whole life, where the file "
         "system has locks."
     ),
+    "RANK-3": (
+        "Rank 0 owns the run, its session file and its trackers. Every rank has its own part: "
+        "`metrics.{attempt}.rank{r}.journal`, `training.rank{r}.log`. Readers merge them "
+        '(`run.rows(rank=...)`, `run.columns(key, reduce="mean"|"min"|"max"|"sum")`); trackers '
+        "get rank 0's rows, and of the others what `distributed.track` says."
+    ),
+    "RANK-5": (
+        "`session.handle()` is a small picklable value without secrets. `async with "
+        'AsyncSessionMember(handle, role="rollout-3") as member:` (and `SessionMember`) logs '
+        "metrics, events, evaluations and lines to the same run from another process, actor or "
+        "host that sees its directory. After the run's end it is refused."
+    ),
     "HOST-1": (
         "A tracker that is named (W&B too) lives in a process of its own, one for each kind of "
         "tracker and program, shared by all sessions of the program, started with the first "

@@ -53,6 +53,7 @@ PURE = [
     "checkpoints.tree",
     "distributed.launch",
     "distributed.launchers",
+    "journal.merging",
     "journal.records",
     "journal.superseding",
     "journal.values",

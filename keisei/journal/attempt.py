@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import NamedTuple
 
 from keisei._io.files import OpenDirectory
 from keisei.journal.decoding import CHUNK, Batch, Block, RawRow, Scanner, Shape, unpack_records
@@ -25,13 +26,16 @@ class AttemptReader:
         attempt: the attempt.
         start: the number of the first record that is wanted; those in blocks before it are left
             out.
+        part: the part of the run whose journal it is; ``None`` for the owner's own.
     """
 
-    def __init__(self, directory: str, attempt: int, start: int = 0) -> None:
+    def __init__(
+        self, directory: str, attempt: int, start: int = 0, part: str | None = None
+    ) -> None:
         self.attempt = attempt
         self._start = start
         with OpenDirectory(directory) as opened:
-            self._fd = opened.open(file_name(attempt), os.O_RDONLY)
+            self._fd = opened.open(file_name(attempt, part), os.O_RDONLY)
         self._scanner = Scanner(_reads(self._fd))
         self._shapes: dict[Shape, Block] = {}  # as they are in the file, where they take less
         self._names: dict[Shape, tuple[str, ...]] = {}  # of some of them
@@ -211,6 +215,56 @@ class AttemptReader:
     def _look(self, start: int, end: int | None) -> None:
         for block in Scanner(_reads(self._fd, end), start, ANY_SHAPE).blocks():
             self._learn(block)
+
+
+class Left(NamedTuple):
+    """What a process has left of a journal that another one goes on with.
+
+    Attributes:
+        size: how long it is, in bytes.
+        begins: what it begins with.
+        records: the number of the next row or event.
+        shapes: the next id of a shape.
+    """
+
+    size: int
+    begins: bytes
+    records: int
+    shapes: int
+
+
+def take_up(directory: OpenDirectory, name: str) -> Left | None:
+    """Prepare a journal, whose writer has died, to be gone on with: what is torn off is cut.
+
+    Args:
+        directory: where it lives.
+        name: its name there.
+
+    Returns:
+        What it holds; ``None`` where there is none.
+
+    Raises:
+        OSError: it cannot be read or cut.
+    """
+    try:
+        fd = directory.open(name, os.O_RDWR)
+    except FileNotFoundError:
+        return None
+    try:
+        scanner, records, shapes = Scanner(_reads(fd)), 0, 0
+        for block in scanner.blocks():
+            if block.marker == RECORDS:
+                records = max(records, block.seq + block.records)
+            elif block.marker in SHAPES:
+                with suppress(ValueError):
+                    shapes = max(shapes, unpack_shape(block.marker, block.payload)[0] + 1)
+        if scanner.torn_bytes:
+            os.ftruncate(fd, scanner.position)
+            os.fsync(fd)
+        os.lseek(fd, 0, os.SEEK_SET)
+        return Left(scanner.position, os.read(fd, HEAD_SIZE), records, shapes)
+    finally:
+        os.close(fd)
 
 
 def repair(path: str | os.PathLike[str]) -> int:

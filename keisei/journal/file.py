@@ -14,6 +14,7 @@ from keisei._io.files import OpenDirectory
 from keisei._io.held import HeldDirectory
 from keisei._log import logger
 from keisei.errors import quoted
+from keisei.journal.attempt import Left
 from keisei.journal.format import (
     HEADER,
     LARGE,
@@ -43,6 +44,8 @@ class JournalFile:
         attempt: the attempt's number.
         known_shapes: returns the ids and keys that rows to come may have.
         sync: whether to force what is written to the disk.
+        part: the part of the run whose journal it is; ``None`` for the owner's own.
+        left: what an earlier process has left of it, where it goes on.
 
     Attributes:
         path: its path.
@@ -61,17 +64,19 @@ class JournalFile:
         known_shapes: Callable[[], list[Shape]],
         *,
         sync: bool,
+        part: str | None = None,
+        left: Left | None = None,
     ) -> None:
-        self._home, self._attempt, self._sync = home, attempt, sync
+        self._home, self._attempt, self._part, self._sync = home, attempt, part, sync
         self._known_shapes = known_shapes
-        self._name = file_name(attempt)
+        self._name = file_name(attempt, part)
         self.path = os.path.join(home.path, self._name)
         self.shapes: deque[Shape] = deque()
         self.error: OSError | None = None
         self.written = self.bytes = self.pending = self.dropped = 0
         self._made = self._begun = self._fresh = self._synced = False
         self._size = 0  # which the file has at least
-        self._header = b""
+        self._header = self._begins = b""
         self._pieces: list[memoryview] = []  # what to write next, and what is left of it
         self._left: deque[memoryview] = deque()
         # Shapes whose names are to be written behind the second row that has them, and how many
@@ -80,6 +85,9 @@ class JournalFile:
         self._known: dict[bytes, bytes] = {}
         self._again_at = _NAMES_EVERY
         self._next = 0
+        if left is not None:
+            self._made, self._begun, self._synced = True, left.size > 0, True
+            self._size, self._begins, self._next = left.size, left.begins, left.records
 
     def add(self, records: list[Queued], skipped: int) -> None:
         """Put records into what to write next; there must be nothing.
@@ -101,13 +109,22 @@ class JournalFile:
             return
         if not self._begun:
             self._begun = True
-            about = {"version": VERSION, "attempt": self._attempt, "time": time()}
-            self._header = self._header or pack_json(HEADER, about)
-            blocks.insert(0, self._header)
+            blocks.insert(0, self._new_header())
         self._next += len(records)
         self.pending = len(records)
         self._pieces = list(_joined(blocks))
         self._left = deque(self._pieces)
+
+    def _new_header(self) -> bytes:
+        """Return the block that the file begins with, where this process begins it."""
+        if not self._header:
+            about: dict[str, object] = {"version": VERSION, "attempt": self._attempt}
+            about["time"] = time()
+            if self._part is not None:
+                about["part"] = self._part
+            self._header = pack_json(HEADER, about)
+        self._begins = self._header
+        return self._header
 
     def _repeated(self, records: list[Record]) -> list[bytes]:
         """Return the shapes whose names are to be written behind these records.
@@ -208,7 +225,7 @@ class JournalFile:
         try:
             if self._size:
                 os.lseek(fd, 0, os.SEEK_SET)
-                head = self._header[: self._size]
+                head = self._begins[: self._size]
                 found = os.read(fd, len(head))
                 if not head.startswith(found):
                     directory.set_aside(self._name, "other")
@@ -231,7 +248,7 @@ class JournalFile:
         self._begun = bool(self._pieces)
         if self._pieces:
             shapes = [pack_shape(*shape) for shape in self._known_shapes()]
-            self._pieces = [*_joined([self._header, *shapes]), *self._pieces]
+            self._pieces = [*_joined([self._new_header(), *shapes]), *self._pieces]
             self._left = deque(self._pieces)
         else:
             self.shapes.extendleft(self._known_shapes())

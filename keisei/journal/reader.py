@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
 from time import sleep
 from typing import TYPE_CHECKING
 
@@ -11,18 +12,11 @@ from keisei.errors import MissingExtraError
 from keisei.journal.attempt import AttemptReader, repair
 from keisei.journal.columns import ColumnBuilder
 from keisei.journal.decoding import Batch, RawRow
-from keisei.journal.format import attempt_of, file_name
+from keisei.journal.format import attempt_of, part_of
+from keisei.journal.history import History, OwnersResume, owners_resumes
+from keisei.journal.merging import Reduction, Series, in_order, part_asked, reduced
 from keisei.journal.records import Damage, Event, Position, Row, Value
-from keisei.journal.superseding import (
-    RESUME,
-    Cuts,
-    Predecessors,
-    StepPosition,
-    Steps,
-    Stretches,
-    position_in,
-    step_in,
-)
+from keisei.journal.superseding import Cuts, Steps, Stretches
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,8 +33,6 @@ __all__ = [
     "repair",
 ]
 
-
-_REREAD = 1 << 22
 
 _Part = tuple[int, bool, int, tuple[str, ...], RawRow]
 _Read = tuple[int, Batch, tuple[str, ...], Stretches, list[list[Steps]] | None]
@@ -68,48 +60,90 @@ class RunJournal:
 
     Args:
         directory: the run's directory.
+        part: the part of the run whose journals these are; ``None`` for the owner's own.
+        attempts: those that have a journal, where they are known and do not change.
     """
 
-    def __init__(self, directory: str) -> None:
-        self.directory = directory
+    def __init__(
+        self, directory: str, part: str | None = None, attempts: list[int] | None = None
+    ) -> None:
+        self.directory, self.part = directory, part
+        self._attempts = attempts
+        self._owners: list[OwnersResume] | None = None
+
+    def parts(self) -> list[str]:
+        """Return the parts that have a journal, besides the owner's own: rank2 before rank10."""
+        found = {known[1] for name in os.listdir(self.directory) if (known := part_of(name))}
+        return sorted((part for part in found if part is not None), key=in_order)
+
+    def of(self, part: str | None) -> RunJournal:
+        """Return a reader of one part's journals; ``None`` is the owner's own."""
+        return RunJournal(self.directory, part)
 
     def attempts(self) -> list[int]:
         """Return the attempts that have a journal."""
-        found = [attempt_of(name) for name in os.listdir(self.directory)]
+        if self._attempts is not None:
+            return self._attempts
+        found = [attempt_of(name, self.part) for name in os.listdir(self.directory)]
         return sorted(attempt for attempt in found if attempt is not None)
+
+    def _open(self, attempt: int) -> AttemptReader:
+        return AttemptReader(self.directory, attempt, part=self.part)
 
     def last_step(self) -> int | None:
         """Return the last step that was logged, read near the end; ``None`` where there is none."""
         for attempt in reversed(self.attempts()):
-            with AttemptReader(self.directory, attempt) as reader:
+            with self._open(attempt) as reader:
                 step = reader.last_step()
             if step is not None:
                 return step
         return None
 
-    def rows(self, include_superseded: bool = False) -> Iterator[Row]:
-        """Yield the rows in order, attempt by attempt.
+    def rows(
+        self, include_superseded: bool = False, *, rank: int | None = None, part: str | None = None
+    ) -> Iterator[Row]:
+        """Yield the rows in order, attempt by attempt: the owner's own, or another part's.
 
         Args:
             include_superseded: yield these rows too; they are marked.
+            rank: the rank whose rows are meant; 0 is the owner, or
+            part: the part.
         """
+        if (asked := part_asked(rank, part)) is not None:
+            yield from self.of(asked).rows(include_superseded)
+            return
         for attempt, superseded, seq, keys, raw in self.merged():
             if include_superseded or not superseded:
                 yield _row(attempt, seq, keys, raw, superseded)
 
     def columns(
-        self, key: str, include_superseded: bool = False
-    ) -> tuple[Sequence[int | None], Sequence[Value]]:
+        self,
+        key: str,
+        include_superseded: bool = False,
+        *,
+        rank: int | None = None,
+        part: str | None = None,
+        reduce: Reduction | None = None,
+    ) -> Series:
         """Return the steps and the values of one metric, in order.
 
         Args:
             key: the metric's name.
             include_superseded: return these rows' too.
+            rank: the rank whose rows are meant; 0 is the owner, or
+            part: the part. With `reduce`, a pattern of parts, such as ``rollout-*``.
+            reduce: merge what all parts that have the metric have logged, the owner too, to one
+                value for each step; steps come sorted, and rows without a step are left out. Of
+                several values that a part has at one step, the last one counts.
 
         Returns:
             Each as an array, where all its numbers are floats or all are integers (and each row
             has a step); else as a list. An array equals a list of the same numbers.
         """
+        if reduce is not None:
+            return reduced(self._series(key, include_superseded, part_asked(rank, part)), reduce)
+        if (asked := part_asked(rank, part)) is not None:
+            return self.of(asked).columns(key, include_superseded)
         steps, values = ColumnBuilder(), ColumnBuilder()
         columns: dict[tuple[str, ...], int | None] = {}
 
@@ -135,10 +169,23 @@ class RunJournal:
             values.extend([raw[column] for raw in rows])
         return steps.column, values.column
 
+    def _series(self, key: str, include_superseded: bool, pattern: str | None) -> Iterator[Series]:
+        """Yield steps and values of one metric, of each part of which the name fits."""
+        attempts: dict[str | None, list[int]] = {}
+        for name in os.listdir(self.directory):
+            if known := part_of(name):
+                attempts.setdefault(known[1], []).append(known[0])
+        owners = owners_resumes(self.directory, sorted(attempts.get(None, ())))
+        for part, found in attempts.items():
+            if pattern is None or (part is not None and fnmatchcase(part, pattern)):
+                journal = RunJournal(self.directory, part, sorted(found))
+                journal._owners = owners
+                yield journal.columns(key, include_superseded)
+
     def events(self) -> Iterator[Event]:
         """Yield the events of all attempts, in order."""
         for attempt in self.attempts():
-            with AttemptReader(self.directory, attempt) as reader:
+            with self._open(attempt) as reader:
                 for batch in reader.batches():
                     for i, event in enumerate(batch.events):
                         yield Event(batch.seq + i, event[0], attempt, event[1], event[2])
@@ -147,7 +194,7 @@ class RunJournal:
         """Read everything, and return what cannot be read."""
         total = Damage()
         for attempt in self.attempts():
-            with AttemptReader(self.directory, attempt) as reader:
+            with self._open(attempt) as reader:
                 for _ in reader.batches():
                     pass
                 found = reader.damage()
@@ -171,7 +218,7 @@ class RunJournal:
                 last = stop()
                 for attempt in self.attempts():
                     if attempt not in readers:
-                        readers[attempt] = AttemptReader(self.directory, attempt)
+                        readers[attempt] = self._open(attempt)
                     for seq, keys, raw in readers[attempt].rows():
                         yield _row(attempt, seq, keys, raw, False)
                 if last:
@@ -217,18 +264,18 @@ class RunJournal:
         Args:
             last: the last attempt that counts; without it, all do.
         """
-        return self._cuts(
-            [attempt for attempt in self.attempts() if last is None or attempt <= last]
-        )
+        attempts = [attempt for attempt in self.attempts() if last is None or attempt <= last]
+        return History(self.directory, attempts, self.part, self._owners).cuts()
 
     def _batches(self) -> Iterator[_Read]:
         """Yield the rows, with what a later attempt has left behind or logged anew."""
         attempts = self.attempts()
-        cuts = self._cuts(attempts)
-        predecessors = self._predecessors(attempts, cuts)
+        history = History(self.directory, attempts, self.part, self._owners)
+        cuts = history.cuts()
+        predecessors = history.predecessors(cuts)
         for attempt in attempts:
             stretches = cuts.of(attempt)
-            with AttemptReader(self.directory, attempt) as reader:
+            with self._open(attempt) as reader:
                 for batch in reader.batches(events=False):
                     if not batch.rows:
                         continue
@@ -238,61 +285,6 @@ class RunJournal:
                         steps = [raw[-1] for raw in batch.rows if raw[-1] is not None]
                         later = predecessors.of(section, attempt, keys, steps)  # type: ignore[arg-type]
                     yield attempt, batch, keys, stretches, later
-
-    def _cuts(self, attempts: list[int]) -> Cuts:
-        """Return the stretches that the run's resumes have left behind."""
-        cuts = Cuts()
-        sizes = [os.path.getsize(os.path.join(self.directory, file_name(n))) for n in attempts]
-        left = _REREAD + 30 * sum(sizes)  # bytes: no run resumes so often
-        for at, said in self._resumes(attempts):
-            cuts.known = at
-            after, step = position_in(said), step_in(said)
-            if after is None and step is not None and left > 0:
-                # Where no row goes beyond the step, nothing is left behind.
-                after = self._position_of(step, at, cuts) or at
-                left -= sum(sizes[: attempts.index(at.attempt) + 1])
-            if after is not None and after <= at:
-                cuts.add(after, at)
-        return cuts
-
-    def _resumes(self, attempts: list[int]) -> Iterator[tuple[Position, dict[str, object]]]:
-        for attempt in attempts:
-            with AttemptReader(self.directory, attempt) as reader:
-                for seq, _, said in reader.events_named(RESUME):
-                    if isinstance(said, dict):
-                        yield Position(attempt, seq), said
-
-    def _position_of(self, step: int, before: Position, cuts: Cuts) -> Position | None:
-        """Return the position that a restored step stands for; see `superseding`."""
-        found = StepPosition(step)
-        for attempt in self.attempts():
-            if attempt > before.attempt:
-                break
-            stretches = cuts.of(attempt)
-            with AttemptReader(self.directory, attempt) as reader:
-                for seq, keys, raw in reader.rows():
-                    if attempt == before.attempt and seq >= before.seq:
-                        break
-                    if seq not in stretches:
-                        found.add(Position(attempt, seq), keys, raw[-1])  # type: ignore[arg-type]
-        return found.found()
-
-    def _predecessors(self, attempts: list[int], cuts: Cuts) -> Predecessors | None:
-        """Note at which steps later attempts have logged what; ``None`` where there are none."""
-        noted = Predecessors()
-        for attempt in attempts[1:]:
-            stretches = cuts.of(attempt)
-            with AttemptReader(self.directory, attempt) as reader:
-                for batch in reader.batches(events=False):
-                    section = cuts.section(Position(attempt, batch.seq))
-                    if cuts.begin(section).attempt == attempt:
-                        break  # from here on it was said what is superseded
-                    keys = reader.keys(batch)
-                    for seq, raw in enumerate(batch.rows, batch.seq):
-                        if raw[-1] is not None and seq not in stretches:
-                            noted.add(section, attempt, keys, raw[-1])  # type: ignore[arg-type]
-        noted.seal()
-        return noted or None
 
 
 def _divided(

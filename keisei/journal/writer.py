@@ -14,6 +14,7 @@ from keisei._io.background_writer import BackgroundWriter, Counters, Policy, Wri
 from keisei._io.forks import after_in_child
 from keisei._io.held import HeldDirectory
 from keisei.errors import JournalError, quoted
+from keisei.journal.attempt import Left
 from keisei.journal.file import JournalFile
 from keisei.journal.format import (
     LARGEST,
@@ -66,6 +67,8 @@ class Journal:
         on_written: called, with nothing, each time that rows have been written, before a `flush`
             of them returns. It is called on a writer's thread, must be quick, and must not
             flush.
+        part: the part of the run whose journal it is; ``None`` for the owner's own.
+        left: what an earlier process has left of it, where it goes on (see `take_up`).
 
     Raises:
         ValueError: an argument makes no sense.
@@ -81,6 +84,8 @@ class Journal:
         capacity: int = 262_144,
         policy: Policy = "wait",
         on_written: Callable[[], object] | None = None,
+        part: str | None = None,
+        left: Left | None = None,
     ) -> None:
         if durability not in get_args(Durability):
             raise ValueError(f"durability must be one of {get_args(Durability)}: {durability!r}")
@@ -92,8 +97,9 @@ class Journal:
         self.durability = durability
         self.policy = policy
         home = directory if isinstance(directory, HeldDirectory) else HeldDirectory(directory)
-        self.path = os.path.join(home.path, file_name(attempt))
-        file = JournalFile(home, attempt, self._known_shapes, sync=durability == "fsync")
+        self.path = os.path.join(home.path, file_name(attempt, part))
+        sync = durability == "fsync"
+        file = JournalFile(home, attempt, self._known_shapes, sync=sync, part=part, left=left)
         delay = 0.0 if durability == "line" else max_delay
         self._writer = BackgroundWriter[Queued](file, delay, capacity, policy, on_written)
         self._new_shapes = file.shapes
@@ -101,7 +107,8 @@ class Journal:
         self._queue, self._high = self._writer.queue, self._writer.high
         self._shapes: dict[tuple[str, ...], _Shape] = {}
         self._shape = _NO_SHAPE
-        self._shape_count = self._name_count = 0
+        self._first, self._first_shape = (left.records, left.shapes) if left else (0, 0)
+        self._shape_count, self._name_count = self._first_shape, 0
         _journals.add(self)
 
     def __enter__(self) -> Journal:
@@ -134,7 +141,7 @@ class Journal:
     @property
     def has_rows(self) -> bool:
         """Whether a row was logged, and not only events."""
-        return self._shape_count > 0
+        return self._shape_count > self._first_shape
 
     def position(self) -> Position:
         """Return the position behind the last record that was logged by now; never waits.
@@ -142,7 +149,7 @@ class Journal:
         Records are numbered in the order of their calls, dropped ones too: so it is known before
         they are written. Before the first one it is the position behind all earlier attempts.
         """
-        return Position(self.attempt, self._writer.counters.logged - 1)
+        return Position(self.attempt, self._first + self._writer.counters.logged - 1)
 
     def log_metrics(self, metrics: Mapping[str, object], step: int | None = None) -> None:
         """Log one row. May be called from any thread and on the loop; the disk is not touched.

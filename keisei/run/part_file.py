@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from keisei.errors import InvalidRoleError, InvalidRunNameError, quoted
+from keisei.journal.merging import part_of_rank as part_of_rank
 from keisei.run.failure import Failure
 from keisei.run.names import SESSION_ID, check_run_name
 from keisei.run.session_file import Owner
@@ -21,11 +22,6 @@ _RANKS_OWN = re.compile(r"rank[0-9]+(\..*)?", re.IGNORECASE)
 # Files of a run have these in the place of a part, or could be taken for one that has.
 _RESERVED = frozenset(["superseded", "owner", "all"])
 _FILE = re.compile(r"([1-9][0-9]{0,8})\.([A-Za-z0-9][A-Za-z0-9._-]{0,127})\.json")
-
-
-def part_of_rank(rank: int) -> str:
-    """Return what the part of a rank is called."""
-    return f"rank{rank}"
 
 
 def rank_of(part: str) -> int | None:

@@ -13,7 +13,9 @@ from keisei._io import files, locks
 from keisei._io.directories import OpenDirectory
 from keisei._log import logger
 from keisei.errors import HandleError, PartInUseError, quoted
+from keisei.journal.attempt import Left, take_up
 from keisei.journal.format import file_name
+from keisei.journal.merging import in_order
 from keisei.run import find
 from keisei.run.failure import Failure
 from keisei.run.joined import JoinedRun
@@ -66,13 +68,12 @@ class OwnedPart:
     Attributes:
         run: the run that it is a part of.
         record: its record, as it stands in its state's file.
-        continues: whether an earlier process has written it in this attempt, and has left a
-            journal that goes on.
+        left: what an earlier process has left of its journal in this attempt, which goes on.
     """
 
     run: JoinedRun
     record: PartRecord
-    continues: bool
+    left: Left | None
     _lock: locks.HeldLock
     _released: bool = field(default=False)
 
@@ -123,7 +124,7 @@ def claim_part(run: JoinedRun, *, role: str | None = None, rank: int | None = No
     """Claim a part of a run for this process. It blocks.
 
     What a process that has died left of it in the same attempt goes on: torn last lines of its
-    logs are closed.
+    logs are closed, and what is torn off its journal is cut.
 
     Args:
         run: the run, joined; the part leaves it where it is released, or cannot be claimed.
@@ -183,8 +184,8 @@ def _claimed(
             started_at=now(),
         )
         files.write_atomic(parts, name, record.text())
-        continues = directory.holds(file_name(run.attempt, part))
-        return OwnedPart(run, record, continues, lock)
+        left = take_up(directory, file_name(run.attempt, part))
+        return OwnedPart(run, record, left, lock)
     except BaseException:
         lock.release()
         raise
@@ -289,16 +290,9 @@ def parts_of(
             if known is not None and attempt in (None, known[0]):
                 found[known[1]] = max(known[0], found.get(known[1], 0))
         return [
-            _found(parts, number, part, gone, silent_after)
-            for part, number in sorted(found.items(), key=lambda one: _order(one[0]))
+            _found(parts, found[part], part, gone, silent_after)
+            for part in sorted(found, key=in_order)
         ]
-
-
-def _order(part: str) -> tuple[str, int, str]:
-    """Return what sorts parts as people do: rank2 before rank10."""
-    stem = part.rstrip("0123456789")
-    number = part[len(stem) :]
-    return stem, int(number) if number else -1, part
 
 
 def _found(

@@ -257,6 +257,7 @@ def test_files_of_another_user_are_not_mixed_with_the_runs(session: SessionManag
     claimed(session).release()
 
 
+@pytest.mark.requirement("RANK-5")
 def test_the_runs_end_is_told_to_its_parts(make_config: MakeConfig) -> None:
     """After the run's end nothing is written; the parts are told once, and record their ends."""
     with SessionManager(make_config(), run_name="r") as session:
