@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from typing import NamedTuple
 
 from keisei._io import files, locks
 from keisei._io.held import HeldDirectory
@@ -27,7 +28,7 @@ from keisei.run.layout import (
 )
 from keisei.run.owned import OwnedRun, lives, now, this_owner
 from keisei.run.rebuild import UNKNOWN, rebuilt_record, salvaged_owner
-from keisei.run.session_file import SessionRecord
+from keisei.run.session_file import LaunchRecord, SessionRecord
 from keisei.run.status import FINAL
 
 TEMPORARY = re.compile(r"\.(session|effective_config(\.attempt-\d+)?)\.json\.tmp")
@@ -65,7 +66,12 @@ async def setup_directories(
 
 
 def claim(
-    config: AppConfig, run_name: str, session_id: str, *, sync_later: bool = False
+    config: AppConfig,
+    run_name: str,
+    session_id: str,
+    *,
+    sync_later: bool = False,
+    launch: LaunchRecord | None = None,
 ) -> OwnedRun:
     """Make and claim the run's directories, blocking; see `setup_directories`.
 
@@ -74,6 +80,7 @@ def claim(
         run_name: the run's name.
         session_id: the id to use where the run is new.
         sync_later: whether the names that are made are left to `OwnedRun.sync`.
+        launch: the launch that the session belongs to; a run of an earlier start of it goes on.
     """
     logging_config = config.logging
     models = os.environ.get("KEISEI_MODEL_DIR") or logging_config.model_dir
@@ -81,7 +88,8 @@ def claim(
     try:
         place = root = root_of_runs(configured=logging_config.log_dir)
         model_root = absolute_path(models) if models else None
-        return _claim(config, root, model_root, run_name, session_id, sync_later=sync_later)
+        start = _Start(config, run_name, session_id, launch, sync_later)
+        return _claim(start, root, model_root)
     except OSError as exc:
         reason = exc.strerror or str(exc)
         failed = str(exc.filename or place)
@@ -102,7 +110,7 @@ def claim(
     )
     try:
         root = absolute_path(fallback)
-        owned = _claim(config, root, None, run_name, session_id, sync_later=sync_later)
+        owned = _claim(_Start(config, run_name, session_id, launch, sync_later), root, None)
     except OSError as exc:
         raise DirectorySetupError(
             f"cannot set up the directories of run {run_name}: {quoted(failed, 300)}: {reason}; "
@@ -120,23 +128,25 @@ def shown(exc: Exception) -> Exception:
     return exc
 
 
-def _claim(
-    config: AppConfig,
-    root: str,
-    model_root: str | None,
-    run_name: str,
-    session_id: str,
-    *,
-    sync_later: bool,
-) -> OwnedRun:
+class _Start(NamedTuple):
+    """What a session starts with: see `claim`."""
+
+    config: AppConfig
+    run_name: str
+    session_id: str
+    launch: LaunchRecord | None
+    sync_later: bool
+
+
+def _claim(start: _Start, root: str, model_root: str | None) -> OwnedRun:
     """Make and claim the first directory that may be taken: the name's, or a numbered one."""
-    name, number = run_name, 1
+    name, number = start.run_name, 1
     while True:
         paths = plan_paths(root, model_root, name)
-        unsynced: list[str] | None = [] if sync_later else None
+        unsynced: list[str] | None = [] if start.sync_later else None
         made = files.make_directory(paths.run_artifact_dir, unsynced)
         try:
-            owned = _take(config, paths, name, session_id, unsynced, made=made)
+            owned = _take(start, paths, name, unsynced, made=made)
         except OSError:
             if made:
                 _unmake(paths)
@@ -144,17 +154,11 @@ def _claim(
         if owned is not None:
             return owned
         number += 1
-        name = names.numbered(run_name, number)
+        name = names.numbered(start.run_name, number)
 
 
 def _take(
-    config: AppConfig,
-    paths: RunPaths,
-    name: str,
-    session_id: str,
-    unsynced: list[str] | None,
-    *,
-    made: bool,
+    start: _Start, paths: RunPaths, name: str, unsynced: list[str] | None, *, made: bool
 ) -> OwnedRun | None:
     """Take a directory and hold it open; ``None`` where the next number is to be tried."""
     with files.OpenDirectory(paths.run_artifact_dir) as directory:
@@ -162,14 +166,13 @@ def _take(
         with locks.locked(directory, TRAINING_LOG):
             if not directory.stands():  # it went to the trash while this start waited
                 raise FileNotFoundError(errno.ENOENT, "it has just been moved", directory.path)
-            return _taken(config, paths, name, session_id, directory, home, unsynced, made=made)
+            return _taken(start, paths, name, directory, home, unsynced, made=made)
 
 
 def _taken(
-    config: AppConfig,
+    start: _Start,
     paths: RunPaths,
     name: str,
-    session_id: str,
     directory: files.OpenDirectory,
     home: HeldDirectory,
     unsynced: list[str] | None,
@@ -177,13 +180,15 @@ def _taken(
     made: bool,
 ) -> OwnedRun | None:
     """Take a directory under the lock that admits one start or repair at a time."""
-    timeout = config.logging.owner_timeout
-    earlier = _read_record(directory, paths, made=made)
+    timeout = start.config.logging.owner_timeout
+    earlier, launch = _read_record(directory, paths, made=made), start.launch
+    # The launcher has ended whatever it starts again, also where that cannot be seen from here.
+    goes_on = bool(earlier and launch and launch.goes_on_from(earlier.launch))
     if not session_file.may_take(
         earlier,
         made=made,
-        alive=earlier is not None and lives(earlier, directory, timeout),
-        if_exists=config.logging.if_exists,
+        alive=earlier is not None and not goes_on and lives(earlier, directory, timeout),
+        if_exists="resume" if goes_on else start.config.logging.if_exists,
         path=paths.run_artifact_dir,
     ):
         return None
@@ -193,7 +198,7 @@ def _taken(
     except locks.LockedError:
         # A process that was forked from an owner that has died keeps its lock.
         if earlier is None or find.seen(earlier.owner) is not False:
-            if config.logging.if_exists == "number":
+            if start.config.logging.if_exists == "number":
                 return None
             owner = earlier.owner if earlier is not None else UNKNOWN
             raise session_file.in_use(name, owner, paths.run_artifact_dir) from None
@@ -214,7 +219,7 @@ def _taken(
     if any(torn):
         logger.warning("a torn last line in a log of run %s was closed", name)
     record = SessionRecord(
-        session_id=earlier.session_id if earlier is not None else session_id,
+        session_id=earlier.session_id if earlier is not None else start.session_id,
         run_name=name,
         attempt=max([earlier.attempt if earlier else 0, *journals]) + 1,
         status="running",
@@ -222,6 +227,8 @@ def _taken(
         started_at=now(),
         paths=paths.as_text(),
         trackers={},
+        launch=launch,
+        started_by=session_file.started_by(earlier, launch),
     )
     files.write_atomic(directory, RECORD_FILE, record.text(), sync_name=unsynced is None)
     home.hold(directory)

@@ -53,6 +53,32 @@ class TrackerRecord(BaseModel):
     """What went wrong last."""
 
 
+class LaunchRecord(BaseModel):
+    """The launch that an attempt belongs to: the processes that a launcher has started together."""
+
+    model_config = ConfigDict(frozen=True)
+
+    launcher: str
+    identity: str
+    """What tells it from other launches."""
+    restart: Annotated[int, Field(ge=0)] = 0
+    """How often the launcher has started its processes again."""
+    requeues: Annotated[int, Field(ge=0)] = 0
+    """How often the scheduler has started the job again."""
+    world_size: Annotated[int, Field(ge=1)] = 1
+    """How many ranks it has."""
+    decided_by: str = ""
+    """The variables, or fields of the config, that say rank and world size."""
+
+    def goes_on_from(self, earlier: "LaunchRecord | None") -> bool:
+        """Return whether this is a later start of the same launch: that one's ranks are gone."""
+        return (
+            earlier is not None
+            and earlier.identity == self.identity
+            and (earlier.requeues, earlier.restart) < (self.requeues, self.restart)
+        )
+
+
 class SessionRecord(BaseModel):
     """The run's own record: the truth from which anything else can be rebuilt."""
 
@@ -71,6 +97,11 @@ class SessionRecord(BaseModel):
     """Why it ended so, where an error or a signal ended it."""
     paths: dict[str, str]
     trackers: dict[str, TrackerRecord] = {}
+    launch: LaunchRecord | None = None
+    """The launch that this attempt belongs to, where a launcher has started it."""
+    started_by: Literal["start", "resume", "restart", "requeue"] | None = None
+    """What has begun this attempt: the run's first start, a resume by hand, the launcher's own
+    restart of its processes, or a requeue by the scheduler."""
 
     def text(self) -> bytes:
         """Return the record as the text of its file."""
@@ -83,6 +114,22 @@ class SessionRecord(BaseModel):
             return SessionRecord.model_validate_json(text)
         except ValidationError:
             return None
+
+
+def started_by(
+    earlier: SessionRecord | None, launch: LaunchRecord | None
+) -> Literal["start", "resume", "restart", "requeue"]:
+    """Return what begins an attempt.
+
+    Args:
+        earlier: the record of the attempt before it.
+        launch: the launch that it belongs to.
+    """
+    if earlier is None:
+        return "start"
+    if launch is None or earlier.launch is None or not launch.goes_on_from(earlier.launch):
+        return "resume"
+    return "requeue" if launch.requeues > earlier.launch.requeues else "restart"
 
 
 def may_take(
