@@ -13,7 +13,7 @@ import os
 from keisei._io.files import OpenDirectory, append_whole, write_atomic
 from keisei.journal.reader import RunJournal
 from keisei.journal.superseding import Cuts, position_in
-from keisei.run.layout import EVALUATION_LOG, SUPERSEDED_EVALUATIONS
+from keisei.run.layout import EVALUATION_LOG, SUPERSEDED_EVALUATIONS, log_file
 
 
 def divided(lines: bytes, cuts: Cuts) -> tuple[bytes, bytes]:
@@ -37,29 +37,31 @@ def divided(lines: bytes, cuts: Cuts) -> tuple[bytes, bytes]:
     return b"".join(kept), b"".join(left)
 
 
-def cut(directory: OpenDirectory) -> None:
+def cut(directory: OpenDirectory, part: str | None = None) -> None:
     """Move the lines that are superseded to `evaluation.superseded.log`; blocks.
 
     Args:
         directory: the run's directory; its journals say what is superseded.
+        part: the part of the run whose log it is; ``None`` for the owner's own.
 
     Raises:
         OSError: a file cannot be read or written; it may be tried again.
     """
-    lines = directory.read(EVALUATION_LOG)
+    log, superseded = log_file(EVALUATION_LOG, part), log_file(SUPERSEDED_EVALUATIONS, part)
+    lines = directory.read(log)
     if not lines:
         return
-    kept, left = divided(lines, RunJournal(directory.path).cuts())
+    kept, left = divided(lines, RunJournal(directory.path, part).cuts())
     if not left:
         return
-    if not _ends_with(directory, left):  # where a kill came between the two
-        append_whole(directory, SUPERSEDED_EVALUATIONS, left)
-    write_atomic(directory, EVALUATION_LOG, kept)
+    if not _ends_with(directory, superseded, left):  # where a kill came between the two
+        append_whole(directory, superseded, left)
+    write_atomic(directory, log, kept)
 
 
-def _ends_with(directory: OpenDirectory, data: bytes) -> bool:
+def _ends_with(directory: OpenDirectory, name: str, data: bytes) -> bool:
     try:
-        fd = directory.open(SUPERSEDED_EVALUATIONS, os.O_RDONLY)
+        fd = directory.open(name, os.O_RDONLY)
     except FileNotFoundError:
         return False
     with open(fd, "rb") as file:

@@ -29,7 +29,7 @@ from keisei._io.switching import yield_gil
 from keisei._log import logger
 from keisei._text import one_line
 from keisei.redaction import secret_values
-from keisei.run.layout import EVALUATION_LOG, TRAINING_LOG
+from keisei.run.layout import EVALUATION_LOG, TRAINING_LOG, log_file
 from keisei.session import evaluation_log
 from keisei.session.context import current
 from keisei.session.log_format import CUT, LONGEST, Item, Raw, Tail, formatted
@@ -47,6 +47,7 @@ class LogFiles:
     Args:
         home: the run's directory.
         run_name: the run's name.
+        part: the part of the run whose logs these are; ``None`` for the owner's own.
 
     Attributes:
         path: the run's directory.
@@ -58,8 +59,8 @@ class LogFiles:
         cuts: whether evaluations that a resume has left behind are to be moved away.
     """
 
-    def __init__(self, home: HeldDirectory, run_name: str) -> None:
-        self.path, self._home, self._run_name = home.path, home, run_name
+    def __init__(self, home: HeldDirectory, run_name: str, part: str | None) -> None:
+        self.path, self._home, self._run_name, self._part = home.path, home, run_name, part
         self.error: OSError | None = None
         self.written = self.pending = self.bytes = self.dropped = 0
         self._fresh = False
@@ -106,7 +107,7 @@ class LogFiles:
         if self.cuts and error is None:
             try:
                 with self._home.entered() as directory:
-                    evaluation_log.cut(directory)
+                    evaluation_log.cut(directory, self._part)
                 self.cuts = False
             except OSError as exc:
                 error = exc
@@ -123,7 +124,7 @@ class LogFiles:
     def _append(self, name: str, lines: list[bytes]) -> None:
         data = b"".join(lines)
         with self._home.entered() as directory:
-            append_whole(directory, name, data)
+            append_whole(directory, log_file(name, self._part), data)
         self.bytes += len(data)
         many = self._counts.pop(name, 0)
         self.written += many
@@ -238,19 +239,21 @@ class Logs:
         self._process = os.getpid()
         self._home: HeldDirectory | None = None
         self._run_name = ""
+        self._part: str | None = None
         self._files: LogFiles | None = None
         self._writer: BackgroundWriter[Item] | None = None
         self._handler: weakref.ref[LogHandler] | None = None
         self._warned = False
 
-    def set_up(self, home: HeldDirectory, run_name: str) -> None:
+    def set_up(self, home: HeldDirectory, run_name: str, part: str | None = None) -> None:
         """Take lines from now on.
 
         Args:
             home: the run's directory.
             run_name: the run's name.
+            part: the part of the run whose logs these are; ``None`` for the owner's own.
         """
-        self._home, self._run_name = home, run_name
+        self._home, self._run_name, self._part = home, run_name, part
         self.ready = True
 
     @property
@@ -263,7 +266,7 @@ class Logs:
         with self._making:
             if self._writer is None:
                 assert self._home is not None
-                self._files = LogFiles(self._home, self._run_name)
+                self._files = LogFiles(self._home, self._run_name, self._part)
                 self._writer = BackgroundWriter(self._files, DELAY, CAPACITY, "drop_oldest")
         if self._writer.asleep:
             with suppress(WriterError):  # the session has just ended

@@ -19,6 +19,7 @@ from keisei._log import logger
 from keisei.config.schema import JournalConfig
 from keisei.console import progress
 from keisei.errors import JournalError, NotReadyError, TakenOverError
+from keisei.journal.attempt import Left
 from keisei.journal.records import Position
 from keisei.journal.superseding import RESUME
 from keisei.journal.values import exact_step, step_or_unread
@@ -67,6 +68,8 @@ class Recorder:
         attempt: int,
         config: JournalConfig,
         on_written: Callable[[], object],
+        part: str | None = None,
+        left: Left | None = None,
     ) -> None:
         """Take rows from now on; nothing touches the disk before the first one.
 
@@ -75,6 +78,8 @@ class Recorder:
             attempt: which attempt the journal is of.
             config: how the journal is written.
             on_written: called on a writer's thread each time that rows have been written.
+            part: the part of the run that is written; ``None`` for the owner's own.
+            left: what an earlier process has left of the part's journal.
         """
         self._attempt = attempt
         self._make = partial(
@@ -86,8 +91,10 @@ class Recorder:
             capacity=config.capacity,
             policy=config.when_full,
             on_written=on_written,
+            part=part,
+            left=left,
         )
-        self.logs.set_up(home, os.path.basename(home.path))
+        self.logs.set_up(home, os.path.basename(home.path), part)
         self.ready = True
 
     def enter(self, facts: SessionFacts[Any]) -> None:
@@ -111,9 +118,8 @@ class Recorder:
     def position(self) -> Position | None:
         """Return the position behind the last record that this attempt has logged by now.
 
-        Cheap, and on the loop as well as on any thread; what is still queued counts. It is what a
-        checkpoint that is taken now has to know: what is logged after it is superseded when the
-        checkpoint is restored.
+        Cheap, on any thread; what is still queued counts. A checkpoint that is taken now has to
+        know it: what is logged after it is superseded when the checkpoint is restored.
 
         Returns:
             The position; behind all earlier attempts where this one has logged nothing yet;
