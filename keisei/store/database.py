@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from keisei.store.file_systems import network_file_system
 BUSY_TIMEOUT = 30.0  # seconds that SQLite waits for another writer
 CONNECT_TIMEOUT = 10  # seconds, for a server
 _LOCK = 0x6B656973  # the number of the advisory lock under which Postgres is migrated
+_making = threading.Lock()
 _WAYS = "write sqlite:///PATH, or postgresql://HOST/DATABASE"
 
 
@@ -189,7 +191,7 @@ def _check_file(path: str, shown: str) -> None:
     """Make a registry's file, for its owner alone; leave one of another program as it is."""
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        _make_file(path)
         if not os.path.getsize(path):
             return
         # Before anything is set: a write-ahead log would stay set in the other program's file.
@@ -205,6 +207,16 @@ def _check_file(path: str, shown: str) -> None:
             f"{shown} is another program's database (it has a table {quoted(min(tables))}): name a "
             "file of its own for the registry"
         )
+
+
+def _make_file(path: str) -> None:
+    """Make a registry's file; one that is there is opened by SQLite alone.
+
+    Whoever closes a descriptor of it loses all locks that SQLite holds in this process, and the
+    next process that leaves the registry takes its log away from under the others.
+    """
+    with _making, suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _: object) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -124,6 +126,27 @@ def test_a_file_of_another_program_is_left_alone(tmp_path: Path) -> None:
         with pytest.raises(RegistryError, match=says):
             Database(f"sqlite:///{path}")
         assert path.read_bytes() == before
+
+
+def test_a_process_may_open_a_file_twice(tmp_path: Path) -> None:
+    """What it writes then is there for others, although they have left the file meanwhile."""
+    path = tmp_path / "registry.db"
+    look = (
+        "import sqlite3, sys\n"
+        "connection = sqlite3.connect(sys.argv[1])\n"
+        "print(connection.execute('SELECT version FROM keisei_schema').fetchone()[0])\n"
+        "connection.close()\n"
+    )
+
+    def version() -> str:
+        command = [sys.executable, "-c", look, str(path)]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    with Database(f"sqlite:///{path}") as first, Database(f"sqlite:///{path}"):
+        assert version() == str(schema.VERSION)
+        with first.writing() as connection:
+            connection.execute(sa.update(schema.schema).values(version=50))
+        assert version() == "50"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="modes of POSIX")
