@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.text import Text
 
 from keisei.cli.checkpoint_listing import leftovers, list_checkpoints, models_of
+from keisei.cli.known import Known
 from keisei.cli.program import app
-from keisei.cli.shared import COLOURS, Json, Root, Runs, failures_of, plain
+from keisei.cli.shared import COLOURS, Json, RegistryUrl, Root, Runs, failures_of, plain
 from keisei.errors import CheckpointError, describe, quoted
 from keisei.run.find import find_runs, root_of_runs
 from keisei.run.health import Diagnosis, Finding, diagnose
@@ -42,11 +43,13 @@ def doctor(
             help="What cannot be seen on this host is known to be gone.",
         ),
     ] = None,
+    url: RegistryUrl = None,
     as_json: Json = False,
 ) -> None:
     """Check runs: their state, their owners, and what is damaged.
 
-    With --fix, what is safe to repair is repaired, never of a run whose owner lives.
+    With --fix, what is safe to repair is repaired, never of a run whose owner lives. Whether an
+    owner lives that cannot be seen from here, a registry knows by its lease.
 
     Exit status: 0 where nothing needs attention, 1 where something does, 2 where a run or the
     directory of runs cannot be found or read, 130 after Ctrl-C.
@@ -54,7 +57,8 @@ def doctor(
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
     with failures_of("doctor", "interrupted: start it again to go on"):
         directory = root_of_runs(root)
-        found = list(_diagnoses(directory, runs or [], gone or [], console, fix=fix))
+        known = Known("doctor", url)
+        found = list(_diagnoses(directory, runs or [], gone or [], known, console, fix=fix))
         attention = sum(run.needs_attention for run in found)
         if as_json:
             document = {
@@ -71,7 +75,7 @@ def doctor(
 
 
 def _diagnoses(
-    root: str, names: list[str], gone: list[str], console: Console, *, fix: bool
+    root: str, names: list[str], gone: list[str], known: Known, console: Console, *, fix: bool
 ) -> Iterator[Diagnosis]:
     """Diagnose runs, and repair them, showing the progress in a terminal."""
     with console.status("looking for runs") if console.is_terminal else nullcontext() as status:
@@ -80,11 +84,40 @@ def _diagnoses(
                 status.update(Text(plain(f"checking {found.name}", console)))
             run = diagnose(found.directory, gone)
             if run is not None:
-                run = repair(run, gone) if fix else run
+                run = _judged(run, known, gone, fix=fix)
+                if run.repairs:
+                    known.update(run.directory)
                 more = (*_about_checkpoints(run), *_about_trackers(run))
                 yield replace(run, findings=(*run.findings, *more))
             elif names:
                 raise FileNotFoundError(f"run {quoted(found.name)} has just been removed")
+
+
+def _judged(run: Diagnosis, known: Known, gone: list[str], *, fix: bool) -> Diagnosis:
+    """Return a run, repaired where that is wanted, and as its lease says that it stands."""
+    lease = known.lease(run)
+    if lease is not None and lease.lives and run.state == "elsewhere":
+        return replace(run, state="running")
+    if lease is not None and not lease.lives:
+        ago = "" if lease.silent is None else f", {lease.silent:.0f} s ago for the last time"
+        silent = f"its owner has stopped renewing its lease{ago}"
+        if run.state == "elsewhere":
+            return _lost(run, known, [*gone, lease.holder.host], silent, fix=fix)
+        text = f"{silent}: the registry lists it as lost, and the next start takes it over"
+        run = replace(run, findings=(*run.findings, Finding("owner", "", text, "hint")))
+    return repair(run, gone) if fix else run
+
+
+def _lost(run: Diagnosis, known: Known, gone: list[str], why: str, *, fix: bool) -> Diagnosis:
+    """Return a run that is lost; its end is recorded under its lease, as another owner's is."""
+    seen = diagnose(run.directory, gone)
+    if seen is None or seen.state != "died":
+        return seen or run
+    if fix:
+        with known.taken(run) as taken:
+            return repair(seen, gone) if taken else run
+    findings = (replace(one, text=why) if one.kind == "owner" else one for one in seen.findings)
+    return replace(seen, state="lost", findings=tuple(findings))
 
 
 def _about_checkpoints(run: Diagnosis) -> Iterator[Finding]:
@@ -151,8 +184,8 @@ def _about(run: Diagnosis) -> str:
     whose = f"process {owner.pid} on {owner.host}, since {record.started_at}"
     if run.state == "running":
         return f"{about}{whose}"
-    if run.state == "died":
-        return f"{about}{whose}, is gone"
+    if run.state in ("died", "lost"):
+        return f"{about}{whose}, is {'gone' if run.state == 'died' else 'silent'}"
     if run.state == "elsewhere":
         return f"{about}{whose}; cannot be seen from here; if it is gone: --gone {owner.host}"
     why = "" if record.failure is None else f": {record.failure}"

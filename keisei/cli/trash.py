@@ -8,10 +8,11 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from keisei.cli.known import Known
 from keisei.cli.program import app
-from keisei.cli.shared import Root, failures_of, plain
+from keisei.cli.shared import RegistryUrl, Root, failures_of, plain
 from keisei.run import trash
-from keisei.run.find import find_runs, root_of_runs
+from keisei.run.find import root_of_runs
 
 Named = Annotated[list[str], typer.Argument(metavar="RUN...", help="Names or paths.")]
 
@@ -24,6 +25,7 @@ def rm(
         list[str] | None,
         typer.Option(metavar="HOST", help="What cannot be seen on this host is known to be gone."),
     ] = None,
+    url: RegistryUrl = None,
 ) -> None:
     """Move runs to the trash.
 
@@ -36,14 +38,17 @@ def rm(
     """
     console = Console(highlight=False, soft_wrap=True)
     with failures_of("rm"):
-        for found in find_runs(root_of_runs(root), runs, gone or ()):
+        known = Known("rm", url)
+        named = [known.find(name, root) for name in runs]
+        for found in {run.directory: run for run in named}.values():
             where = trash.remove(found.directory, gone or ())
             text = f"{found.name} is in the trash: {where}; keisei restore {found.name}"
             console.print(Text(plain(text, console)))
+            known.update(found.directory)
 
 
 @app.command()
-def restore(runs: Named, root: Root = None) -> None:
+def restore(runs: Named, root: Root = None, url: RegistryUrl = None) -> None:
     """Bring runs back from the trash.
 
     Of one name it is the run that was removed last.
@@ -53,6 +58,8 @@ def restore(runs: Named, root: Root = None) -> None:
     """
     console = Console(highlight=False, soft_wrap=True)
     with failures_of("restore"):
+        known = Known("restore", url)
         for name in runs:
             where = trash.restore(root_of_runs(root), name)
             console.print(Text(plain(f"{name} is back: {where}", console)))
+            known.update(where)

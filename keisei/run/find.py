@@ -30,6 +30,7 @@ State = Literal[
     "running",
     "died",
     "elsewhere",
+    "lost",  # known from a registry alone
     "completed",
     "failed",
     "cancelled",

@@ -9,13 +9,20 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from keisei._io.forks import after_in_child
 from keisei.errors import MissingExtraError, RegistryError
 from keisei.store.rows import RunRow
 
 if TYPE_CHECKING:
     from keisei.store.database import Database
+    from keisei.store.leases import Holder
+    from keisei.store.lost import Lease
 
 URL_VARIABLE = "KEISEI_REGISTRY_URL"
+
+_known: dict[str, Opened] = {}
+_lock = threading.Lock()
+after_in_child(_known.clear)
 
 
 def url_of(given: str | None) -> str:
@@ -90,6 +97,14 @@ class Opened:
         with database.reading() as connection:
             return reading.one(connection, wanted)
 
+    def known(self, wanted: str) -> RunRow | None:
+        """Return one run; ``None`` where the registry does not know it."""
+        database = self.database()
+        from keisei.store import reading
+
+        with database.reading() as connection:
+            return reading.known(connection, wanted)
+
     def changed(self, query: str, seen: dict[str, tuple[float, str]]) -> list[RunRow]:
         """Return the runs that fit a query and have changed, or been lost, since the last call.
 
@@ -111,3 +126,45 @@ class Opened:
         now = time.time()
         with database.writing() as connection:
             tables.write(connection, [tables.Entry(row, now) for row in rows])
+
+    def forget(self, directory: str) -> None:
+        """Remove the row of the run in a directory."""
+        database = self.database()
+        from keisei.store import tables
+
+        with database.writing() as connection:
+            tables.forget_directory(connection, directory)
+
+    def lease(self, session_id: str, attempt: int) -> Lease | None:
+        """Return a run's lease; see `keisei.store.lost.lease_of`."""
+        database = self.database()
+        from keisei.store import lost
+
+        with database.reading() as connection:
+            return lost.lease_of(connection, session_id, attempt)
+
+    def take_over(self, session_id: str, attempt: int) -> tuple[Holder, int] | None:
+        """Acquire the lease of a run that is lost; see `keisei.store.lost.take_over`."""
+        database = self.database()
+        from keisei.store import lost
+
+        with database.writing() as connection:
+            return lost.take_over(connection, session_id, attempt)
+
+    def release(self, session_id: str, owner: Holder, epoch: int) -> None:
+        """Release a lease; see `keisei.store.leases.release`."""
+        database = self.database()
+        from keisei.store import leases
+
+        with database.writing() as connection:
+            leases.release(connection, session_id, owner, epoch)
+
+
+def opened_for(url: str) -> Opened:
+    """Return the process's own connections to a registry, which nobody closes.
+
+    Args:
+        url: the registry's.
+    """
+    with _lock:
+        return _known.setdefault(url, Opened(url))

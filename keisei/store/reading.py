@@ -72,15 +72,23 @@ def one(connection: Connection, wanted: str) -> RunRow:
     Raises:
         RegistryError: there is none.
     """
+    if (row := known(connection, wanted)) is None:
+        raise RegistryError(
+            f"the registry knows no run {quoted(wanted)}: `keisei registry rebuild ROOT` tells it "
+            "of the runs under a root"
+        )
+    return row
+
+
+def known(connection: Connection, wanted: str) -> RunRow | None:
+    """Return a run as `one` does; ``None`` where there is none."""
     found = connection.execute(
         sa.select(*_COLUMNS)
         .where(sa.or_(runs.c.key == wanted, runs.c.directory == wanted, runs.c.name == wanted))
         .order_by(runs.c.started.desc().nulls_last())
         .limit(1)
     ).all()
-    if not found:
-        raise RegistryError(f"the registry knows no run {quoted(wanted)}")
-    return tables.read(connection, found)[0]
+    return tables.read(connection, found)[0] if found else None
 
 
 def _checked(rows: Sequence[RunRow], node: Node, exact: bool) -> list[RunRow]:

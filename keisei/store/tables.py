@@ -74,6 +74,16 @@ def forget(connection: Connection, keys: Iterable[str]) -> None:
         connection.execute(sa.delete(runs).where(runs.c.key.in_(batch)))
 
 
+def forget_directory(connection: Connection, directory: str) -> None:
+    """Remove the run in a directory.
+
+    Args:
+        connection: a transaction that writes.
+        directory: the directory's absolute path.
+    """
+    connection.execute(sa.delete(runs).where(runs.c.directory == _storable(directory)))
+
+
 def read(connection: Connection, found: Sequence[sa.Row[Any]]) -> list[RunRow]:
     """Return the rows of runs that were selected from the table `runs`.
 

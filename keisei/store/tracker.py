@@ -10,13 +10,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from keisei.errors import MissingExtraError, RegistryError, TrackerError
+from keisei.errors import MissingExtraError, RegistryError, TrackerError, quoted
 from keisei.journal.records import Row
 from keisei.journal.superseding import RESUME
 from keisei.run import find
 from keisei.run.status import FinalStatus
+from keisei.store.copies import original_of
 from keisei.store.directories import best_in, row_of
-from keisei.store.opening import url_of
+from keisei.store.opening import opened_for, url_of
 from keisei.store.rows import RunRow
 from keisei.store.summaries import Summaries
 from keisei.trackers.base import Record, RunInfo, Tracker, TrackerRun
@@ -25,6 +26,7 @@ from keisei.trackers.worker import BATCH
 NAME = "registry"
 FINISH_TIMEOUT = 2.0  # seconds that a session's end waits for its last row
 PAUSE = 0.25  # seconds between two writes of one run, which its end may have to wait for
+_EXIT = 1.0  # seconds that the end of a killed process may take
 _SHARE = 10  # a row that takes long to make is made so much more rarely
 
 
@@ -53,10 +55,25 @@ class RegistryTracker(Tracker):
             raise MissingExtraError(f"a registry needs {exc.name}: {extra}") from None
 
     def start(self, run: RunInfo) -> TrackerRun:
-        """Write the run's row; one that cannot be written is tried again."""
+        """Write the run's row; one that cannot be written is tried again.
+
+        Raises:
+            TrackerError: the run's directory is a copy, and another one has the row.
+        """
+        self._check(run)
         followed = _FollowedRun(self._url, run)
         followed.write(anew=True)
         return followed
+
+    def _check(self, run: RunInfo) -> None:
+        found = find.find_at(run.directory)
+        first = None if found is None else original_of(opened_for(self._url), found)
+        if first is not None:
+            raise TrackerError(
+                f"{quoted(run.directory, 300)} is a copy of {quoted(first, 300)}, which has the "
+                "run's row in the registry. To go on from a copy, start another run, which can "
+                "restore the copy's checkpoints by their paths"
+            )
 
 
 class _FollowedRun(TrackerRun):
@@ -86,6 +103,12 @@ class _FollowedRun(TrackerRun):
     def finish(self, status: FinalStatus) -> None:
         """Write the run as its directory says that it has ended."""
         del status  # the directory is the truth
+        deadline = time.monotonic() + _EXIT
+        # A program that is killed closes its pipes an instant before its process is gone.
+        while (found := find.find_at(self._directory)) and found.state == "running":
+            if time.monotonic() > deadline:
+                break
+            time.sleep(_EXIT / 50)
         self.write()
 
     def write(self, *, anew: bool = False) -> None:
