@@ -42,7 +42,7 @@ def check_role(role: object) -> str:
         raise InvalidRoleError(
             f"illegal role {quoted(role)}: a role has what a run name may have ({exc})"
         ) from None
-    if _RANKS_OWN.fullmatch(name) or name.lower() in _RESERVED:
+    if _RANKS_OWN.fullmatch(name) or name.partition(".")[0].lower() in _RESERVED:
         raise InvalidRoleError(
             f"the role {quoted(name)} is reserved: ranks are `rank0`, `rank1`, ..., and "
             f"{', '.join(sorted(_RESERVED))} are keisei's own. Use another one, such as 'rollout-3'"

@@ -22,7 +22,7 @@ from keisei.session.checkpoint_methods import AsyncCheckpoints
 from keisei.session.checkpointing import Checkpointing
 from keisei.session.ending import Ending, OneStep
 from keisei.session.facts import ConfigT, SessionFacts
-from keisei.session.recording import Recorder
+from keisei.session.recorder import Recorder
 from keisei.session.saving import Taken
 from keisei.session.shutdown import Interruption, Tell, error_at_exit
 from keisei.session.steps import Steps

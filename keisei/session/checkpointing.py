@@ -38,7 +38,7 @@ from keisei.journal.records import Position
 from keisei.run.status import FINAL, FinalStatus, Step, require
 from keisei.session import savable
 from keisei.session.facts import SessionFacts
-from keisei.session.recording import Recorder
+from keisei.session.recorder import Recorder
 from keisei.session.savable import AutoState, State
 from keisei.session.saving import Permit, Saved, Saver, Taken
 from keisei.session.schedule import ALWAYS, Schedule

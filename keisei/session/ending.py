@@ -26,7 +26,7 @@ from keisei.run.owned import OwnedRun
 from keisei.run.status import FINAL, FinalStatus, check_final
 from keisei.session.checkpointing import Checkpointing
 from keisei.session.facts import SessionFacts
-from keisei.session.recording import Recorder
+from keisei.session.recorder import Recorder
 from keisei.session.shutdown import LAST_WORDS, Interruption, error_at_exit
 from keisei.session.tracking import Tracking
 

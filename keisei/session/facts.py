@@ -9,12 +9,12 @@ from typing import Generic, TypeVar
 
 from keisei.config.checking import check_config
 from keisei.config.schema import AppConfig
-from keisei.errors import ForkedSessionError, SessionEndedError, SessionInUseError
+from keisei.errors import ForkedSessionError, NotReadyError, SessionEndedError, SessionInUseError
 from keisei.run import names
 from keisei.run.failure import Failure
 from keisei.run.layout import RunPaths
 from keisei.run.owned import OwnedRun
-from keisei.run.status import FinalStatus, Status, Step
+from keisei.run.status import FinalStatus, Status, Step, too_late
 from keisei.store.opening import URL_VARIABLE
 
 ConfigT = TypeVar("ConfigT", bound=AppConfig)
@@ -154,6 +154,12 @@ class SessionFacts(Generic[ConfigT]):
                 f"the session of run {self.run_name} is entered already: use it inside its block "
                 "as it is, or make a second session with another run name"
             )
+
+    def not_open(self, step: str) -> Exception:
+        """Return the error that nothing may be logged now: it is too early, or too late."""
+        if self._end is not None:
+            return too_late(step, self._end)
+        return NotReadyError(f"{step} needs the run's directories: call setup_directories() first")
 
     def forked(self) -> bool:
         """Check whether this process was forked from the session's own."""

@@ -26,7 +26,7 @@ from keisei.errors import CheckpointError, JournalError, TakenOverError, describ
 from keisei.journal.records import Position, as_float
 from keisei.journal.values import Number, Unread
 from keisei.session.facts import SessionFacts
-from keisei.session.recording import Recorder
+from keisei.session.recorder import Recorder
 
 SAVED, FAILED = "checkpoint", "checkpoint_failed"  # the events
 FLUSH_TIMEOUT = 10.0  # seconds that a commit waits for the journal

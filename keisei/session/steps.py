@@ -18,7 +18,7 @@ from keisei.run.status import FINAL, Step, check_final
 from keisei.session.callbacks import config_text, serialized
 from keisei.session.ending import Ending
 from keisei.session.facts import SessionFacts
-from keisei.session.recording import Recorder
+from keisei.session.recorder import Recorder
 from keisei.session.tracking import Tracking
 from keisei.training import utils
 

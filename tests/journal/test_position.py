@@ -15,7 +15,7 @@ from keisei.errors import JournalError
 from keisei.journal.reader import read_run
 from keisei.journal.records import Position
 from keisei.journal.writer import Journal
-from keisei.session.recording import Recorder
+from keisei.session.recorder import Recorder
 from tests.conftest import MakeConfig
 from tests.support.journal import Disk, hold, series
 

@@ -100,7 +100,7 @@ def test_the_names_of_journals_tell_parts_from_the_owner() -> None:
     "role",
     [
         *("", "../x", "a/b", "a\0b", ".hidden", "x" * 129, "rank3", "RANK3", "rank0.x", "con"),
-        *("superseded", "owner", "all", "a\n", None, 3),
+        *("superseded", "superseded.a", "owner", "all", "a\n", None, 3),
     ],
 )
 def test_hostile_and_reserved_roles_are_refused(role: object) -> None:
