@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from keisei.errors import MissingExtraError, RegistryError, TrackerError, quoted
+from keisei.errors import RegistryError, TrackerError, quoted
 from keisei.journal.records import Row
 from keisei.journal.superseding import RESUME
 from keisei.run import find
@@ -38,27 +38,28 @@ class RegistryTracker(Tracker):
 
     Raises:
         TrackerError: neither names one.
-        MissingExtraError: SQLAlchemy is not installed.
+
+    Attributes:
+        quiet: whether a failed start is no warning: one is enough for an outage, and comes from
+            whoever keeps the leases, or with the end.
     """
 
     name = NAME
+    quiet = True
 
     def __init__(self, url: str | None = None) -> None:
         try:
             self._url = url_of(url)
         except RegistryError as exc:
             raise TrackerError(str(exc)) from None
-        try:
-            import sqlalchemy as _  # noqa: F401 - whether it is there
-        except ImportError as exc:
-            extra = "pip install 'keisei[registry]'"
-            raise MissingExtraError(f"a registry needs {exc.name}: {extra}") from None
 
     def start(self, run: RunInfo) -> TrackerRun:
         """Write the run's row; one that cannot be written is tried again.
 
         Raises:
             TrackerError: the run's directory is a copy, and another one has the row.
+            MissingExtraError: SQLAlchemy, or the driver, is not installed.
+            RegistryError: the database is away.
         """
         self._check(run)
         followed = _FollowedRun(self._url, run)
@@ -69,6 +70,7 @@ class RegistryTracker(Tracker):
         found = find.find_at(run.directory)
         first = None if found is None else original_of(opened_for(self._url), found)
         if first is not None:
+            self.quiet = False
             raise TrackerError(
                 f"{quoted(run.directory, 300)} is a copy of {quoted(first, 300)}, which has the "
                 "run's row in the registry. To go on from a copy, start another run, which can "

@@ -227,7 +227,8 @@ class Worker(WorkerHandle):
                 if not self.attempted.is_set():
                     then = "goes on, and it is tried again" if again else "goes on without it"
                     text = "%s did not start (%s): run %s %s."
-                    logger.warning(text, self.name, problem, self.info.run_name, then)
+                    log = logger.info if getattr(self._tracker, "quiet", False) else logger.warning
+                    log(text, self.name, problem, self.info.run_name, then)
                 self._publish(state="broken", problem=problem, attempted=True)
                 if not again:
                     return None
