@@ -311,6 +311,12 @@ REQUIREMENTS: dict[str, str] = {
         "It is an index: training never waits for it, an outage loses nothing, what was missed "
         "follows; `keisei registry rebuild` makes it again from the directories."
     ),
+    "REG-3": (
+        "With one, ownership is a lease with an epoch that grows: renewed by a thread, not by the "
+        "loop; taken over only after its time is over, by the database's clock. An owner whose "
+        "lease was taken over can write neither the database nor the run's directory, and learns "
+        'it: its body is cancelled, and it ends as `failed` ("taken over by ...").'
+    ),
     "REG-4": (
         "A run whose owner has stopped renewing is `lost`, apart from `died` (known to be dead) "
         "and `failed`."

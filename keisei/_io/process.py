@@ -66,6 +66,12 @@ def _has_own_proc() -> bool:
     return os.readlink("/proc/self") == str(os.getpid())
 
 
+def since_boot() -> float:
+    """Return the time since the machine's boot, its sleep included, in seconds."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if clock is None else time.clock_gettime(clock)
+
+
 def runs(pid: int, start: str, namespace: str | None) -> bool | None:
     """Return whether a process runs under this kernel; ``None`` where it cannot be seen.
 

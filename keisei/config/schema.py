@@ -193,6 +193,9 @@ class RegistryConfig(Section):
 
     url: OptionalText = None
     """`sqlite:///PATH` or `postgresql://...`; unset, KEISEI_REGISTRY_URL, else there is none."""
+    lease: Annotated[float, Field(ge=1, le=86400, allow_inf_nan=False)] = 30.0
+    """The time to live of the run's lease, in seconds: an owner that has not renewed it for so long
+    may lose its run to the next start. It renews it three times in that time."""
 
 
 class SignalsConfig(Section):

@@ -26,12 +26,24 @@ from keisei.run.layout import (
     RunPaths,
     plan_paths,
 )
+from keisei.run.lease import HeldLease, Holder, LeaseSource, holder
 from keisei.run.owned import OwnedRun, lives, now, this_owner
 from keisei.run.rebuild import UNKNOWN, rebuilt_record, salvaged_owner
-from keisei.run.session_file import LaunchRecord, SessionRecord
+from keisei.run.session_file import LaunchRecord, Owner, SessionRecord
 from keisei.run.status import FINAL
 
 TEMPORARY = re.compile(r"\.(session|effective_config(\.attempt-\d+)?)\.json\.tmp")
+
+
+class _Start(NamedTuple):
+    """What a start brings to a claim."""
+
+    config: AppConfig
+    run_name: str
+    session_id: str
+    launch: LaunchRecord | None
+    leases: LeaseSource | None
+    sync_later: bool
 
 
 async def setup_directories(
@@ -41,6 +53,7 @@ async def setup_directories(
     claimed: Callable[[OwnedRun], object] = lambda owned: None,
     *,
     sync_later: bool = False,
+    leases: LeaseSource | None = None,
 ) -> OwnedRun:
     """Make and claim the run's directories, in one hop.
 
@@ -51,6 +64,7 @@ async def setup_directories(
         claimed: called on the thread when the run is owned, also where the caller was cancelled
             meanwhile and sees no result.
         sync_later: whether the names that are made are left to `OwnedRun.sync`.
+        leases: the registry that keeps leases of runs, where there is one.
 
     Raises:
         SessionInUseError: the name is taken.
@@ -58,7 +72,7 @@ async def setup_directories(
     """
 
     def work() -> OwnedRun:
-        owned = claim(config, run_name, session_id, sync_later=sync_later)
+        owned = claim(config, run_name, session_id, sync_later=sync_later, leases=leases)
         claimed(owned)
         return owned
 
@@ -72,6 +86,7 @@ def claim(
     *,
     sync_later: bool = False,
     launch: LaunchRecord | None = None,
+    leases: LeaseSource | None = None,
 ) -> OwnedRun:
     """Make and claim the run's directories, blocking; see `setup_directories`.
 
@@ -81,14 +96,15 @@ def claim(
         session_id: the id to use where the run is new.
         sync_later: whether the names that are made are left to `OwnedRun.sync`.
         launch: the launch that the session belongs to; a run of an earlier start of it goes on.
+        leases: the registry that keeps leases of runs, where there is one.
     """
+    start = _Start(config, run_name, session_id, launch, leases, sync_later)
     logging_config = config.logging
     models = os.environ.get("KEISEI_MODEL_DIR") or logging_config.model_dir
     place = run_name
     try:
         place = root = root_of_runs(configured=logging_config.log_dir)
         model_root = absolute_path(models) if models else None
-        start = _Start(config, run_name, session_id, launch, sync_later)
         return _claim(start, root, model_root)
     except OSError as exc:
         reason = exc.strerror or str(exc)
@@ -110,7 +126,7 @@ def claim(
     )
     try:
         root = absolute_path(fallback)
-        owned = _claim(_Start(config, run_name, session_id, launch, sync_later), root, None)
+        owned = _claim(start, root, None)
     except OSError as exc:
         raise DirectorySetupError(
             f"cannot set up the directories of run {run_name}: {quoted(failed, 300)}: {reason}; "
@@ -126,16 +142,6 @@ def shown(exc: Exception) -> Exception:
     if isinstance(exc, OSError) and exc.filename is not None:
         return OSError(exc.errno, exc.strerror, clean(exc.filename))
     return exc
-
-
-class _Start(NamedTuple):
-    """What a session starts with: see `claim`."""
-
-    config: AppConfig
-    run_name: str
-    session_id: str
-    launch: LaunchRecord | None
-    sync_later: bool
 
 
 def _claim(start: _Start, root: str, model_root: str | None) -> OwnedRun:
@@ -161,78 +167,176 @@ def _take(
     start: _Start, paths: RunPaths, name: str, unsynced: list[str] | None, *, made: bool
 ) -> OwnedRun | None:
     """Take a directory and hold it open; ``None`` where the next number is to be tried."""
-    with files.OpenDirectory(paths.run_artifact_dir) as directory:
-        home = HeldDirectory(directory.path)
-        with locks.locked(directory, TRAINING_LOG):
-            if not directory.stands():  # it went to the trash while this start waited
-                raise FileNotFoundError(errno.ENOENT, "it has just been moved", directory.path)
-            return _taken(start, paths, name, directory, home, unsynced, made=made)
+    with (
+        files.OpenDirectory(paths.run_artifact_dir) as directory,
+        locks.locked(directory, TRAINING_LOG),
+    ):
+        if not directory.stands():  # it went to the trash while this start waited
+            raise FileNotFoundError(errno.ENOENT, "it has just been moved", directory.path)
+        earlier = _read_record(directory, paths, made=made)
+        claimed = _Claimed(start, paths, name, directory, earlier, made)
+        owned = None
+        try:
+            owned = _taken(claimed, unsynced)
+            return owned
+        finally:
+            if owned is None and claimed.lease is not None:
+                claimed.lease.release()
 
 
-def _taken(
-    start: _Start,
-    paths: RunPaths,
-    name: str,
-    directory: files.OpenDirectory,
-    home: HeldDirectory,
-    unsynced: list[str] | None,
-    *,
-    made: bool,
-) -> OwnedRun | None:
-    """Take a directory under the lock that admits one start or repair at a time."""
-    timeout = start.config.logging.owner_timeout
-    earlier, launch = _read_record(directory, paths, made=made), start.launch
-    # The launcher has ended whatever it starts again, also where that cannot be seen from here.
-    goes_on = bool(earlier and launch and launch.goes_on_from(earlier.launch))
+class _Claimed:
+    """A directory that is being claimed, under the lock that admits one start or repair at a time.
+
+    Args:
+        start: the start that claims it.
+        paths: the run's paths.
+        name: the run's name.
+        directory: the directory.
+        earlier: the record of the run's last attempt.
+        made: whether this start has made the directory.
+
+    Attributes:
+        goes_on: whether the launch that this start belongs to had the last attempt, too.
+        if_exists: what is done with a run that exists.
+        may_live: whether an earlier owner has not ended, as far as is known for sure.
+        alive: whether it counts as alive.
+        lease: the run's lease in the registry, or the wish for it.
+    """
+
+    def __init__(
+        self,
+        start: _Start,
+        paths: RunPaths,
+        name: str,
+        directory: files.OpenDirectory,
+        earlier: SessionRecord | None,
+        made: bool,
+    ) -> None:
+        self.start, self.paths, self.name = start, paths, name
+        self.directory, self.earlier, self.made = directory, earlier, made
+        self.names = [] if made and earlier is None else directory.names()
+        # An attempt whose record is lost has left its journal: no other one gets its number.
+        journals = [attempt for name in self.names if (attempt := attempt_of(name))]
+        self.attempt = max([earlier.attempt if earlier else 0, *journals]) + 1
+        self.session_id = earlier.session_id if earlier is not None else start.session_id
+        # The launcher has ended whatever it starts again, also where that cannot be seen from here.
+        self.goes_on = bool(earlier and start.launch and start.launch.goes_on_from(earlier.launch))
+        self.if_exists = "resume" if self.goes_on else start.config.logging.if_exists
+        self.may_live = self.alive = False
+        if earlier is not None and earlier.status not in FINAL:
+            self.may_live = lives(earlier, directory, None)
+            timeout = start.config.logging.owner_timeout
+            self.alive = self.may_live and not self.goes_on and lives(earlier, directory, timeout)
+        self.lease: HeldLease | None = None
+        if self.made or self.if_exists == "resume":
+            self._acquire()
+        if self.lease is not None and self.lease.was_over:
+            self.alive = False
+
+    @property
+    def taken_over(self) -> bool:
+        """Whether the lease says that the run is to be taken from an owner that may live."""
+        return self.may_live and self.lease is not None and self.lease.was_over
+
+    def _acquire(self) -> None:
+        """Acquire the run's lease, where its owner cannot have it.
+
+        Raises:
+            SessionInUseError: it has it.
+        """
+        earlier, leases = self.earlier, self.start.leases
+        over = earlier.lease if earlier is not None and self.alive else None
+        if leases is None or (self.alive and over is None):
+            return
+        known = earlier is not None and (self.goes_on or not self.may_live)
+        answer = leases.acquire(
+            self.session_id,
+            holder(this_owner(), self.attempt),
+            gone=holder(earlier.owner, earlier.attempt) if earlier is not None and known else None,
+            over=over,
+            least=1 if earlier is None or earlier.lease is None else earlier.lease.epoch + 1,
+        )
+        if isinstance(answer, Holder):
+            other = Owner(host=answer.host, pid=answer.pid, process_start=answer.start)
+            raise session_file.in_use(self.name, other, self.directory.path, leased=True)
+        self.lease = answer
+
+    def lock(self, home: HeldDirectory) -> bool:
+        """Lock the directory for the life of its owner; return whether it may be taken.
+
+        A stopped owner, whose lease was over, keeps its lock: then the run is held without one.
+
+        Raises:
+            SessionInUseError: another one holds its lock.
+        """
+        earlier = self.earlier
+        try:
+            ends = bool(earlier and earlier.status in FINAL and earlier.owner != UNKNOWN)
+            home.lock(self.directory, is_ending=ends)
+        except locks.LockedError:
+            # A process that was forked from an owner that has died keeps its lock.
+            dead = earlier is not None and find.seen(earlier.owner) is False
+            if not dead and not self.taken_over:
+                if self.start.config.logging.if_exists == "number":
+                    return False
+                owner = earlier.owner if earlier is not None else UNKNOWN
+                raise session_file.in_use(self.name, owner, self.directory.path) from None
+        return True
+
+
+def _taken(claimed: _Claimed, unsynced: list[str] | None) -> OwnedRun | None:
+    """Take a directory; ``None`` where the next number is to be tried."""
+    directory, earlier, made = claimed.directory, claimed.earlier, claimed.made
+    paths, name, config = claimed.paths, claimed.name, claimed.start.config
     if not session_file.may_take(
         earlier,
         made=made,
-        alive=earlier is not None and not goes_on and lives(earlier, directory, timeout),
-        if_exists="resume" if goes_on else start.config.logging.if_exists,
+        alive=claimed.alive,
+        if_exists=claimed.if_exists,
         path=paths.run_artifact_dir,
     ):
         return None
-    try:
-        is_ending = bool(earlier and earlier.status in FINAL and earlier.owner != UNKNOWN)
-        home.lock(directory, is_ending=is_ending)
-    except locks.LockedError:
-        # A process that was forked from an owner that has died keeps its lock.
-        if earlier is None or find.seen(earlier.owner) is not False:
-            if start.config.logging.if_exists == "number":
-                return None
-            owner = earlier.owner if earlier is not None else UNKNOWN
-            raise session_file.in_use(name, owner, paths.run_artifact_dir) from None
+    home = HeldDirectory(directory.path)
+    if not claimed.lock(home):
+        return None
     if earlier is None and not made:  # its maker may have died before it could do this
         if unsynced is None:
             files.sync_directory(os.path.dirname(paths.run_artifact_dir))
         else:
             unsynced.append(os.path.dirname(paths.run_artifact_dir))
     new = made and earlier is None  # so that nothing stands in it
-    names = [] if new else directory.names()
-    for left in filter(TEMPORARY.fullmatch, names):  # by a start that died
+    for left in filter(TEMPORARY.fullmatch, claimed.names):  # by a start that died
         directory.unlink(left)
-    # An attempt whose record is lost has left its journal: no other one gets its number.
-    journals = [attempt for name in names if (attempt := attempt_of(name))]
     _make_models(directory, paths, unsynced)
     logs = (EVALUATION_LOG,) if new else (TRAINING_LOG, EVALUATION_LOG)
     torn = [files.append(directory, log, b"") for log in logs]
     if any(torn):
         logger.warning("a torn last line in a log of run %s was closed", name)
+    known = {"locked": home.locked, "timeout": config.logging.owner_timeout}
     record = SessionRecord(
-        session_id=earlier.session_id if earlier is not None else start.session_id,
+        session_id=claimed.session_id,
         run_name=name,
-        attempt=max([earlier.attempt if earlier else 0, *journals]) + 1,
+        attempt=claimed.attempt,
         status="running",
-        owner=this_owner().model_copy(update={"locked": home.locked, "timeout": timeout}),
+        owner=this_owner().model_copy(update=known),
         started_at=now(),
         paths=paths.as_text(),
         trackers={},
-        launch=launch,
-        started_by=session_file.started_by(earlier, launch),
+        launch=claimed.start.launch,
+        started_by=session_file.started_by(earlier, claimed.start.launch),
+        lease=None if claimed.lease is None else claimed.lease.lease,
     )
     files.write_atomic(directory, RECORD_FILE, record.text(), sync_name=unsynced is None)
     home.hold(directory)
-    return OwnedRun(paths, record, home, earlier, torn_lines=sum(torn), unsynced=unsynced)
+    return OwnedRun(
+        paths,
+        record,
+        home,
+        earlier,
+        torn_lines=sum(torn),
+        unsynced=unsynced,
+        lease=claimed.lease,
+    )
 
 
 def _read_record(

@@ -21,8 +21,9 @@ from keisei.errors import TakenOverError, quoted
 from keisei.run import find
 from keisei.run.failure import Failure
 from keisei.run.layout import CONFIG_FILE, RECORD_FILE, TRAINING_LOG, RunPaths
+from keisei.run.lease import HeldLease
 from keisei.run.log_lines import end_line, start_line
-from keisei.run.session_file import Owner, SessionRecord
+from keisei.run.session_file import Lease, Owner, SessionRecord
 from keisei.run.status import FinalStatus
 
 SIGNS = 4  # signs of life in each `logging.owner_timeout`
@@ -52,6 +53,7 @@ class OwnedRun:
         taken_over: the error that another owner has taken the run over, once that is known. From
             then on nothing of this one's is written in the run's directory.
         on_taken_over: called with it, once, on the thread that has noticed it.
+        lease: the run's lease in a registry, or the wish for it, where one is named.
     """
 
     paths: RunPaths
@@ -64,6 +66,7 @@ class OwnedRun:
     unsynced: list[str] | None = None
     taken_over: TakenOverError | None = None
     on_taken_over: Callable[[TakenOverError], object] = lambda error: None
+    lease: HeldLease | None = None
     _seen: tuple[int, int, int] | None = None  # the session file, as it was last read here
     _noting: threading.Lock = field(default_factory=threading.Lock)
     _writing: threading.Lock = field(default_factory=threading.Lock)
@@ -192,8 +195,30 @@ class OwnedRun:
     def release(self) -> None:
         """Own the run no longer; a second call changes nothing."""
         self._released.set()
+        if self.lease is not None:
+            self.lease.release()
         _here.discard((self.record.session_id, self.record.attempt))
         self.home.release()
+
+    def keep_lease(self, on_taken_over: Callable[[TakenOverError], object]) -> None:
+        """Renew the run's lease from now on, and learn where another owner takes the run over.
+
+        Args:
+            on_taken_over: called with the error, once, on the thread that has noticed it.
+        """
+        self.on_taken_over = on_taken_over
+        if self.lease is not None:
+            self.lease.keep(
+                lambda other: self.lose(other.host, other.pid, other.attempt), self._note_lease
+            )
+
+    def _note_lease(self, lease: Lease) -> None:
+        """Write a lease that was acquired late into the session file, for the next start."""
+        try:
+            self.update(lease=lease)
+        except (OSError, RuntimeError) as exc:
+            text = "the lease of run %s cannot be written to its session file: %s"
+            logger.warning(text, self.record.run_name, exc)
 
     def _show_life(self) -> None:
         """Touch the session file, so that others see that its owner lives."""
@@ -235,6 +260,8 @@ class OwnedRun:
 
     def _check(self, directory: OpenDirectory) -> None:
         """Refuse to write where the session file is another owner's."""
+        if self.lease is not None and (other := self.lease.confirm()) is not None:
+            self.lose(other.host, other.pid, other.attempt)
         if self.taken_over is None:
             try:
                 fd = directory.open(RECORD_FILE, os.O_RDONLY)

@@ -33,6 +33,19 @@ class Owner(BaseModel):
     """Its `logging.owner_timeout`: it shows a sign of life several times in so many seconds."""
 
 
+class Lease(BaseModel):
+    """The lease that an attempt has in a registry."""
+
+    model_config = ConfigDict(frozen=True)
+
+    epoch: int
+    """Each owner of the run has a larger one."""
+    ttl: float
+    """Its time to live, in seconds."""
+    registry: str
+    """The registry's own id."""
+
+
 class TrackerRecord(BaseModel):
     """What one tracker knows of the run."""
 
@@ -102,6 +115,8 @@ class SessionRecord(BaseModel):
     started_by: Literal["start", "resume", "restart", "requeue"] | None = None
     """What has begun this attempt: the run's first start, a resume by hand, the launcher's own
     restart of its processes, or a requeue by the scheduler."""
+    lease: Lease | None = None
+    """The attempt's lease, where a registry has given it one."""
 
     def text(self) -> bytes:
         """Return the record as the text of its file."""
@@ -166,20 +181,27 @@ def may_take(
     )
 
 
-def in_use(run_name: str, owner: Owner, path: str) -> SessionInUseError:
+def in_use(run_name: str, owner: Owner, path: str, *, leased: bool = False) -> SessionInUseError:
     """Return the error that a run has a live owner, with every way out.
 
     Args:
         run_name: the run's name.
         owner: who owns it.
         path: its directory.
+        leased: whether that is so by its lease in a registry.
     """
     whose = f"process {owner.pid} on host {quoted(owner.host)}" if owner.pid else "another process"
+    gone = (
+        "If it is gone, the run is free as soon as its lease in the registry, which it renews as "
+        f"long as it lives, has run out (registry.lease; {quoted(path, 300)})."
+        if leased
+        else "If it is gone and cannot be seen from here, `keisei doctor --fix --gone HOST` frees "
+        f"the runs of its host ({quoted(path, 300)}); with logging.owner_timeout the next start "
+        "does it, once it has been silent for so long."
+    )
     return SessionInUseError(
         f"run {quoted(run_name)} belongs to {whose}. Wait for it or end it, use another run name, "
-        "or set logging.if_exists to 'number'. If it is gone and cannot be seen from here, "
-        f"`keisei doctor --fix --gone HOST` frees the runs of its host ({quoted(path, 300)}); "
-        "with logging.owner_timeout the next start does it, once it has been silent for so long.",
+        f"or set logging.if_exists to 'number'. {gone}",
         path=path,
         host=owner.host,
         pid=owner.pid,

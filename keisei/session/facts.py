@@ -16,6 +16,7 @@ from keisei.run.layout import RunPaths
 from keisei.run.owned import OwnedRun
 from keisei.run.status import FinalStatus, Status, Step, too_late
 from keisei.store.opening import URL_VARIABLE
+from keisei.store.renewal import Leases
 
 ConfigT = TypeVar("ConfigT", bound=AppConfig)
 
@@ -96,6 +97,11 @@ class SessionFacts(Generic[ConfigT]):
     def registry(self) -> str | None:
         """The URL of the registry, where one is named."""
         return self.config.registry.url or os.environ.get(URL_VARIABLE) or None
+
+    @property
+    def leases(self) -> Leases | None:
+        """The registry's leases, where one is named."""
+        return None if self.registry is None else Leases(self.registry, self.config.registry.lease)
 
     @property
     def can_be_taken(self) -> bool:

@@ -47,8 +47,8 @@ class Steps:
         """Make the run's directories and own them."""
         facts = self._facts
         set_up = utils.setup_directories
-        if self.entering and set_up is claim.setup_directories:
-            set_up = partial(claim.setup_directories, sync_later=True)
+        if set_up is claim.setup_directories:
+            set_up = partial(set_up, sync_later=self.entering, leases=facts.leases)
         with self._setting_up():
             await set_up(facts.config, facts.run_name, facts.session_id, self._claimed)
 
@@ -97,7 +97,9 @@ class Steps:
     def _take_all(self) -> None:
         facts = self._facts
         name, session_id = facts.run_name, facts.session_id
-        self._claimed(claim.claim(facts.config, name, session_id, sync_later=True))
+        leases = facts.leases
+        owned = claim.claim(facts.config, name, session_id, sync_later=True, leases=leases)
+        self._claimed(owned)
         self._tracking.begun()
         facts.config_text = serialized(facts)
         with self._saving_config() as owned:
@@ -129,7 +131,7 @@ class Steps:
         if facts.status in FINAL:
             self._ending.record_end(check_final(facts.status))
         else:
-            owned.on_taken_over = self._ending.taken_over
+            owned.keep_lease(self._ending.taken_over)
             self._ending.begin()
             journal = facts.config.journal
             self._recorder.open(owned.home, facts.attempt, journal, self._tracking.wake)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 from typing import Any
 
 import sqlalchemy as sa
@@ -27,15 +26,9 @@ class boot(FunctionElement[str]):
     inherit_cache = True
 
 
-def since_boot() -> float:
-    """Return the time since the machine's boot, its sleep included, in seconds."""
-    clock = getattr(time, "CLOCK_BOOTTIME", None)
-    return time.monotonic() if clock is None else time.clock_gettime(clock)
-
-
 def prepare(connection: sqlite3.Connection) -> None:
     """Teach a connection of SQLite the two functions."""
-    connection.create_function("keisei_now", 0, since_boot)
+    connection.create_function("keisei_now", 0, process.since_boot)
     connection.create_function("keisei_boot", 0, process.kernel)
 
 

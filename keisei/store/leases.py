@@ -7,34 +7,14 @@ its boot, its sleep included: a wall clock that jumps by an hour ends no lease, 
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
+from keisei.run.lease import Holder
 from keisei.store.clock import boot, now
 from keisei.store.schema import leases
-
-
-class Holder(NamedTuple):
-    """An owner, as its lease names it.
-
-    Attributes:
-        host: its host.
-        pid: its process.
-        start: when that was started, in a form that two processes of one id never share.
-        attempt: which attempt of the run it is.
-    """
-
-    host: str
-    pid: int
-    start: str
-    attempt: int
-
-    def text(self) -> str:
-        """Return it as the lease keeps it."""
-        return json.dumps(self._asdict(), sort_keys=True)
 
 
 def acquire(
@@ -47,6 +27,8 @@ def acquire(
     least: int = 1,
 ) -> int | Holder:
     """Acquire a run's lease, in one statement that looks again whether it is free.
+
+    Its owner may acquire it anew: the answer to the first time may have come too late.
 
     Args:
         connection: a transaction that writes.
@@ -61,7 +43,7 @@ def acquire(
     """
     insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(leases)
     new = {
-        "owner": owner.text(),
+        "owner": _text(owner),
         "expires": now() + ttl,
         "ttl": ttl,
         "clock": boot(),
@@ -71,7 +53,7 @@ def acquire(
         leases.c.released == 1,
         leases.c.expires < now(),
         leases.c.clock != boot(),
-        leases.c.owner == (gone.text() if gone is not None else ""),
+        leases.c.owner.in_([_text(one) for one in (owner, gone) if one is not None]),
     )
     grown = sa.case((leases.c.epoch >= least, leases.c.epoch + 1), else_=least)
     statement = (
@@ -107,7 +89,7 @@ def renew(
         ``None``; or who has taken it over.
     """
     own = sa.and_(leases.c.session_id == session_id, leases.c.epoch == epoch)
-    renewed = sa.update(leases).where(own, leases.c.owner == owner.text())
+    renewed = sa.update(leases).where(own, leases.c.owner == _text(owner))
     values = {"expires": now() + ttl, "ttl": ttl, "clock": boot(), "released": 0}
     if connection.execute(renewed.values(**values)).rowcount:
         return None
@@ -128,7 +110,7 @@ def release(connection: Connection, session_id: str, owner: Holder, epoch: int) 
     """
     own = sa.and_(leases.c.session_id == session_id, leases.c.epoch == epoch)
     connection.execute(
-        sa.update(leases).where(own, leases.c.owner == owner.text()).values(released=1)
+        sa.update(leases).where(own, leases.c.owner == _text(owner)).values(released=1)
     )
 
 
@@ -143,3 +125,23 @@ def holder(connection: Connection, session_id: str) -> Holder | None:
         sa.select(leases.c.owner).where(leases.c.session_id == session_id)
     ).scalar()
     return None if text is None else Holder(**json.loads(text))
+
+
+def is_over(connection: Connection, session_id: str) -> bool | None:
+    """Return whether the time of a run's lease is over.
+
+    Args:
+        connection: a transaction; in Postgres nobody else can change the lease before its end.
+        session_id: the run's id.
+
+    Returns:
+        ``None`` where it has none, or one that was released.
+    """
+    over = sa.or_(leases.c.expires < now(), leases.c.clock != boot())
+    statement = sa.select(leases.c.released == 0, over).where(leases.c.session_id == session_id)
+    row = connection.execute(statement.with_for_update()).first()
+    return bool(row[1]) if row is not None and row[0] else None
+
+
+def _text(owner: Holder) -> str:
+    return json.dumps(owner._asdict(), sort_keys=True)

@@ -17,9 +17,9 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from keisei._io import process
+from keisei.run.lease import Holder
 from keisei.store import leases as ownership
 from keisei.store.clock import boot, now
-from keisei.store.leases import Holder
 from keisei.store.schema import leases, runs
 
 LOST = "lost"

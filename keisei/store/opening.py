@@ -14,8 +14,8 @@ from keisei.errors import MissingExtraError, RegistryError
 from keisei.store.rows import RunRow
 
 if TYPE_CHECKING:
+    from keisei.run.lease import Holder
     from keisei.store.database import Database
-    from keisei.store.leases import Holder
     from keisei.store.lost import Lease
 
 URL_VARIABLE = "KEISEI_REGISTRY_URL"

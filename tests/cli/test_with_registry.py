@@ -14,11 +14,12 @@ from keisei import Registry, SessionManager
 from keisei.cli import doctor as _doctor  # noqa: F401 - registers the commands
 from keisei.cli import labels as _labels  # noqa: F401
 from keisei.cli import ls as _ls  # noqa: F401
+from keisei.cli import show as _show  # noqa: F401
 from keisei.cli import trash as _trash  # noqa: F401
 from keisei.cli.program import app
+from keisei.run.lease import Holder
 from keisei.store import clock, leases, schema
 from keisei.store.database import Database
-from keisei.store.leases import Holder
 from tests.conftest import MakeConfig
 from tests.support.runs import Runs
 
@@ -49,10 +50,11 @@ def invoke(*arguments: str, status: int = 0) -> Result:
 def acquire(url: str, session_id: str, *, over: bool = False, attempt: int = 1) -> Holder:
     """Acquire a run's lease for another host's process, and let its time be over."""
     holder = Holder("node-7", 11, "x", attempt)
+    one = schema.leases.c.session_id == session_id
     with Database(url) as database, database.writing() as connection:
-        assert isinstance(leases.acquire(connection, session_id, holder, TTL), int)
+        connection.execute(sa.delete(schema.leases).where(one))  # of the session that has made it
+        assert leases.acquire(connection, session_id, holder, TTL) == 1
         if over:
-            one = schema.leases.c.session_id == session_id
             done = sa.update(schema.leases).where(one).values(expires=clock.now() - 1.0)
             connection.execute(done)
     return holder

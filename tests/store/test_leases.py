@@ -9,9 +9,9 @@ import pytest
 import sqlalchemy as sa
 
 from keisei._io import process
+from keisei.run.lease import Holder
 from keisei.store import clock, leases, schema
 from keisei.store.database import Database
-from keisei.store.leases import Holder
 
 FIRST = Holder("node-1", 11, "started", 1)
 SECOND = Holder("node-2", 22, "started", 2)

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from keisei import AsyncRegistry
 from keisei._io import process
+from keisei.run.lease import Holder
 from keisei.store import clock, leases, lost, reading, schema, tables
 from keisei.store.database import Database
-from keisei.store.leases import Holder
 from keisei.store.matching import matches
 from keisei.store.query import parse
 from keisei.store.rows import RunRow

@@ -1,0 +1,86 @@
+"""What a run needs of a registry that keeps leases, and what a lease tells of a run's owner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from keisei.run.session_file import Lease, Owner
+
+
+class Holder(NamedTuple):
+    """Who has a run's lease.
+
+    Attributes:
+        host: its host.
+        pid: its process.
+        start: when that was started, in a form that two processes of one id never share.
+        attempt: which attempt of the run it is.
+    """
+
+    host: str
+    pid: int
+    start: str
+    attempt: int
+
+
+def holder(owner: Owner, attempt: int) -> Holder:
+    """Return the owner of an attempt as its lease names it."""
+    return Holder(owner.host, owner.pid, owner.process_start, attempt)
+
+
+class HeldLease(Protocol):
+    """A run's lease, or the wish for one while the registry is away; thread-safe.
+
+    Attributes:
+        lease: what the session file says of it; ``None`` while the registry has not given it.
+        was_over: whether it was another owner's, whose time is over.
+    """
+
+    lease: Lease | None
+    was_over: bool
+
+    def keep(self, lost: Callable[[Holder], object], acquired: Callable[[Lease], object]) -> None:
+        """Renew it from now on, until it is released.
+
+        Args:
+            lost: called once, on a thread that must not wait, where another one has it.
+            acquired: called on a thread when it was acquired late, or anew.
+        """
+        ...
+
+    def confirm(self) -> Holder | None:
+        """Return who else has it; asks shortly where the process has renewed nothing too long."""
+        ...
+
+    def release(self) -> None:
+        """Release it; never waits."""
+        ...
+
+
+class LeaseSource(Protocol):
+    """A registry that keeps leases of runs."""
+
+    def acquire(
+        self,
+        session_id: str,
+        owner: Holder,
+        *,
+        gone: Holder | None = None,
+        over: Lease | None = None,
+        least: int = 1,
+    ) -> HeldLease | Holder:
+        """Acquire a run's lease; blocks, and waits for a registry that is away only shortly.
+
+        Args:
+            session_id: the run's id.
+            owner: who acquires it.
+            gone: an owner that is known to have ended: its lease is free.
+            over: the lease of an owner that may live: nothing is acquired unless its time is over
+                in this registry.
+            least: the least epoch.
+
+        Returns:
+            The lease, or who has it.
+        """
+        ...

@@ -1,0 +1,269 @@
+"""Keeps the leases of a process's runs in a registry: one daemon thread renews all in one commit.
+
+It needs no event loop, and nobody waits for it but a start, which does so shortly. While the
+registry is away nobody can take a run over, and so trainings go on: what could not be renewed is
+renewed late, as long as nobody else has acquired it. SQLAlchemy is imported on the thread.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from keisei._io.backoff import Backoff
+from keisei._io.forks import after_in_child
+from keisei._io.process import since_boot
+from keisei._io.switching import quick_switches
+from keisei._log import logger
+from keisei.errors import MissingExtraError
+from keisei.run.lease import Holder
+from keisei.run.session_file import Lease
+from keisei.store.kept_lease import BEATS, Answer, KeptLease
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
+    from keisei.store.database import Database
+
+ENTRY_TIMEOUT = 5.0  # seconds that a start waits for the registry
+CONFIRM_TIMEOUT = 2.0  # seconds that a write waits for it, after the process was stopped
+QUIET = 10.0  # seconds after a failure, in which nobody waits for it
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0  # between retries: a short one leaves others little time
+_IDLE = 0.5  # seconds that the thread lives on with nothing to do
+
+_Call = Callable[["Connection", str], Answer]
+
+_keepers: dict[str, Keeper] = {}
+_lock = threading.Lock()
+
+
+@dataclass
+class _Asked:
+    """A call for the next transaction, and its answer with the registry's id and the time."""
+
+    call: _Call
+    answer: Future[tuple[Answer, str, float]] = field(default_factory=Future)
+
+
+class Keeper:
+    """The thread of a process that keeps leases in a registry; thread-safe.
+
+    Args:
+        url: the registry's.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._changed = threading.Condition()
+        self._asked: list[_Asked] = []
+        self._kept: set[KeptLease] = set()
+        self._thread: threading.Thread | None = None
+        self._database: Database | None = None
+        self._backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
+        self._quiet_until = 0.0
+        self._said = False
+
+    def acquire(self, held: KeptLease, over: Lease | None) -> KeptLease | Holder:
+        """Acquire a lease; see `keisei.run.lease.LeaseSource`."""
+        if time.monotonic() < self._quiet_until:
+            return held
+        asked = _Asked(lambda connection, registry: held.acquired_in(connection, over, registry))
+        try:
+            self._ask(asked)
+            answer, registry, asked_at = asked.answer.result(ENTRY_TIMEOUT)
+        except TimeoutError:
+            asked.answer.cancel()
+            self._is_away(f"no answer within {ENTRY_TIMEOUT:g} s")
+            return held
+        except Exception as exc:  # noqa: BLE001 - a registry never stops a training
+            self._is_away(str(exc))
+            return held
+        if isinstance(answer, int):
+            held.noted(answer, registry, asked_at)
+        return answer if isinstance(answer, Holder) else held
+
+    def keep(self, held: KeptLease) -> None:
+        """Renew a lease from now on."""
+        held.due = held.renewed + held.ttl / BEATS if held.lease is not None else 0.0
+        with self._changed, suppress(RuntimeError):  # no thread is left: others may take it
+            self._kept.add(held)
+            self._wake()
+
+    def confirm(self, held: KeptLease) -> None:
+        """Renew a lease now, and wait for the answer, shortly."""
+        with self._changed:
+            if time.monotonic() < self._quiet_until or held not in self._kept:
+                return
+            held.due, before = 0.0, held.renewed
+            with suppress(RuntimeError):
+                self._wake()
+                if not self._changed.wait_for(
+                    lambda: held.other or held.renewed > before or not self._kept,
+                    CONFIRM_TIMEOUT,
+                ):
+                    self._quiet_until = time.monotonic() + QUIET
+
+    def release(self, held: KeptLease) -> None:
+        """Release a lease; never waits."""
+        with self._changed:
+            self._kept.discard(held)
+            if held.lease is None or held.other or time.monotonic() < self._quiet_until:
+                return
+        with suppress(RuntimeError):
+            self._ask(_Asked(held.released_in))
+
+    def _ask(self, asked: _Asked) -> None:
+        with self._changed:
+            self._asked.append(asked)
+            self._wake()
+
+    def _wake(self) -> None:
+        """Wake the thread, or start it.
+
+        Raises:
+            RuntimeError: none can be started.
+        """
+        if self._thread is None:
+            thread = threading.Thread(target=self._work, name="keisei-leases", daemon=True)
+            thread.start()
+            self._thread = thread
+        self._changed.notify_all()
+
+    def _work(self) -> None:
+        while self._wait():
+            self._serve()
+
+    def _wait(self) -> bool:
+        """Wait until something is to be done; where there is nothing left, end the thread."""
+        idle_until = time.monotonic() + _IDLE
+        with self._changed:
+            while not self._asked:
+                if self._kept:
+                    pause = min(held.due for held in self._kept) - since_boot()
+                    idle_until = time.monotonic() + _IDLE
+                else:
+                    pause = idle_until - time.monotonic()
+                if pause <= 0 and not self._kept:
+                    self._thread = None
+                    self._close()
+                    return False
+                if pause <= 0:
+                    break
+                self._changed.wait(pause)
+            return True
+
+    def _serve(self) -> None:
+        """Do what is asked and what is due, in one commit."""
+        asked_at = since_boot()
+        with self._changed:
+            asked, self._asked = self._asked, []
+            # What is due soon is renewed with what is due now.
+            due = [one for one in self._kept if one.due <= asked_at + one.ttl / BEATS / 2]
+        asked = [one for one in asked if one.answer.set_running_or_notify_cancel()]
+        try:
+            database = self._opened()
+            registry = database.registry
+            with database.writing() as connection:
+                answers = [one.call(connection, registry) for one in asked]
+                renewed = [one.renewed_in(connection, registry) for one in due]
+        except BaseException as exc:  # noqa: BLE001 - whoever waits gets it
+            self._close()
+            self._retry(due, exc)
+            for one in asked:
+                one.answer.set_exception(exc)
+            return
+        for one, answer in zip(asked, answers, strict=True):
+            one.answer.set_result((answer, registry, asked_at))
+        with self._changed:
+            for held, answer in zip(due, renewed, strict=True):
+                if held in self._kept:
+                    held.answered(answer, registry, asked_at)
+                    if held.other is not None:
+                        self._kept.discard(held)
+            self._backoff.reset()
+            self._quiet_until = 0.0
+            said, self._said = self._said, False
+            self._changed.notify_all()
+        if said:
+            logger.info("the registry %s answers again: leases are renewed", database.shown)
+
+    def _retry(self, due: list[KeptLease], exc: BaseException) -> None:
+        """Try again soon; at the first lease whose time is over, say so."""
+        now = since_boot()
+        with self._changed:
+            self._quiet_until = time.monotonic() + QUIET
+            again = now + self._backoff.next()
+            for held in due:
+                held.due = again
+            self._changed.notify_all()
+        if any(held.lease is not None and now - held.renewed > held.ttl for held in due):
+            self._is_away(str(exc))
+
+    def _is_away(self, reason: str) -> None:
+        """Note that the registry is away, and log it once."""
+        with self._changed:
+            self._quiet_until = time.monotonic() + QUIET
+            said, self._said = self._said, True
+        if not said:
+            logger.warning(
+                "the registry does not answer (%s): runs go on without a lease, owned by their "
+                "directories' locks alone, and look lost to others until it answers again",
+                reason,
+            )
+
+    def _opened(self) -> Database:
+        if self._database is None:
+            with quick_switches():
+                try:
+                    from keisei.store.database import Database
+                except ImportError as exc:
+                    extra = "pip install 'keisei[registry]'"
+                    raise MissingExtraError(f"a registry needs {exc.name}: {extra}") from None
+            self._database = Database(self._url)
+        return self._database
+
+    def _close(self) -> None:
+        database, self._database = self._database, None
+        if database is not None:
+            with suppress(Exception):
+                database.close()
+
+
+class Leases:
+    """The leases of runs in a registry, each with the same time to live.
+
+    Args:
+        url: the registry's.
+        ttl: the time to live, in seconds.
+    """
+
+    def __init__(self, url: str, ttl: float) -> None:
+        self._url, self._ttl = url, ttl
+
+    def acquire(
+        self,
+        session_id: str,
+        owner: Holder,
+        *,
+        gone: Holder | None = None,
+        over: Lease | None = None,
+        least: int = 1,
+    ) -> KeptLease | Holder:
+        """Acquire a run's lease; see `keisei.run.lease.LeaseSource`."""
+        with _lock:
+            keeper = _keepers.setdefault(self._url, Keeper(self._url))
+        return keeper.acquire(KeptLease(keeper, session_id, owner, self._ttl, gone, least), over)
+
+
+def _forget() -> None:
+    global _lock
+    _keepers.clear()
+    _lock = threading.Lock()
+
+
+after_in_child(_forget)
