@@ -49,6 +49,7 @@ from keisei.errors import (
     SignalError,
     TakenOverError,
     TrackerError,
+    WorldSizeError,
 )
 from keisei.run.names import generate_run_name
 from keisei.run.status import FinalStatus, SessionState, Status
@@ -108,6 +109,7 @@ __all__ = [
     "TrackingConfig",
     "TrainingConfig",
     "WandbConfig",
+    "WorldSizeError",
     "generate_run_name",
     "load_config",
 ]

@@ -2,6 +2,7 @@
 
 KeiseiError
 ├── CheckpointError         RuntimeError  a checkpoint cannot be saved or restored
+│   └── WorldSizeError                    it was saved by another number of ranks
 ├── ConfigError             ValueError    a config cannot be read, or does not fit the schema
 ├── ConfigSaveError         RuntimeError  effective_config.json cannot be written
 ├── DirectorySetupError     RuntimeError  the run's directories cannot be made or claimed
@@ -99,6 +100,30 @@ class CheckpointError(KeiseiError, RuntimeError):
         super().__init__(message)
         self.path = clean(path)
         self.corrupt = corrupt
+
+
+class WorldSizeError(CheckpointError):
+    """A checkpoint was saved by another number of ranks than are there to restore it.
+
+    Attributes:
+        saved: how many ranks have saved it.
+        world_size: how many ranks the run has now.
+    """
+
+    saved: int | None = None
+    world_size: int | None = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str | None = None,
+        saved: int | None = None,
+        world_size: int | None = None,
+    ) -> None:
+        super().__init__(message, path=path)
+        self.saved = saved
+        self.world_size = world_size
 
 
 class ConfigError(KeiseiError, ValueError):

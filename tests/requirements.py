@@ -301,6 +301,10 @@ REQUIREMENTS: dict[str, str] = {
         "`keisei checkpoints RUN` lists, verifies, and says what the policy would keep; doctor "
         "verifies too."
     ),
+    "RANK-7": (
+        "Checkpoints are sharded: each rank saves its own part, rank 0 commits when all of the "
+        "same attempt are there."
+    ),
     "REG-1": (
         "`registry.url` (or `KEISEI_REGISTRY_URL`) names a database, `sqlite:///PATH` or "
         "`postgresql://...`; unset, there is none, and every command works from the directories. "

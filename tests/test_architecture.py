@@ -50,6 +50,7 @@ PURE = [
     "checkpoints.layout",
     "checkpoints.policy",
     "checkpoints.refusals",
+    "checkpoints.shards",
     "checkpoints.tree",
     "distributed.launch",
     "distributed.launchers",

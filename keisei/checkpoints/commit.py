@@ -6,6 +6,8 @@
 4. The directory gets its name by one rename, and `latest` points at it by another.
 5. The models directory is synced.
 
+Of several ranks each does 1 and 2, and rank 0 the rest (see `meeting`).
+
 An error before 4 removes what was made. A process that dies leaves the directory of 1, which the
 next save removes.
 """
@@ -14,63 +16,40 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Mapping
-from datetime import datetime
-from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable
+from contextlib import ExitStack
 
-from keisei._io import files
 from keisei._io.directories import OpenDirectory
 from keisei._io.exchange import exchange
 from keisei._io.switching import quick_switches
 from keisei._log import logger
-from keisei._version import __version__
 from keisei.checkpoints import failing
+from keisei.checkpoints.content import Content, Facts, write_content
+from keisei.checkpoints.contributing import contribute
 from keisei.checkpoints.digests import best_algorithm
 from keisei.checkpoints.forecast import check_space
-from keisei.checkpoints.layout import CORRUPT, FILES, LATEST, MANIFEST, SUPERSEDED, checkpoint_name
+from keisei.checkpoints.layout import CORRUPT, LATEST, SUPERSEDED, checkpoint_name
+from keisei.checkpoints.leading import led
 from keisei.checkpoints.listing import Found, Stored, found, stored_as
-from keisei.checkpoints.manifest import FileEntry, Manifest, content_digest, encode
+from keisei.checkpoints.meeting import Ranks
 from keisei.checkpoints.opening import GoneError, is_named, opened, read_manifest
-from keisei.checkpoints.packing import RANDOM, STATE, Packed, pack, write_packed
+from keisei.checkpoints.packing import Packed
 from keisei.checkpoints.pointers import point
-from keisei.checkpoints.staging import clear, remove_unused, staged, take_files
+from keisei.checkpoints.staging import clear, remove_unused, staged
 from keisei.checkpoints.values import Checkpoint
 from keisei.checkpoints.verify import verify
 from keisei.errors import CheckpointError, describe, quoted
-from keisei.journal.records import Position
-
-Writer: TypeAlias = Callable[[Path], object]
 
 _TRIES = 3  # where another process commits the same step
 
 
-class Facts(NamedTuple):
-    """What a checkpoint's manifest says of it beside its content.
-
-    Attributes:
-        run: the session's id, which is the same in all attempts of a run.
-        step: the training step; ``None`` for the final model.
-        attempt: the attempt that saves it.
-        position: how far the journal was when the state was taken.
-        metrics: the metrics that it is saved with.
-        random: the random states, which nobody changes any more.
-    """
-
-    run: str
-    step: int | None
-    attempt: int
-    position: Position | None
-    metrics: Mapping[str, float]
-    random: Mapping[str, object] | None = None
-
-
 def commit(
     models: OpenDirectory,
-    content: Packed | Writer,
+    content: Content,
     facts: Facts,
     *,
     before_rename: Callable[[], object] = lambda: None,
+    ranks: Ranks | None = None,
 ) -> Checkpoint:
     """Commit a checkpoint, and point `latest` at it; it blocks.
 
@@ -79,81 +58,88 @@ def commit(
 
     Args:
         models: the run's models directory.
-        content: the packed state, or a function that writes files into the directory it is given.
+        content: the packed state, or a function that writes files into the directory it is given;
+            ``None``, on a rank above 0, for nothing.
         facts: what the manifest says of it.
         before_rename: called when all is written and synced, and nothing is visible yet; not
             where the same stands there already.
+        ranks: which rank this is, where there are several: each has to call this.
 
     Raises:
         CheckpointError: it cannot be written, or the step exists with other content; what stood
             there before is as it was, and nothing else is left over.
         MissingExtraError: the state holds arrays, and what writes them is not installed.
     """
+    if ranks is not None and ranks.rank > 0:
+        return contribute(models, content, facts, ranks, before_ready=before_rename)
     name = checkpoint_name(facts.step)
-    with quick_switches(), failing.saving(os.path.join(models.path, name)):
-        clear(models)
-        if isinstance(content, Packed):
-            check_space(models, content.nbytes)
-        there = found(models, facts.run)
-        for fault in there.unusable:
-            if fault.kind in ("failing", "unreadable"):  # and so is how many commits there were
-                raise CheckpointError(fault.problem, path=os.path.join(models.path, fault.name))
-        with staged(models, name) as (directory, temporary):
-            new = _write(directory, name, content, facts, there)
-            for _ in range(_TRIES):
-                standing = _standing(models, name)
-                if standing is not None and _is_same(standing, new):
-                    _point_latest(models, there.checkpoints[-1] if there.checkpoints else standing)
-                    models.sync()
-                    return standing.checkpoint
-                before_rename()
-                if not is_named(models, temporary, directory):
-                    problem = "it was moved or replaced"
-                    raise FileNotFoundError(errno.ENOENT, problem, directory.path)
-                try:
-                    _rename(models, temporary, new, standing)
-                except FileExistsError:  # another process was faster
-                    continue
-                return new.checkpoint
-        raise FileExistsError(errno.EEXIST, "another process commits the same step", name)
+    with quick_switches(), failing.saving(os.path.join(models.path, name)), ExitStack() as stack:
+        if ranks is None or ranks.world_size == 1:
+            there = _prepared(models, content, facts)
+            directory, temporary = stack.enter_context(staged(models, name))
+            gather, world_size = None, 1
+        else:
+            directory, temporary, gather = stack.enter_context(led(models, facts, ranks))
+            there, world_size = _prepared(models, content, facts, spare=temporary), ranks.world_size
+        manifest, text = write_content(
+            directory,
+            content,
+            facts,
+            _algorithm(there, name),
+            number=there.next_number,
+            world_size=world_size,
+            gather=gather,
+        )
+        new = stored_as(models.path, name, manifest, len(text))
+        return _appear(models, directory, temporary, new, there, before_rename)
 
 
-def _write(
-    directory: OpenDirectory, name: str, content: Packed | Writer, facts: Facts, there: Found
-) -> Stored:
-    """Write a whole checkpoint into a directory, the manifest last, all of it synced."""
+def _prepared(
+    models: OpenDirectory, content: Content, facts: Facts, *, spare: str | None = None
+) -> Found:
+    """Remove what dead savers have left, and return what stands there; check that more may."""
+    clear(models, spare=spare)
+    if isinstance(content, Packed):
+        check_space(models, content.nbytes)
+    there = found(models, facts.run)
+    for fault in there.unusable:
+        if fault.kind in ("failing", "unreadable"):  # and so is how many commits there were
+            raise CheckpointError(fault.problem, path=os.path.join(models.path, fault.name))
+    return there
+
+
+def _algorithm(there: Found, name: str) -> str:
+    """Return by what to digest: two that are to be compared need digests of one kind."""
     all_there = [*there.checkpoints, *filter(None, [there.final_model])]
     same = [stored for stored in all_there if stored.name == name]
-    # Two that are to be compared need digests of one kind.
-    algorithm = same[0].manifest.algorithm if same else best_algorithm()
-    if isinstance(content, Packed):
-        entries, arrays = write_packed(directory, STATE, content, algorithm)
-    else:
-        directory.make(FILES, sync=False)
-        content(Path(directory.path, FILES))
-        entries, arrays = take_files(directory, algorithm), []
-    random: list[FileEntry] = []
-    if facts.random is not None:
-        packed = pack(facts.random, copy=False)
-        random, _ = write_packed(directory, RANDOM, packed, algorithm)
-    manifest = Manifest(
-        keisei=__version__,
-        run=facts.run,
-        step=facts.step,
-        attempt=facts.attempt,
-        number=there.next_number,
-        created_at=datetime.now().astimezone().isoformat(),
-        position=facts.position,
-        metrics={name: float(value) for name, value in facts.metrics.items()},
-        kind="state" if isinstance(content, Packed) else "files",
-        digest=content_digest(entries, arrays, algorithm),
-        algorithm=algorithm,  # type: ignore[arg-type] # it is one of the two
-        files=entries + random,
-        arrays=arrays,
-    )
-    text = encode(manifest)
-    files.write_atomic(directory, MANIFEST, text)
-    return stored_as(os.path.dirname(directory.path), name, manifest, len(text))
+    return same[0].manifest.algorithm if same else best_algorithm()
+
+
+def _appear(
+    models: OpenDirectory,
+    directory: OpenDirectory,
+    temporary: str,
+    new: Stored,
+    there: Found,
+    before_rename: Callable[[], object],
+) -> Checkpoint:
+    """Rename what is written to its name, where the same does not stand there already."""
+    for _ in range(_TRIES):
+        standing = _standing(models, new.name)
+        if standing is not None and _is_same(standing, new):
+            _point_latest(models, there.checkpoints[-1] if there.checkpoints else standing)
+            models.sync()
+            return standing.checkpoint
+        before_rename()
+        if not is_named(models, temporary, directory):
+            problem = "it was moved or replaced"
+            raise FileNotFoundError(errno.ENOENT, problem, directory.path)
+        try:
+            _rename(models, temporary, new, standing)
+        except FileExistsError:  # another process was faster
+            continue
+        return new.checkpoint
+    raise FileExistsError(errno.EEXIST, "another process commits the same step", new.name)
 
 
 def _standing(models: OpenDirectory, name: str) -> Stored | None:

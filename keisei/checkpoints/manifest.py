@@ -20,7 +20,7 @@ from keisei.checkpoints.layout import MANIFEST
 from keisei.errors import CheckpointError, quoted
 from keisei.journal.records import Position
 
-FORMAT = 1
+FORMAT = 2  # the newest; a checkpoint of one process is of format 1, which knows no ranks
 LARGEST = 256 * 1024 * 1024  # bytes of a manifest, and of any other JSON in a checkpoint
 
 _FRAME = re.compile(rb'\{"digest":"(blake2b:[0-9a-f]{32})","manifest":(\{.*\})\}\n', re.DOTALL)
@@ -69,7 +69,7 @@ class Manifest(BaseModel):
     """What a checkpoint holds.
 
     Attributes:
-        format: the version of the format.
+        format: the version of the format: 1, or 2 where there are several ranks.
         keisei: the version of keisei that has written it.
         run: the run's session id.
         step: the training step; ``None`` for a final model.
@@ -78,16 +78,19 @@ class Manifest(BaseModel):
         created_at: when it was saved, ISO 8601 with offset.
         position: where the journal was when the state was taken, if it was anywhere.
         metrics: the metrics that it was saved with, by name.
-        kind: ``state`` for a mapping, ``files`` for what a function has written.
+        kind: ``state`` for a mapping, ``files`` for what a function has written; ``nothing`` for
+            a rank that has no state of its own.
         digest: of what the program has saved, as ``ALGORITHM:HEX``.
         algorithm: of the files' digests.
         files: all files of it, this one apart.
         arrays: the arrays of its state.
+        rank: whose shard this is; rank 0's manifest is the checkpoint's.
+        world_size: how many ranks have saved the checkpoint.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    format: _Count = FORMAT
+    format: _Count = 1
     keisei: Annotated[str, Field(pattern=r"^[0-9A-Za-z.+_-]{1,64}$")]
     run: Annotated[str, Field(pattern=r"^[0-9A-Za-z._-]{1,128}$")]
     step: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None
@@ -96,11 +99,13 @@ class Manifest(BaseModel):
     created_at: Annotated[str, Field(pattern=r"^[0-9T:.+Z-]{10,40}$")]
     position: Position | None = None
     metrics: dict[_Name, float] = {}
-    kind: Literal["state", "files"]
+    kind: Literal["state", "files", "nothing"]
     digest: Annotated[str, Field(pattern=r"^(xxh3_128|blake2b):[0-9a-f]{32}$")]
     algorithm: Literal["xxh3_128", "blake2b"]
     files: list[FileEntry]
     arrays: list[ArrayEntry] = []
+    rank: _Count = 0
+    world_size: Annotated[int, Field(ge=1, lt=2**31)] = 1
 
     def file(self, name: str) -> FileEntry | None:
         """Return the entry of a file; ``None`` where there is none of that name."""
@@ -210,7 +215,9 @@ def _wrong_files(manifest: Manifest) -> str | None:
 
 def _content(manifest: Manifest) -> bytes:
     """Return the canonical text of all fields."""
-    fields = manifest.model_dump(exclude={"arrays", "files", "position"})
+    apart = {"arrays", "files", "position"}
+    ranks = {"rank", "world_size"} if manifest.format == 1 else set()
+    fields = manifest.model_dump(exclude=apart | ranks)
     fields["position"] = manifest.position and manifest.position._asdict()
     fields["metrics"] = {
         name: value if math.isfinite(value) else str(value)

@@ -4,45 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
-from pathlib import Path
-from typing import Any, NamedTuple
 
 from keisei._io.directories import OpenDirectory
 from keisei._io.switching import quick_switches
 from keisei._log import logger
 from keisei.checkpoints import failing
-from keisei.checkpoints.layout import BEST, CORRUPT, FILES, LATEST, checkpoint_name, step_of
-from keisei.checkpoints.listing import Fault, Found, Stored, found, stored_as
-from keisei.checkpoints.opening import GoneError, check_file, opened, read_manifest
-from keisei.checkpoints.packing import RANDOM, STATE, read_packed
+from keisei.checkpoints.layout import BEST, CORRUPT, LATEST, checkpoint_name, step_of
+from keisei.checkpoints.listing import Fault, Found, Stored, found
+from keisei.checkpoints.opening import GoneError
 from keisei.checkpoints.pointers import point, pointed
+from keisei.checkpoints.reading import ALONE, Loaded, read_checkpoint, read_path
+from keisei.checkpoints.shards import Reader
 from keisei.errors import CheckpointError, describe, quoted
 
 _DAMAGE = ("damaged", "failing")
 _TRIES = 10  # where checkpoints are removed while they are looked for
-
-
-class Loaded(NamedTuple):
-    """A checkpoint that was read, and verified on the way.
-
-    Attributes:
-        stored: which one, with its manifest.
-        state: what was saved; ``None`` where a function has written files.
-        directory: where those files are; else ``None``.
-        random: the random states.
-        faults: those that were to be read before it, and did not verify.
-        aside: what those are called now, as far as they were set aside.
-        release: releases the files in `directory`, which nothing removes before it.
-    """
-
-    stored: Stored
-    state: dict[Any, Any] | None
-    directory: Path | None
-    random: dict[Any, Any] | None
-    faults: list[Fault]
-    aside: list[str]
-    release: Callable[[], None]
 
 
 def load(
@@ -52,11 +28,13 @@ def load(
     run: str | None,
     set_aside: bool,
     ranked: Callable[[Sequence[Stored]], Sequence[Stored]] | None = None,
+    reader: Reader = ALONE,
 ) -> Loaded | None:
     """Return a checkpoint's content, verified as it is read; it blocks.
 
     Where it does not verify, the next older one is read; with a path only that one. What did not
-    verify is logged.
+    verify is logged. Of a checkpoint of several ranks a rank reads its own shard; rank 0 verifies
+    those of the others, too.
 
     Args:
         models: the run's models directory.
@@ -65,6 +43,7 @@ def load(
         set_aside: whether what does not verify is renamed, once another one has been read.
         ranked: returns checkpoints, which it gets in the order of their commits, the best first;
             without it `best` is the one that the pointer of this name names.
+        reader: which rank reads, where there are several.
 
     Returns:
         ``None`` where the run has no checkpoint.
@@ -72,12 +51,13 @@ def load(
     Raises:
         CheckpointError: none of them verifies, there is none of that step or path, it is of a
             newer format, or it cannot be read.
+        WorldSizeError: it was saved by another number of ranks, each with a state of its own.
         MissingExtraError: a library is missing that is needed to verify or to read it.
     """
     with quick_switches():
         if not isinstance(which, int) and which not in (LATEST, BEST):
-            return _load_path(os.fspath(which))
-        return _load(models, which, run, set_aside, ranked)
+            return read_path(os.fspath(which), reader)
+        return _load(models, which, run, set_aside, ranked, reader)
 
 
 def _load(
@@ -86,6 +66,7 @@ def _load(
     run: str | None,
     set_aside: bool,
     ranked: Callable[[Sequence[Stored]], Sequence[Stored]] | None,
+    reader: Reader,
 ) -> Loaded | None:
     for _ in range(_TRIES):
         there = found(models, run)
@@ -96,7 +77,7 @@ def _load(
         if not candidates and not faults:
             return None
         try:
-            return _load_first(models, candidates, faults, set_aside)
+            return _load_first(models, candidates, faults, set_aside, reader)
         except GoneError:
             continue
     raise CheckpointError(
@@ -166,7 +147,11 @@ def _of_step(
 
 
 def _load_first(
-    models: OpenDirectory, candidates: Iterable[Stored], faults: list[Fault], set_aside: bool
+    models: OpenDirectory,
+    candidates: Iterable[Stored],
+    faults: list[Fault],
+    set_aside: bool,
+    reader: Reader,
 ) -> Loaded:
     """Return the first checkpoint that verifies, and then set those aside that did not.
 
@@ -176,7 +161,7 @@ def _load_first(
     faults = list(faults)
     for stored in candidates:
         try:
-            loaded = _read(models, stored)
+            loaded = read_checkpoint(models, stored, reader)
         except CheckpointError as exc:
             if not exc.corrupt:
                 raise
@@ -200,48 +185,6 @@ def _load_first(
 
 def _said(fault: Fault) -> str:
     return f"{quoted(fault.name)}: {fault.problem}"
-
-
-def _read(models: OpenDirectory, stored: Stored) -> Loaded:
-    """Read and verify one checkpoint.
-
-    Raises:
-        CheckpointError: it does not verify (`corrupt` is set), or cannot be read.
-        GoneError: it was removed, or another one stands there.
-    """
-    name, manifest = stored.name, stored.manifest
-    with ExitStack() as held, failing.reading(stored.checkpoint.path):
-        directory = held.enter_context(opened(models, name))
-        if read_manifest(directory)[0] != manifest:
-            raise GoneError(name)
-        state = read_packed(directory, STATE, manifest) if manifest.kind == STATE else None
-        random = None
-        if manifest.file(f"{RANDOM}.json") is not None:
-            random = read_packed(directory, RANDOM, manifest)
-        if state is not None:
-            return Loaded(stored, state, None, random, [], [], lambda: None)
-        for entry in manifest.files:
-            if (problem := check_file(directory, entry, manifest.algorithm)) is not None:
-                raise failing.damaged(stored.checkpoint.path, problem)
-        written = Path(stored.checkpoint.path, FILES)
-        return Loaded(stored, None, written, random, [], [], held.pop_all().close)
-
-
-def _load_path(named: str) -> Loaded:
-    try:
-        path = os.path.realpath(named)
-    except ValueError as exc:
-        raise CheckpointError(f"{quoted(named, 300)} is no path: {exc}", path=named) from None
-    above, name = os.path.split(path)
-    with failing.reading(path), OpenDirectory(above, follow=True) as directory:
-        try:
-            with opened(directory, name) as checkpoint:
-                stored = stored_as(above, name, *read_manifest(checkpoint))
-            return _read(directory, stored)
-        except GoneError:
-            raise CheckpointError(
-                f"there is no checkpoint at {quoted(path, 300)}", path=path
-            ) from None
 
 
 def _set_aside(models: OpenDirectory, fault: Fault, restored: str) -> str | None:

@@ -64,14 +64,18 @@ def _discard(models: OpenDirectory, temporary: str) -> None:
         )
 
 
-def clear(models: OpenDirectory) -> list[str]:
+def clear(models: OpenDirectory, *, spare: str | None = None) -> list[str]:
     """Remove what dead savers and removers have left, and return its names; it blocks.
 
     What cannot be removed is logged, and stays.
+
+    Args:
+        models: the run's models directory.
+        spare: what is in use, where no lock may say so.
     """
     removed = []
     for name in models.names():
-        if kind_of(name) in (Kind.STAGED, Kind.REMOVING):
+        if name != spare and kind_of(name) in (Kind.STAGED, Kind.REMOVING):
             try:
                 if remove_unused(models, name):
                     removed.append(name)

@@ -23,7 +23,7 @@ from keisei._io.offload import Work, patiently
 from keisei._log import logger
 from keisei.checkpoints import random_states
 from keisei.checkpoints.packing import pack
-from keisei.checkpoints.restore import Loaded
+from keisei.checkpoints.reading import Loaded
 from keisei.checkpoints.values import Checkpoint, Restored
 from keisei.config.schema import CheckpointsConfig
 from keisei.errors import (

@@ -14,12 +14,14 @@ from typing import Any, NamedTuple
 from keisei._io.directories import OpenDirectory, make_directory
 from keisei._log import logger
 from keisei.checkpoints import forecast, pointers, policy, retention
-from keisei.checkpoints.commit import Facts, Writer, commit
+from keisei.checkpoints.commit import commit
+from keisei.checkpoints.content import Facts, Writer
 from keisei.checkpoints.layout import BEST, LATEST
 from keisei.checkpoints.listing import Stored, found
 from keisei.checkpoints.mirror import Mirror
 from keisei.checkpoints.packing import Packed
-from keisei.checkpoints.restore import Loaded, load
+from keisei.checkpoints.reading import Loaded
+from keisei.checkpoints.restore import load
 from keisei.checkpoints.values import Checkpoint
 from keisei.config.schema import CheckpointsConfig, KeepBest
 from keisei.errors import CheckpointError, JournalError, TakenOverError, describe, quoted
@@ -245,7 +247,7 @@ class Saver:
         if alone:
             with self._models() as models:
                 retention.supersede(models, manifest.number, run=self._facts.session_id)
-        at = manifest.position
+        at = loaded.position
         position = None if at is None else Position(at.attempt, at.seq)
         self._recorder.resume(position, loaded.stored.checkpoint.step)
 

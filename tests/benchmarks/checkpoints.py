@@ -27,7 +27,8 @@ import anyio
 
 from keisei import AsyncSessionManager, load_config
 from keisei._io.directories import OpenDirectory
-from keisei.checkpoints.commit import Facts, commit
+from keisei.checkpoints.commit import commit
+from keisei.checkpoints.content import Facts
 from keisei.checkpoints.packing import pack
 from tests.benchmarks.measure import (
     Row,

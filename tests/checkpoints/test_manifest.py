@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from keisei import CheckpointError
 from keisei.checkpoints.digests import PLAIN, digest_of
 from keisei.checkpoints.manifest import (
+    FORMAT,
     ArrayEntry,
     FileEntry,
     content_digest,
@@ -138,7 +139,7 @@ def test_another_order_or_spelling_is_another_text() -> None:
 def test_a_newer_format_is_not_corrupt() -> None:
     """It is said to be newer, whatever else stands in it."""
     with pytest.raises(CheckpointError, match="newer keisei") as caught:
-        parse(changed(format=2, kind="shards", extra=[1]))
+        parse(changed(format=FORMAT + 1, kind="parts", extra=[1]))
     assert not caught.value.corrupt
 
 

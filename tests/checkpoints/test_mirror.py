@@ -10,7 +10,8 @@ import pytest
 
 from keisei import CheckpointError, CheckpointsConfig
 from keisei._io.directories import OpenDirectory
-from keisei.checkpoints.commit import Facts, commit
+from keisei.checkpoints.commit import commit
+from keisei.checkpoints.content import Facts
 from keisei.checkpoints.listing import found
 from keisei.checkpoints.mirror import Mirror
 from keisei.checkpoints.packing import pack

@@ -15,7 +15,7 @@ from keisei import CheckpointError
 from keisei._io.directories import OpenDirectory
 from keisei.checkpoints.commit import commit
 from keisei.checkpoints.listing import Stored, found
-from keisei.checkpoints.manifest import encode
+from keisei.checkpoints.manifest import FORMAT, encode
 from keisei.checkpoints.packing import pack
 from keisei.checkpoints.pointers import point
 from keisei.checkpoints.restore import load
@@ -154,7 +154,7 @@ def test_another_runs_checkpoint_is_passed_over_and_said(
 def test_a_newer_format_is_an_error_that_says_so(three: OpenDirectory) -> None:
     """It is neither set aside nor passed over: an older one in its place would undo it."""
     manifest = found(three).checkpoints[-1].manifest
-    text = encode(manifest.model_copy(update={"format": 2}))
+    text = encode(manifest.model_copy(update={"format": FORMAT + 1}))
     Path(three.path, "checkpoint_3.ckpt", "manifest.json").write_bytes(text)
     for which in ("latest", "best", 3):
         with pytest.raises(CheckpointError, match="newer keisei") as caught:

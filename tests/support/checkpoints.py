@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 
 from keisei._io.directories import OpenDirectory
-from keisei.checkpoints.commit import Facts, commit
+from keisei.checkpoints.commit import commit
+from keisei.checkpoints.content import Facts
 from keisei.checkpoints.layout import Kind, checkpoint_name, kind_of
 from keisei.checkpoints.listing import found
 from keisei.checkpoints.packing import pack
-from keisei.checkpoints.restore import Loaded, load
+from keisei.checkpoints.reading import Loaded
+from keisei.checkpoints.restore import load
 from keisei.checkpoints.retention import remove
 from keisei.checkpoints.values import Checkpoint
 from keisei.checkpoints.verify import verify

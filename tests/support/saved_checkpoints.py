@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from keisei._io.directories import OpenDirectory
-from keisei.checkpoints.commit import Facts, commit
+from keisei.checkpoints.commit import commit
+from keisei.checkpoints.content import Facts
 from keisei.checkpoints.packing import pack
 
 
