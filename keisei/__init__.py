@@ -53,6 +53,9 @@ from keisei.errors import (
 )
 from keisei.run.names import generate_run_name
 from keisei.run.status import FinalStatus, SessionState, Status
+from keisei.session.blocking_member import SessionMember
+from keisei.session.handle import RunHandle
+from keisei.session.member import AsyncSessionMember
 from keisei.store.registry import AsyncRegistry, Registry
 from keisei.store.rows import MetricSummary, RunRow
 from keisei.training.session_manager import AsyncSessionManager, SessionManager
@@ -61,6 +64,7 @@ __all__ = [
     "AppConfig",
     "AsyncRegistry",
     "AsyncSessionManager",
+    "AsyncSessionMember",
     "Checkpoint",
     "CheckpointError",
     "CheckpointsConfig",
@@ -95,11 +99,13 @@ __all__ = [
     "RegistryError",
     "Restored",
     "RunEndedError",
+    "RunHandle",
     "RunRow",
     "Section",
     "SessionEndedError",
     "SessionInUseError",
     "SessionManager",
+    "SessionMember",
     "SessionState",
     "SignalError",
     "SignalsConfig",

@@ -12,7 +12,14 @@ from typing import get_type_hints
 import pytest
 
 import keisei
-from keisei import AppConfig, AsyncSessionManager, SessionManager, errors
+from keisei import (
+    AppConfig,
+    AsyncSessionManager,
+    AsyncSessionMember,
+    SessionManager,
+    SessionMember,
+    errors,
+)
 
 ASYNC_STEPS = [
     "setup_directories",
@@ -46,6 +53,7 @@ PUBLIC = [
     "RunRow",
     "AppConfig",
     "AsyncSessionManager",
+    "AsyncSessionMember",
     "Checkpoint",
     "CheckpointsConfig",
     "DistributedConfig",
@@ -55,8 +63,10 @@ PUBLIC = [
     "KeepBest",
     "LoggingConfig",
     "Restored",
+    "RunHandle",
     "Section",
     "SessionManager",
+    "SessionMember",
     "SessionState",
     "SignalsConfig",
     "Status",
@@ -103,10 +113,16 @@ def test_both_faces_are_importable_from_both_places() -> None:
         assert signature.parameters["run_name"].default is None
 
 
-@pytest.mark.requirement("FACE-1", "FACE-2")
-def test_the_faces_have_the_same_members_arguments_and_results() -> None:
+@pytest.mark.requirement("FACE-1", "FACE-2", "RANK-5")
+@pytest.mark.parametrize(
+    ("async_face", "blocking_face"),
+    [(AsyncSessionManager, SessionManager), (AsyncSessionMember, SessionMember)],
+)
+def test_the_faces_have_the_same_members_arguments_and_results(
+    async_face: type, blocking_face: type
+) -> None:
     """The blocking face has every public member of the async one, and no other."""
-    asynchronous, blocking = public(AsyncSessionManager), public(SessionManager)
+    asynchronous, blocking = public(async_face), public(blocking_face)
     assert asynchronous.keys() == blocking.keys()
     for name, member in asynchronous.items():
         twin = blocking[name]
@@ -116,6 +132,20 @@ def test_the_faces_have_the_same_members_arguments_and_results() -> None:
             assert inspect.signature(member) == inspect.signature(twin), name
             assert not inspect.iscoroutinefunction(twin), name
             assert get_type_hints(member) == get_type_hints(twin), name
+
+
+@pytest.mark.requirement("RANK-5")
+def test_a_member_has_what_a_member_may_call_and_nothing_of_an_owners() -> None:
+    """What a member logs is called as on a session; it ends, saves and sets up no run."""
+    may_call = ["as_current", "flush", "log_evaluation", "log_event", "log_handler", "log_metrics"]
+    about = ["attempt", "run_artifact_dir", "run_name", "session_id", "status"]
+    own = ["handle", "role"]
+    assert sorted(public(AsyncSessionMember)) == sorted([*may_call, *about, *own])
+    for name in may_call:
+        member, session = public(AsyncSessionMember)[name], public(AsyncSessionManager)[name]
+        assert inspect.signature(member) == inspect.signature(session), name  # type: ignore[arg-type]
+    for face in (AsyncSessionMember, SessionMember):
+        assert list(inspect.signature(face).parameters) == ["handle", "role"]
 
 
 @pytest.mark.requirement("FACE-2")

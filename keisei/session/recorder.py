@@ -87,10 +87,15 @@ class Recorder:
         self._first = -1 if left is None else left.records - 1
         self.ready = True
 
-    def enter(self, facts: SessionFacts[Any]) -> None:
-        """Make the session the current one of this context, and show how it goes on."""
+    def enter(self, facts: SessionFacts[Any] | None = None) -> None:
+        """Make the session the current one of this context, and show how it goes on.
+
+        Args:
+            facts: what is known of the session; ``None`` for a member, which shows nothing.
+        """
         self._entered = context.enter(self.logs)
-        progress.show(self, facts)
+        if facts is not None:
+            progress.show(self, facts)
 
     def leave(self) -> None:
         """Undo what `enter` has done; where it has not, do nothing."""

@@ -20,6 +20,7 @@ from keisei.run.layout import EVALUATION_LOG
 from keisei.session import context
 from keisei.session.evaluation import plain_record
 from keisei.session.facts import ConfigT, SessionFacts
+from keisei.session.handle import RunHandle
 from keisei.session.log_format import Raw, When
 from keisei.session.recorder import Recorder
 from keisei.session.view import SessionView
@@ -49,17 +50,18 @@ class Recording:
 
     _recorder: Recorder
     _facts: Recorded
+    _noun = "session"
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
-        """Refuse to be pickled or copied: a session lives in the process that has started it.
+        """Refuse to be pickled or copied: it lives in the process that has started it.
 
         Raises:
             TypeError: always; the message says what to send instead.
         """
         raise TypeError(
-            f"session {self._facts.run_name} cannot be pickled: it lives in the process that has "
-            "started it. Send session.handle(), with which another process logs to the same run "
-            "as a member; or what it needs of session.run_name and session.model_dir"
+            f"{self._noun} {self._facts.run_name} cannot be pickled: it lives in the process that "
+            "has started it. Send the handle, with which another process logs to the same run as "
+            "a member (session.handle(), member.handle); or plain values, such as the run's name"
         )
 
     def log_metrics(self, metrics: Mapping[str, object], step: int | None = None) -> None:
@@ -216,6 +218,30 @@ class SessionRecording(Recording, SessionView[ConfigT]):
     """What a session records, besides what a member of its run does."""
 
     _facts: SessionFacts[ConfigT]
+
+    def handle(self) -> RunHandle:
+        """Return what another process, actor or host needs to log to this run as a member.
+
+        It is a small value without secrets, which pickles: see `AsyncSessionMember`.
+
+        Raises:
+            NotReadyError: the directories are not set up.
+            SessionEndedError: the session has ended.
+            ForkedSessionError: this process was forked from the session's own.
+        """
+        if not self._recorder.ready or self._facts.forked():
+            raise self._no_journal("handle()")
+        journal = self._facts.config.journal
+        return RunHandle(
+            run_name=self._facts.run_name,
+            session_id=self._facts.session_id,
+            attempt=self._facts.attempt,
+            directory=self._paths("handle()").run_artifact_dir,
+            durability=journal.durability,
+            max_delay=journal.max_delay,
+            capacity=journal.capacity,
+            when_full=journal.when_full,
+        )
 
     def resume_at(self, step: int) -> None:
         """Note that the program has restored a checkpoint of its own, taken at this step.
