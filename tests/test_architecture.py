@@ -22,6 +22,7 @@ ROWS: list[list[str]] = [
     ["session"],
     ["distributed"],
     ["training.utils", "utils.utils"],
+    ["analysis"],
     ["store"],
     ["checkpoints", "console", "reports", "trackers"],
     ["run"],
@@ -44,6 +45,11 @@ ONE_HOME = {
 }
 # Files that decide and do nothing else: no loop, no disk, no clock, no thread, no other process.
 PURE = [
+    "analysis.comparable",
+    "analysis.curves",
+    "analysis.directions",
+    "analysis.student",
+    "analysis.verdicts",
     "checkpoints.digests",
     "checkpoints.dtypes",
     "checkpoints.manifest",

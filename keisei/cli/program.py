@@ -11,7 +11,10 @@ import typer
 import keisei
 
 COMMANDS = {
+    "baseline": "Choose the runs that others are checked against.",
+    "check": "Check whether a run is as good as comparable earlier ones.",
     "checkpoints": "List a run's checkpoints, and verify them.",
+    "compare": "Show in what runs differ.",
     "doctor": "Check runs: their state, their owners, and what is damaged.",
     "ls": "List runs, filtered and sorted.",
     "note": "Write a run's note, in place of the one that it has.",

@@ -1,0 +1,85 @@
+"""A metric's curve, and what it comes to: its value at the end, and when it reached a target."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from keisei.analysis.verdicts import Better
+
+END = 0.1  # the share of a curve that is its end
+
+
+@dataclass
+class Curve:
+    """The values of one metric in one run, in order, without what was superseded.
+
+    Attributes:
+        steps: the training step of each value; ``None`` where a row has none.
+        times: when each was logged, in seconds since the epoch.
+        values: the values.
+    """
+
+    steps: list[int | None] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+
+    @property
+    def last_step(self) -> int | None:
+        """The largest step; ``None`` where no row has one."""
+        return max((step for step in self.steps if step is not None), default=None)
+
+
+def common_end(curves: Sequence[Curve]) -> int | None:
+    """Return the last step that all curves have reached; ``None`` where one has no steps."""
+    last = [curve.last_step for curve in curves]
+    known = [step for step in last if step is not None]
+    return min(known) if known and len(known) == len(last) else None
+
+
+def at_end(curve: Curve, last: int | None, end: float = END) -> float | None:
+    """Return the mean of a curve's end: of its last tenth up to a step.
+
+    Args:
+        curve: the curve.
+        last: the step at which the curves that are compared end; ``None`` for the curve's own end.
+        end: the share of the curve that is its end.
+
+    Returns:
+        NaN where the curve has come to what is no finite number, and ``None`` where it is empty.
+    """
+    if last is None:
+        part = curve.values[-max(1, round(len(curve.values) * end)) :]
+    else:
+        first = min((step for step in curve.steps if step is not None), default=last)
+        begin = last - (last - first) * end
+        part = [
+            value
+            for step, value in zip(curve.steps, curve.values, strict=True)
+            if step is not None and begin <= step <= last
+        ]
+    if not part:
+        return None
+    if not math.isfinite(part[-1]):
+        return math.nan
+    finite = [value for value in part if math.isfinite(value)]
+    return math.fsum(finite) / len(finite)
+
+
+def time_to(curve: Curve, target: float, better: Better) -> tuple[int | None, float] | None:
+    """Return when a curve reached a target.
+
+    Args:
+        curve: the curve.
+        target: the value to reach.
+        better: whether the target is reached from below (`higher`) or from above (`lower`).
+
+    Returns:
+        The step, if it has one, and the time since the curve's first value, in seconds; ``None``
+        where it has not reached the target.
+    """
+    for step, time, value in zip(curve.steps, curve.times, curve.values, strict=True):
+        if value >= target if better == "higher" else value <= target:
+            return step, time - curve.times[0]
+    return None

@@ -1,0 +1,152 @@
+"""`keisei check`: whether a run is as good as those before it."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from keisei.analysis.checking import Checked, Options, check
+from keisei.analysis.verdicts import FALSE_ALARMS, MARGIN, Verdict
+from keisei.cli.ls import non_finite, shown_value
+from keisei.cli.program import app
+from keisei.cli.shared import Json, RegistryUrl, Root, failures_of, plain, table_console
+from keisei.cli.source import source_of
+
+_COLOURS = {"better": "green", "worse": "red", "undecided": "yellow"}
+_MOST_LEFT_OUT = 5
+
+Patterns = Annotated[
+    list[str] | None,
+    typer.Option("--metric", "-m", metavar="KEY", help="Judge these metrics, or patterns."),
+]
+
+
+@app.command("check")
+def check_runs(
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN", help="The run; or several that differ in their seed alone."),
+    ],
+    metrics: Patterns = None,
+    higher: Annotated[
+        list[str] | None,
+        typer.Option("--higher", metavar="KEY", help="Of these metrics more is better."),
+    ] = None,
+    lower: Annotated[
+        list[str] | None,
+        typer.Option("--lower", metavar="KEY", help="Of these metrics less is better."),
+    ] = None,
+    against: Annotated[
+        str, typer.Option("--against", metavar="QUERY", help="Only these runs may be baselines.")
+    ] = "",
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ignore", metavar="PATH", help="Config values that may differ, or patterns."
+        ),
+    ] = None,
+    margin: Annotated[
+        float,
+        typer.Option("--margin", min=0.0, metavar="SHARE", help="The difference that matters."),
+    ] = MARGIN,
+    root: Root = None,
+    url: RegistryUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Check whether a run is as good as comparable earlier ones.
+
+    There is a verdict for each metric, whose value is the mean of its last tenth, up to the step
+    that all runs have reached. It is `better` or `worse` where the value is outside the noise band
+    that the earlier runs have, `same` where it differs by less than the margin for sure, and else
+    `undecided`: a single run decides less than several with other seeds do.
+
+    Exit status: 0 where no metric is worse, 1 where one is, 2 where none could be decided or the
+    check cannot be made, 130 after Ctrl-C.
+    """
+    console = table_console()
+    with failures_of("check"):
+        source = source_of(root, url)
+        options = Options(metrics or (), higher or (), lower or (), ignore or (), margin)
+        new = [source.one(name) for name in dict.fromkeys(runs)]
+        others, _ = source.find(against, "started", 0)
+        found = check(new, others, options)
+        if as_json:
+            sys.stdout.write(json.dumps(_as_data(found), indent=2) + "\n")
+        else:
+            _print(found, console)
+        sys.stdout.flush()
+    raise typer.Exit(status_of(found))
+
+
+def status_of(found: Checked) -> int:
+    """Return the exit status of a check."""
+    outcomes = {one.outcome for one in found.verdicts.values()}
+    if "worse" in outcomes:
+        return 1
+    return 0 if outcomes & {"better", "same"} else 2
+
+
+def _print(found: Checked, console: Console) -> None:
+    if found.verdicts:
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+        table.add_column("metric", overflow="fold")
+        table.add_column("verdict")
+        for name in ("value", "expected", "noise band", "difference"):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("why", overflow="fold")
+        for key, one in found.verdicts.items():
+            name, outcome, *others = _cells(key, one, console)
+            table.add_row(name, Text(outcome, _COLOURS.get(one.outcome, "")), *others)
+        console.print(table)
+    kind = "tagged" if found.tagged else "comparable"
+    text = f"{', '.join(found.runs)} against {len(found.baselines)} {kind} runs"
+    console.print(Text(plain(text, console), "dim"))
+    if found.unknown:
+        names = ", ".join(found.unknown[:10])
+        more = f" and {len(found.unknown) - 10} more" if len(found.unknown) > 10 else ""
+        text = f"Not judged, say which way they are better by --higher or --lower: {names}{more}"
+        console.print(Text(plain(text, console), "dim"))
+    if not found.baselines or len(found.left_out) <= _MOST_LEFT_OUT:
+        for name, reasons in list(found.left_out.items())[:_MOST_LEFT_OUT]:
+            text = f"{name} does not count: {'; '.join(reasons[:3])}"
+            console.print(Text(plain(text, console), "dim"))
+    elif found.left_out:
+        text = f"{len(found.left_out)} other runs do not count; --json says why"
+        console.print(Text(text, "dim"))
+
+
+def _cells(key: str, one: Verdict, console: Console) -> list[str]:
+    band = "-" if one.low is None else f"{one.low:.5g} to {one.high:.5g}"
+    gap = "-" if one.difference is None else f"{one.difference:+.1%}"
+    values = (shown_value(one.value), shown_value(one.expected))
+    texts = [plain(key, console), one.outcome, *values, band, gap, plain(one.reason, console)]
+    return list(map(escape, texts))
+
+
+def _as_data(found: Checked) -> dict[str, object]:
+    return {
+        "runs": found.runs,
+        "baselines": found.baselines,
+        "tagged": found.tagged,
+        "false_alarms": FALSE_ALARMS,
+        "verdicts": {
+            key: {
+                name: non_finite(value)
+                if isinstance(value, float) and not math.isfinite(value)
+                else value
+                for name, value in asdict(one).items()
+            }
+            for key, one in found.verdicts.items()
+        },
+        "not_judged": found.unknown,
+        "left_out": found.left_out,
+    }
