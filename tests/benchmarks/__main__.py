@@ -30,6 +30,7 @@ from tests.benchmarks import (
     late,
     many,
     outages,
+    parts,
     peers,
     setup_cost,
     stall,
@@ -55,6 +56,7 @@ BENCHMARKS = {
     "kills": kills.run,
     "outages": outages.run,
     "checkpoints": checkpoints.run,
+    "parts": parts.run,
 }
 
 
