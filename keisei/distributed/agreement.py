@@ -74,7 +74,7 @@ class Meeting:
         self._name = file_name(launch, self._number)
         self._seen: str | None = None  # what was found last, and is of no use
 
-    def lead(self, claim: Callable[[str | None], OwnedRun]) -> OwnedRun:
+    def lead(self, claim: Callable[[str | None], OwnedRun]) -> None:
         """Claim the run as rank 0, and publish it. It blocks.
 
         Args:
@@ -94,20 +94,14 @@ class Meeting:
                     self._write(directory, agreement, problem=describe(exc))
                 raise
             record = owned.record
-            try:
-                self._write(
-                    directory,
-                    agreement,
-                    run_name=record.run_name,
-                    session_id=record.session_id,
-                    attempt=record.attempt,
-                    directory=owned.paths.run_artifact_dir,
-                )
-            except BaseException as exc:
-                owned.end("failed", 0.0, failure_of(exc))
-                owned.release()
-                raise
-            return owned
+            self._write(
+                directory,
+                agreement,
+                run_name=record.run_name,
+                session_id=record.session_id,
+                attempt=record.attempt,
+                directory=owned.paths.run_artifact_dir,
+            )
 
     @contextmanager
     def _opened(self) -> Iterator[OpenDirectory]:
@@ -247,9 +241,11 @@ class Meeting:
                 raise
             self._seen = describe(exc)
             return None
-        except (RunEndedError, TakenOverError) as exc:  # an earlier launch's, of that identity
+        except (RunEndedError, TakenOverError) as exc:
             self._seen = describe(exc)
-            return None
+            if self._launch.is_unique:
+                raise RankLostError(f"this rank comes too late: {exc}", rank=0) from None
+            return None  # it may be an earlier launch's, of the same identity
         record = _record_of(run)
         part = claim_part(run, rank=self._launch.rank)
         try:

@@ -6,6 +6,7 @@ in an MPI task and has `RANK` and `WORLD_SIZE` of its own is what these say.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ Environ = Mapping[str, str]
 
 LARGEST = 2**31 - 1  # of a rank, a world size or a count
 _BATCH_STEP, _INTERACTIVE_STEP = "4294967291", "4294967290"  # slurm.h: SLURM_BATCH_SCRIPT and next
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _PTY = ("SLURM_PTY_PORT", "SLURM_PTY_WIN_COL", "SLURM_PTY_WIN_ROW")
 
 
@@ -34,6 +36,7 @@ class Launch(NamedTuple):
         restart: how often the launcher has started its processes again.
         requeues: how often the scheduler has started the job again.
         decided_by: the variables, or the fields of the config, that say rank and world size.
+        is_unique: whether no earlier launch can have had this identity, restart and requeues.
     """
 
     launcher: str
@@ -45,6 +48,7 @@ class Launch(NamedTuple):
     restart: int = 0
     requeues: int = 0
     decided_by: str = ""
+    is_unique: bool = False
 
 
 class Given(NamedTuple):
@@ -102,7 +106,7 @@ def find_launch(
     if given.rank is not None or given.world_size is not None:
         found = _given(environ, given, found, parent, run_name)
     if found is not None and given.identity is not None:
-        found = found._replace(identity=f"named/{given.identity}")
+        found = found._replace(identity=f"named/{given.identity}", is_unique=False)
     return found
 
 
@@ -175,6 +179,7 @@ def _of(
         first(launcher.restart) or 0,
         _requeues(environ),
         f"{launcher.rank}, {launcher.world_size}",
+        is_unique=_is_unique(launcher, environ),
     )
 
 
@@ -188,6 +193,12 @@ def _identity(launcher: Launcher, environ: Environ, world_size: int) -> str:
     ]
     job = [environ[name] for name in (jobs[0] if jobs else ()) if environ.get(name)]
     return "/".join([launcher.name, *job, *(said or [f"of {world_size}"])])
+
+
+def _is_unique(launcher: Launcher, environ: Environ) -> bool:
+    """Return whether the launcher itself has made up the identity, and not the user."""
+    said = [environ.get(name, "") for name in launcher.identity]
+    return all(said) and (launcher.has_own_ids or any(map(_UUID.fullmatch, said)))
 
 
 def _number(environ: Environ, name: str) -> int:
@@ -254,7 +265,7 @@ def _slurm(environ: Environ, pid: int) -> Launch | None:
     found = _of(launcher, environ)
     assert found is not None
     identity = "/".join(["slurm", *where, step])
-    return found._replace(identity=identity, restart=found.requeues)
+    return found._replace(identity=identity, restart=found.requeues, is_unique=True)
 
 
 def _requeues(environ: Environ) -> int:
@@ -305,7 +316,11 @@ def _given(
             "name",
             values={"rank": str(rank), "world_size": str(world_size)},
         )
-    return told._replace(identity=identity or "alone", requeues=_requeues(environ))
+    return told._replace(
+        identity=identity or "alone",
+        requeues=_requeues(environ),
+        is_unique=parent is not None and identity == f"given/{parent}",
+    )
 
 
 def _identity_given(

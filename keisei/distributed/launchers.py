@@ -18,6 +18,7 @@ class Launcher(NamedTuple):
         node: those of the node's number.
         identity: those that tell the launch from others; all that are set count.
         restart: those of how often it has started its processes again.
+        has_own_ids: whether it makes up the identity itself, another one for each launch.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Launcher(NamedTuple):
     node: tuple[str, ...] = ()
     identity: tuple[str, ...] = ()
     restart: tuple[str, ...] = ()
+    has_own_ids: bool = False
 
 
 _TORCH = Launcher(
@@ -96,6 +98,7 @@ LAUNCHERS = (
         ("OMPI_COMM_WORLD_LOCAL_RANK",),
         ("OMPI_COMM_WORLD_LOCAL_SIZE",),
         identity=("PMIX_NAMESPACE", "OMPI_MCA_orte_precondition_transports"),
+        has_own_ids=True,
     ),
     Launcher(
         "mvapich",

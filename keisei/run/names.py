@@ -58,6 +58,21 @@ def resolve_run_name(run_name: str | None, args: object, config: AppConfig) -> s
     Raises:
         InvalidRunNameError: the name that wins is not a safe one.
     """
+    chosen = chosen_run_name(run_name, args, config)
+    return generate_run_name(config) if chosen is None else chosen
+
+
+def chosen_run_name(run_name: str | None, args: object, config: AppConfig) -> str | None:
+    """Return the run's name that somebody has chosen; ``None`` where one is to be generated.
+
+    Args:
+        run_name: the explicit name; ``None`` and ``""`` count as absent, here and below.
+        args: a namespace, any object, a mapping, or ``None``.
+        config: the run's config.
+
+    Raises:
+        InvalidRunNameError: the name that wins is not a safe one.
+    """
     from_args = (
         args.get("run_name") if isinstance(args, Mapping) else getattr(args, "run_name", None)
     )
@@ -66,7 +81,7 @@ def resolve_run_name(run_name: str | None, args: object, config: AppConfig) -> s
             isinstance(candidate, str) and str.__len__(candidate) == 0
         ):
             return check_run_name(candidate)
-    return generate_run_name(config)
+    return None
 
 
 def generate_run_name(config: AppConfig | None = None, run_name: str | None = None) -> str:

@@ -118,7 +118,7 @@ class Checkpointing:
         self._check(Step.SAVE)
         locked = self._lock is not None and self._lock.locked()
         busy = locked or (self._work is not None and not self._work.ended)
-        return when_busy == "skip" and busy
+        return self._facts.rank > 0 or (when_busy == "skip" and busy)
 
     def take(
         self, state: State, step: object, metrics: Mapping[str, object] | None, *, copy: bool
@@ -138,6 +138,8 @@ class Checkpointing:
     ) -> Taken:
         """Return what is to be saved as the final model; see `take`."""
         self._check(Step.FINAL_MODEL)
+        if self._facts.rank:
+            raise CheckpointError("the final model of a launch is rank 0's to save")
         savable.check_state(state)
         return self._taken(state, None, metrics, copy=copy)
 
@@ -156,7 +158,8 @@ class Checkpointing:
                 "checkpoint_if_due() needs a policy: call setup_auto_checkpointing() first"
             )
         now = savable.whole_step(step)
-        return self._taken_now(now) if self.schedule.is_due(now) else None
+        is_due = self._facts.rank == 0 and self.schedule.is_due(now)
+        return self._taken_now(now) if is_due else None
 
     def take_last(self, status: FinalStatus) -> Taken | None:
         """Return what the end has to save; on the caller's thread. What fails is logged.
@@ -164,7 +167,7 @@ class Checkpointing:
         Args:
             status: how the session ends.
         """
-        step = self.schedule.due_at_end(status)
+        step = None if self._facts.rank else self.schedule.due_at_end(status)
         if step is None or self._facts.status in FINAL or self._facts.paths is None:
             return None
         if step == self._saving:  # the caller has gone, and the end waits for it

@@ -20,9 +20,9 @@ from keisei._io.backoff import Backoff, may_pass
 from keisei._io.loop import ThreadEvent, load_backend
 from keisei._io.offload import Work, patiently
 from keisei._log import logger
-from keisei.errors import TakenOverError
+from keisei.distributed.rank import Owned
+from keisei.errors import RankLostError, TakenOverError
 from keisei.run.failure import Failure, failure_of
-from keisei.run.owned import OwnedRun
 from keisei.run.status import FINAL, FinalStatus, check_final
 from keisei.session.checkpointing import Checkpointing
 from keisei.session.facts import SessionFacts
@@ -113,12 +113,10 @@ class Ending:
         Returns:
             How the session ended.
         """
-        status = self._facts.ends_as(status, failure)
         if self._over is None:
             self._over = ThreadEvent()
-            self._tracking.stop_waiting()
             try:
-                await self._end(status)
+                await self._end_as(status, failure)
             finally:
                 self._interruption.stop()
                 self._over.set()
@@ -126,7 +124,23 @@ class Ending:
             longest = 3 * files.FILE_TIMEOUT + self._checkpointing.schedule.time_left
             with anyio.move_on_after(longest + self._tracking.longest_finish):
                 await self._over.wait()
-        return status
+        return self._facts.ends_as(status, failure)
+
+    async def _end_as(self, status: FinalStatus, failure: Failure | None) -> None:
+        """End the session as all ranks end, where there are others."""
+        ranks = self._facts.ranks
+        try:
+            if ranks is not None and self._facts.status not in FINAL:
+                await ranks.settle(status, failure)
+        finally:
+            truth = (status, failure) if ranks is None else ranks.truth(status, failure)
+            final = self._facts.ends_as(*truth)
+            self._tracking.stop_waiting()
+            try:
+                await self._end(final)
+            finally:
+                if ranks is not None:
+                    await ranks.owner_is_over()
 
     async def _end(self, status: FinalStatus) -> None:
         """Record the end, then end the trackers; a cancellation waits for both, and goes on."""
@@ -205,9 +219,11 @@ class Ending:
                     text = "the end of run %s is recorded, but not in its training log: %s"
                 logger.error(text, facts.run_name, exc)
             facts.owned.release()
+        if facts.ranks is not None:
+            facts.ranks.stop()
 
     def _write_end(
-        self, owned: OwnedRun, status: FinalStatus, duration_s: float, give_up: float
+        self, owned: Owned, status: FinalStatus, duration_s: float, give_up: float
     ) -> None:
         """Write the end, and try again where the disk refuses it, until the time is over."""
         backoff = Backoff(0.05, 0.5)
@@ -233,6 +249,14 @@ class Ending:
         logger.error("run %s: %s", self._facts.run_name, error)
         self._facts.lost(failure_of(error))
         self._recorder.give_up(error)
+        self._interruption.take_over(error)
+
+    def lost(self, error: RankLostError) -> None:
+        """Cancel the body, for another rank has ended the run; never waits.
+
+        Args:
+            error: what leaves the session.
+        """
         self._interruption.take_over(error)
 
     def begin(self) -> None:

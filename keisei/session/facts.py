@@ -9,11 +9,14 @@ from typing import Generic, TypeVar
 
 from keisei.config.checking import check_config
 from keisei.config.schema import AppConfig
+from keisei.distributed.launch import Given, Launch
+from keisei.distributed.launching import launch_here
+from keisei.distributed.rank import Owned
+from keisei.distributed.ranks import Ranks
 from keisei.errors import ForkedSessionError, NotReadyError, SessionEndedError, SessionInUseError
 from keisei.run import names
 from keisei.run.failure import Failure
 from keisei.run.layout import RunPaths
-from keisei.run.owned import OwnedRun
 from keisei.run.status import FinalStatus, Status, Step, too_late
 from keisei.store.opening import URL_VARIABLE
 from keisei.store.renewal import Leases
@@ -43,6 +46,8 @@ class SessionFacts(Generic[ConfigT]):
         entered: whether the session's block was entered.
         logger_errors: how often the user's logger has raised.
         process: the process that the session belongs to.
+        given: what the program or the config says of the launch.
+        ranks: the other ranks of this attempt, where there are any, once it is claimed.
 
     Raises:
         ConfigError: the config is no `AppConfig`.
@@ -53,7 +58,8 @@ class SessionFacts(Generic[ConfigT]):
         check_config(config)
         self.config, self.args = config, args
         self.done: set[Step] = set()
-        self.owned: OwnedRun | None = None
+        self.owned: Owned | None = None
+        self.ranks: Ranks | None = None
         self.resumes: str | None = None
         self.config_text: str | None = None
         self.seeded: tuple[str, ...] | None = None
@@ -61,12 +67,48 @@ class SessionFacts(Generic[ConfigT]):
         self.failure: Failure | None = None
         self.logger_errors = 0
         self.process = os.getpid()
-        self._asked_name = names.resolve_run_name(run_name, args, config)
+        self.chosen_name = names.chosen_run_name(run_name, args, config)
+        self._asked_name = self.chosen_name or names.generate_run_name(config)
+        asked = config.distributed
+        self.given = Given(asked.rank, asked.world_size, asked.identity, asked.detect)
+        self._launch: Launch | None = None
+        self._is_launch_known = False
         self._new_id = names.new_session_id()
         self._started: float | None = None
         self._end: FinalStatus | None = None
         self.entered = False
         self._ending = threading.Lock()
+
+    @property
+    def launch(self) -> Launch | None:
+        """The launch that this process belongs to; ``None`` where it has been started alone.
+
+        Raises LaunchError where what is said of it contradicts itself.
+        """
+        if not self._is_launch_known:
+            self._launch = launch_here(self.given, self.chosen_name)
+            self._is_launch_known = True
+        return self._launch
+
+    def give_launch(self, given: Given) -> None:
+        """Take what the program says of the launch in place of what is found.
+
+        Raises:
+            LaunchError: it makes no sense.
+        """
+        self._launch = launch_here(given, self.chosen_name)
+        self.given, self._is_launch_known = given, True
+
+    @property
+    def shared(self) -> Launch | None:
+        """The launch, where it has other processes than this one."""
+        launch = self.launch
+        return launch if launch is not None and launch.world_size > 1 else None
+
+    @property
+    def rank(self) -> int:
+        """Which rank this process is: 0 is the run's owner."""
+        return 0 if self.launch is None else self.launch.rank
 
     @property
     def status(self) -> Status:
@@ -103,12 +145,12 @@ class SessionFacts(Generic[ConfigT]):
         """The registry's leases, where one is named."""
         return None if self.registry is None else Leases(self.registry, self.config.registry.lease)
 
-    @property
     def can_be_taken(self) -> bool:
-        """Whether another owner may take the run over while this process lives."""
-        return self.registry is not None or self.config.logging.owner_timeout is not None
+        """Return whether another process may end the session: an owner that takes it, or a rank."""
+        timeout = self.config.logging.owner_timeout
+        return self.registry is not None or timeout is not None or self.shared is not None
 
-    def claimed(self, owned: OwnedRun) -> None:
+    def claimed(self, owned: Owned) -> None:
         """Note that the run's directories are the session's own; on the thread that claims."""
         self._started = time.monotonic()
         self.owned = owned
@@ -148,6 +190,7 @@ class SessionFacts(Generic[ConfigT]):
             SessionInUseError: the block was entered before.
         """
         self.check_process("entering the session")
+        _ = self.launch  # what is wrong with it is known before anything is begun
         if self._end is not None:
             raise SessionEndedError(
                 f"the session of run {self.run_name} has ended as {self._end}, and has one life: "

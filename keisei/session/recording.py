@@ -21,9 +21,9 @@ from keisei.session import context
 from keisei.session.evaluation import plain_record
 from keisei.session.facts import ConfigT, SessionFacts
 from keisei.session.handle import RunHandle
+from keisei.session.launched import SessionLaunch
 from keisei.session.log_format import Raw, When
 from keisei.session.recorder import Recorder
-from keisei.session.view import SessionView
 
 EVALUATION = "evaluation"
 
@@ -214,7 +214,7 @@ class Recording:
         return self._facts.not_open(step)
 
 
-class SessionRecording(Recording, SessionView[ConfigT]):
+class SessionRecording(Recording, SessionLaunch[ConfigT]):
     """What a session records, besides what a member of its run does."""
 
     _facts: SessionFacts[ConfigT]

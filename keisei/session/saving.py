@@ -244,6 +244,9 @@ class Saver:
             alone: whether later checkpoints are of earlier attempts, and so are left behind.
         """
         manifest = loaded.stored.manifest
+        if self._facts.rank:  # its part goes on from that step; the rest is rank 0's
+            self._recorder.resume(None, loaded.stored.checkpoint.step)
+            return
         if alone:
             with self._models() as models:
                 retention.supersede(models, manifest.number, run=self._facts.session_id)

@@ -19,7 +19,7 @@ import anyio
 from keisei._io import signals
 from keisei._io.loop import calling_soon
 from keisei.config.schema import SignalsConfig
-from keisei.errors import SignalError, TakenOverError, quoted
+from keisei.errors import RankLostError, SignalError, TakenOverError, quoted
 from keisei.run.failure import Failure, ended_by, failure_of
 from keisei.run.status import FinalStatus, status_after
 
@@ -38,16 +38,19 @@ class Interruption:
         hold: called in the main thread when the preemption signal comes, with the grace time in
             seconds; returns how long the body may go on to a safe point, and ``None`` where it is
             to be told at once.
-        can_be_taken: whether another owner may take the run over while this one lives.
+        can_be_taken: returns whether another process may end the session: an owner that takes the
+            run over, or a rank.
 
     Attributes:
         holds: whether a signal came that the body is not told of yet.
     """
 
-    def __init__(self, hold: Hold = lambda grace: None, can_be_taken: bool = False) -> None:
+    def __init__(
+        self, hold: Hold = lambda grace: None, can_be_taken: Callable[[], bool] = bool
+    ) -> None:
         self.holds = False
         self._can_be_taken = can_be_taken
-        self._error: TakenOverError | None = None
+        self._error: TakenOverError | RankLostError | None = None
         self._ask_to_hold = hold
         self._patience: float | None = None
         self._came = False
@@ -125,7 +128,7 @@ class Interruption:
 
     def open_scope(self) -> None:
         """Make the body's task one that a signal cancels, from here to `leave`."""
-        if self._scope is None and (self._watch is not None or self._can_be_taken):
+        if self._scope is None and (self._watch is not None or self._can_be_taken()):
             scope = anyio.CancelScope()
             self._scope = scope.__enter__()
             self._task, self._cancel = _current_task(), calling_soon(scope.cancel)
@@ -166,8 +169,8 @@ class Interruption:
             self._cancel()
         return None
 
-    def take_over(self, error: TakenOverError) -> None:
-        """Cancel the body, for another owner has taken the run over; from any thread.
+    def take_over(self, error: TakenOverError | RankLostError) -> None:
+        """Cancel the body, for another process has ended the session; from any thread.
 
         A body that cannot be cancelled, because it runs in no loop, goes on.
 

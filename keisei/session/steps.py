@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -9,11 +10,22 @@ from typing import Any
 
 from keisei._io import files
 from keisei._log import logger
+from keisei._version import __version__
+from keisei.config.schema import LoggingConfig
+from keisei.distributed.agreement import Meeting
+from keisei.distributed.agreement_file import Terms
+from keisei.distributed.launch import Launch
+from keisei.distributed.launching import record_of
+from keisei.distributed.rank import Owned, OwnedRank
+from keisei.distributed.ranks import Ranks
 from keisei.errors import ConfigSaveError, DirectorySetupError, KeiseiError, quoted
 from keisei.journal.reader import RunJournal
 from keisei.run import claim
+from keisei.run.find import absolute_path, root_of_runs
 from keisei.run.log_lines import resumes_text
 from keisei.run.owned import OwnedRun
+from keisei.run.parts import OwnedPart
+from keisei.run.session_file import SessionRecord
 from keisei.run.status import FINAL, Step, check_final
 from keisei.session.callbacks import config_text, serialized
 from keisei.session.ending import Ending
@@ -46,11 +58,50 @@ class Steps:
     async def claim(self) -> None:
         """Make the run's directories and own them."""
         facts = self._facts
+        if (launch := facts.shared) is not None:
+            await self._claim_shared(launch)
+            return
         set_up = utils.setup_directories
         if set_up is claim.setup_directories:
             set_up = partial(set_up, sync_later=self.entering, leases=facts.leases)
         with self._setting_up():
             await set_up(facts.config, facts.run_name, facts.session_id, self._claimed)
+
+    async def _claim_shared(self, launch: Launch) -> None:
+        """Claim the run as rank 0, or a part of it as another rank; all come to one run."""
+        facts, config = self._facts, self._facts.config
+        with self._setting_up():
+            terms = Terms(
+                facts.chosen_name,
+                launch.world_size,
+                __version__,
+                json.loads(await config_text(facts)),
+            )
+            meeting = Meeting(launch, await files.in_thread(_roots, config.logging), terms)
+            if launch.rank == 0:
+                await files.in_thread(meeting.lead, self._claimed_first)
+            else:
+                timeout, may_differ = config.distributed.timeout, config.distributed.may_differ
+                await meeting.follow(timeout, may_differ, self._claimed_part)
+
+    def _claimed_first(self, earlier: str | None) -> OwnedRun:
+        """Claim the run, as rank 0; on a thread."""
+        facts = self._facts
+        launch = facts.shared
+        assert launch is not None
+        owned = claim.claim(
+            facts.config,
+            earlier or facts.run_name,
+            facts.session_id,
+            sync_later=self.entering,
+            leases=facts.leases,
+            launch=record_of(launch),
+        )
+        self._claimed(owned)
+        return owned
+
+    def _claimed_part(self, part: OwnedPart, record: SessionRecord) -> None:
+        self._claimed(OwnedRank(part, record))
 
     async def sync(self) -> None:
         """Make what the steps have made survive a loss of power, where that was left for later."""
@@ -81,6 +132,7 @@ class Steps:
         """Whether nothing waits between the steps, and the claim is keisei's own."""
         return (
             not self._facts.done
+            and self._facts.shared is None
             and self._facts.status not in FINAL
             and not (self._facts.config.tracking.wait and self._tracking.wanted)
             and utils.setup_directories is claim.setup_directories
@@ -98,8 +150,8 @@ class Steps:
         facts = self._facts
         name, session_id = facts.run_name, facts.session_id
         leases = facts.leases
-        owned = claim.claim(facts.config, name, session_id, sync_later=True, leases=leases)
-        self._claimed(owned)
+        run = claim.claim(facts.config, name, session_id, sync_later=True, leases=leases)
+        self._claimed(run)
         self._tracking.begun()
         facts.config_text = serialized(facts)
         with self._saving_config() as owned:
@@ -111,7 +163,7 @@ class Steps:
             owned.sync()
 
     @contextmanager
-    def _syncing(self) -> Iterator[OwnedRun]:
+    def _syncing(self) -> Iterator[Owned]:
         owned, facts = self._facts.owned, self._facts
         assert owned is not None
         try:
@@ -124,7 +176,7 @@ class Steps:
                 path=failed,
             ) from claim.shown(exc)
 
-    def _claimed(self, owned: OwnedRun) -> None:
+    def _claimed(self, owned: Owned) -> None:
         """Note on the thread that the run is owned; a session that has ended by now ends it."""
         facts = self._facts
         facts.claimed(owned)
@@ -134,10 +186,19 @@ class Steps:
             owned.keep_lease(self._ending.taken_over)
             self._ending.begin()
             journal = facts.config.journal
-            self._recorder.open(owned.home, facts.attempt, journal, self._tracking.wake)
-            self._tracking.open_registry()
-            if facts.attempt > 1:
-                self._log_resume(owned)
+            wake = self._tracking.wake
+            if isinstance(owned, OwnedRun):
+                self._recorder.open(owned.home, facts.attempt, journal, wake)
+                self._tracking.open_registry()
+                if facts.attempt > 1:
+                    self._log_resume(owned)
+            else:
+                part, left = owned.part, owned.left
+                self._recorder.open(owned.home, facts.attempt, journal, wake, part, left)
+            if (launch := facts.shared) is not None:
+                timeout = facts.config.distributed.timeout
+                facts.ranks = Ranks(owned, launch, timeout, self._ending.lost)
+                facts.ranks.start()
 
     def _log_resume(self, owned: OwnedRun) -> None:
         """Log that an earlier run goes on; where that had completed, it may not be meant."""
@@ -166,7 +227,7 @@ class Steps:
             raise DirectorySetupError(problem) from claim.shown(exc)
 
     @contextmanager
-    def _saving_config(self) -> Iterator[OwnedRun]:
+    def _saving_config(self) -> Iterator[Owned]:
         assert self._facts.owned is not None
         try:
             yield self._facts.owned
@@ -183,7 +244,7 @@ class Steps:
         return quoted(self._facts.paths.config_path, 300)
 
     @contextmanager
-    def _logging_start(self) -> Iterator[OwnedRun]:
+    def _logging_start(self) -> Iterator[Owned]:
         assert self._facts.owned is not None
         try:
             yield self._facts.owned
@@ -191,3 +252,9 @@ class Steps:
             text = "the start of run %s cannot be logged: %s"
             logger.warning(text, self._facts.run_name, exc)
         self._facts.done.add(Step.START)
+
+
+def _roots(config: LoggingConfig) -> list[str]:
+    """Return the directories under which the run may live, the first one first."""
+    root = root_of_runs(configured=config.log_dir)
+    return [root] if config.fallback_dir is None else [root, absolute_path(config.fallback_dir)]

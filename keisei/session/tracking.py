@@ -46,11 +46,18 @@ class Tracking:
     @property
     def wanted(self) -> bool:
         """Whether the config asks for any tracker, or W&B's step is not keisei's own."""
-        return bool(self._facts.config.tracking.trackers) or self._wants_wandb
+        return bool(self._named) or self._wants_wandb
+
+    @property
+    def _named(self) -> dict[str, dict[str, Any]]:
+        """The trackers that the config names: of a launch, they are rank 0's."""
+        return {} if self._facts.rank else self._facts.config.tracking.trackers
 
     @property
     def _wants_wandb(self) -> bool:
         """Whether W&B's step has anything to do: one that is replaced decides it by itself."""
+        if self._facts.rank:
+            return False
         return utils.setup_wandb is not setup_wandb or is_wanted(self._facts.config)
 
     async def wandb(self) -> bool:
@@ -80,6 +87,8 @@ class Tracking:
             name = backend if isinstance(backend, str) else name_of(backend)
         except TrackerError as exc:
             logger.warning("%s: run %s goes on without it", exc, self._facts.run_name)
+            return None
+        if self._facts.rank:
             return None
         known = self._group.workers.get(name)
         made_of = options if isinstance(backend, str) else backend
@@ -130,7 +139,12 @@ class Tracking:
         Otherwise `wandb` starts it, through the documented function, beside the others.
         """
         config = self._facts.config
-        if not config.tracking.wait and is_wanted(config) and WANDB not in self._group.workers:
+        if (
+            not config.tracking.wait
+            and self._wants_wandb
+            and is_wanted(config)
+            and WANDB not in self._group.workers
+        ):
             await self._open(WANDB, WANDB, {})
         await self._open_named()
 
@@ -213,7 +227,7 @@ class Tracking:
             await self._last_record.result()
 
     async def _open_named(self) -> list[WorkerHandle]:
-        workers, named = self._group.workers, self._facts.config.tracking.trackers
+        workers, named = self._group.workers, self._named
         names = [name for name in named if name != WANDB]
         info = await self._info() if set(names) - set(workers) else None  # one hop for all
         opened = [

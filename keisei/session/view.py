@@ -98,6 +98,8 @@ class SessionView(Generic[ConfigT]):
             "run_name": facts.run_name,
             "session_id": facts.session_id,
             "attempt": facts.attempt,
+            "rank": facts.rank,
+            "world_size": 1 if facts.launch is None else facts.launch.world_size,
             "status": facts.status,
             "started_at": owned and owned.record.started_at,
             "duration_s": facts.elapsed(),

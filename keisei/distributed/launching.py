@@ -1,0 +1,45 @@
+"""The launch of this process: what its environment, and the process that has made it, say."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from keisei._io import process
+from keisei.distributed.launch import Given, Launch, find_launch
+from keisei.run.session_file import LaunchRecord
+
+
+def launch_here(given: Given, run_name: str | None) -> Launch | None:
+    """Return the launch that this process belongs to; ``None`` where it was started alone.
+
+    Args:
+        given: what the program or the config says.
+        run_name: the run's name, where one was chosen.
+
+    Raises:
+        LaunchError: what is said of it contradicts itself.
+    """
+    return find_launch(os.environ, given, pid=os.getpid(), parent=_parent(), run_name=run_name)
+
+
+def _parent() -> str | None:
+    """Return what names the process that has spawned this one by `multiprocessing`."""
+    multiprocessing: Any = sys.modules.get("multiprocessing.process")
+    parent = None if multiprocessing is None else multiprocessing.parent_process()
+    if parent is None:
+        return None
+    return f"{process.host_name()}/{parent.pid}/{process.process_start(parent.pid)}"
+
+
+def record_of(launch: Launch) -> LaunchRecord:
+    """Return a launch as the session file has it."""
+    return LaunchRecord(
+        launcher=launch.launcher,
+        identity=launch.identity,
+        restart=launch.restart,
+        requeues=launch.requeues,
+        world_size=launch.world_size,
+        decided_by=launch.decided_by,
+    )

@@ -1,0 +1,58 @@
+"""What a session knows, and is told, of the launch that its process belongs to."""
+
+from __future__ import annotations
+
+from keisei.distributed.launch import Given
+from keisei.errors import LaunchError
+from keisei.run.status import Step
+from keisei.session.facts import ConfigT
+from keisei.session.view import SessionView
+
+
+class SessionLaunch(SessionView[ConfigT]):
+    """Which rank of which launch a session is, on both faces."""
+
+    @property
+    def rank(self) -> int:
+        """Which rank of its launch this process is: 0, which owns the run, where it is alone."""
+        return self._facts.rank
+
+    @property
+    def world_size(self) -> int:
+        """How many ranks the launch has; 1 where the program was started alone."""
+        launch = self._facts.launch
+        return 1 if launch is None else launch.world_size
+
+    def enable_distributed_session(
+        self, rank: int, world_size: int, *, identity: str | None = None
+    ) -> None:
+        """Make this session one rank of a launch, where no launcher says so.
+
+        Call it on every rank before the block, or before `setup_directories`.
+
+        Args:
+            rank: which process of the launch this is, from 0; rank 0 owns the run.
+            world_size: how many processes the launch has.
+            identity: what tells this launch from all others, the same on all ranks; without it
+                the address of the master (`MASTER_ADDR`, `MASTER_PORT`), the process that has
+                spawned this one by `multiprocessing`, or the run's name.
+
+        Raises:
+            LaunchError: it makes no sense, contradicts the launcher, or comes too late; or nothing
+                tells the launch from others.
+            TypeError: rank or world size is no whole number.
+            ForkedSessionError: this process was forked from the session's own.
+        """
+        facts = self._facts
+        facts.check_process("enable_distributed_session()")
+        for what, value in (("rank", rank), ("world_size", world_size)):
+            if type(value) is not int:
+                raise TypeError(f"{what} must be a whole number, not {type(value).__name__}")
+        if Step.DIRECTORIES in facts.done or facts.entered:
+            raise LaunchError(
+                "enable_distributed_session() comes too late: the run has been claimed. Call it "
+                "before the block, on every rank"
+            )
+        identity = facts.given.identity if identity is None else identity
+        said_by = "enable_distributed_session()"
+        facts.give_launch(Given(rank, world_size, identity, facts.given.detect, said_by))
