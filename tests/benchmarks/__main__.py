@@ -32,6 +32,7 @@ from tests.benchmarks import (
     outages,
     parts,
     peers,
+    registry,
     setup_cost,
     stall,
     trackers,
@@ -57,6 +58,7 @@ BENCHMARKS = {
     "outages": outages.run,
     "checkpoints": checkpoints.run,
     "parts": parts.run,
+    "registry": registry.run,
 }
 
 
