@@ -15,12 +15,14 @@ from rich.console import Console
 from rich.text import Text
 
 from keisei.cli.metric_names import missing, select, shorten
+from keisei.cli.parts import Part, journal_of
 from keisei.cli.program import app
 from keisei.cli.shared import Keys, Root, Run, failures_of, plain
 from keisei.errors import quoted
+from keisei.journal.merging import Reduction
 from keisei.reports.panels import Line, Panel
 from keisei.reports.pictures import check_picture, draw_picture
-from keisei.reports.series import Axis, Series, has_steps, keys_of, read_series
+from keisei.reports.series import Axis, Series, has_steps, keys_of, read_series, reduced_series
 from keisei.reports.text_charts import Look, chart, legend
 from keisei.run.find import find_run, root_of_runs
 
@@ -41,6 +43,11 @@ def plot(
     ] = None,
     others: Annotated[
         list[str] | None, typer.Option("--with", metavar="RUN", help="Compare with this run, too.")
+    ] = None,
+    part: Part = None,
+    reduce: Annotated[
+        Reduction | None,
+        typer.Option(help="Merge all parts of the run (ranks, members) by step, so."),
     ] = None,
     x: Annotated[Axis | None, typer.Option(help="What x is; steps, if the rows have any.")] = None,
     smooth: Annotated[
@@ -69,7 +76,15 @@ def plot(
         place = root_of_runs(root)
         found_runs = [find_run(place, name) for name in [run, *(others or [])]]
         runs = list(dict.fromkeys(found.directory for found in found_runs))
-        there = list(dict.fromkeys(key for directory in runs for key in keys_of(directory)))
+        journals = [journal_of(directory, part) for directory in runs]
+        if reduce is not None and (part is not None or x not in (None, "step")):
+            raise ValueError("--reduce merges all parts, by step: it goes with no --part and --x")
+        each_part = [
+            one
+            for run in journals
+            for one in ([run, *map(run.of, run.parts())] if reduce is not None else [run])
+        ]
+        there = list(dict.fromkeys(key for one in each_part for key in keys_of(one)))
         names = _names(runs, console)
         if not there:
             raise ValueError(f"no metrics have been logged in {', '.join(names)}")
@@ -78,18 +93,20 @@ def plot(
         wanted = [there[i] for i in select(keys or [], there)]
         most = _NAMED if keys else _IN_TERMINAL if kind is None else _IN_PICTURE
         left_out, wanted = wanted[most:], wanted[:most]
-        axis = x or ("step" if any(map(has_steps, runs)) else "row")
+        axis = x or ("step" if reduce is not None or any(map(has_steps, journals)) else "row")
         with _progress() as show:
             found = [
                 read_series(
-                    directory,
+                    journal,
                     wanted,
                     axis,
                     lambda rows, name=name: show(f"reading {name}: {rows:,} rows"),  # type: ignore[misc]
                     weight=smooth,
                     log=log_y,
                 )
-                for directory, name in zip(runs, names, strict=True)
+                if reduce is None
+                else reduced_series(journal, wanted, reduce, weight=smooth, log=log_y)
+                for journal, name in zip(journals, names, strict=True)
             ]
             unit = _in_units(found) if axis == "time" else ""
             each = [

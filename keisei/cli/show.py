@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from keisei.cli.ls import as_data, duration, shown_value
+from keisei.cli.parts import parts_in_words
 from keisei.cli.program import app
 from keisei.cli.shared import (
     COLOURS,
@@ -75,6 +76,7 @@ def _print(row: RunRow, console: Console, *, config: bool) -> None:
         "tags": ", ".join(row.tags) or None,
         "note": row.note,
         "trackers": ", ".join(f"{name} ({state})" for name, state in row.trackers.items()) or None,
+        "parts": parts_in_words(row.directory, row.attempt),
         "directory": row.directory,
     }
     for name, value in known.items():

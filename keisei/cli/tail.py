@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.text import Text
 
 from keisei.cli.metric_names import missing, short_number, shorten
+from keisei.cli.parts import Part, journal_of
 from keisei.cli.program import app
 from keisei.cli.shared import Keys, Root, Run, failures_of, plain
 from keisei.cli.tail_reader import LogTail, RowsTail, ShownRow
@@ -26,7 +27,7 @@ from keisei.errors import quoted
 from keisei.journal.records import as_float
 from keisei.redaction import clean
 from keisei.run.find import find_at, find_run, locate, root_of_runs
-from keisei.run.layout import RECORD_FILE, TRAINING_LOG
+from keisei.run.layout import RECORD_FILE, TRAINING_LOG, log_file
 from keisei.run.status import FINAL
 
 _INTERVAL = 0.2  # seconds between two polls of the files
@@ -60,6 +61,7 @@ def tail(
             help="Show what comes until the run has ended, or not.",
         ),
     ] = True,
+    part: Part = None,
     metrics: Annotated[
         bool | None, typer.Option("--metrics/--log", help="Only the metrics, or only the log.")
     ] = None,
@@ -84,9 +86,10 @@ def tail(
         root = root_of_runs(root)
         waited = wait and follow and _await(root, run)
         directory = find_run(root, run).directory
+        named = journal_of(directory, part).part
         with (
-            closing(RowsTail(directory, keys or [])) as rows,
-            closing(LogTail(directory, TRAINING_LOG)) as log,
+            closing(RowsTail(directory, keys or [], named)) as rows,
+            closing(LogTail(directory, log_file(TRAINING_LOG, named))) as log,
         ):
             if not waited:
                 last_lines = log.last(lines) if show_log else []
@@ -154,7 +157,7 @@ def _follow(
             for line in log.new():
                 printer.new_line(line)
             if log.restarts > restarts:
-                printer.note(f"{TRAINING_LOG} was cut or replaced: it is shown from its start")
+                printer.note(f"{log.name} was cut or replaced: it is shown from its start")
         printer.flush()
         if lived and not live:  # once more, for the line that is logged after the end
             lived = False

@@ -43,14 +43,15 @@ class RowsTail:
         directory: the run's directory.
         wanted: the metrics, by name or pattern; all where empty. Rows without any of them are
             left out.
+        part: the part of the run whose rows they are; ``None`` for the owner's own.
 
     Attributes:
         keys: the names of all metrics seen so far.
     """
 
-    def __init__(self, directory: str, wanted: Sequence[str] = ()) -> None:
+    def __init__(self, directory: str, wanted: Sequence[str] = (), part: str | None = None) -> None:
         self.keys: set[str] = set()
-        self._journals = read_run(directory)
+        self._journals = read_run(directory).of(part)
         self._wanted = wanted
         self._reader: AttemptReader | None = None
         self._selected: dict[tuple[str, ...], list[int]] = {}
@@ -72,7 +73,7 @@ class RowsTail:
         found: list[ShownRow] = []
         cuts: Cuts | None = None
         for attempt in reversed(self._journals.attempts()):
-            reader = AttemptReader(self._journals.directory, attempt)
+            reader = self._journals.open(attempt)
             try:
                 if self._reader is not None and cuts is None:
                     cuts = self._journals.cuts()
@@ -90,7 +91,7 @@ class RowsTail:
     def all_keys(self) -> set[str]:
         """Return the names of all metrics, from all journals."""
         for attempt in self._journals.attempts():
-            with AttemptReader(self._journals.directory, attempt) as reader:
+            with self._journals.open(attempt) as reader:
                 self.keys.update(*reader.shapes())
         return self.keys
 
@@ -99,12 +100,13 @@ class RowsTail:
         attempts, done = self._journals.attempts(), 0
         if self._reader is not None:
             yield from self._rows(self._reader)
-            path = os.path.join(self._journals.directory, file_name(self._reader.attempt))
+            name = file_name(self._reader.attempt, self._journals.part)
+            path = os.path.join(self._journals.directory, name)
             done = self._reader.attempt if _is_current(self._reader.fileno(), path) else 0
         for attempt in attempts:
             if attempt > done:
                 with suppress(FileNotFoundError):
-                    reader = AttemptReader(self._journals.directory, attempt)
+                    reader = self._journals.open(attempt)
                     self.close()
                     self._reader = reader
                     yield from self._rows(reader)
@@ -138,11 +140,12 @@ class LogTail:
         name: its name there.
 
     Attributes:
+        name: its name there.
         restarts: how often it was cut or replaced, and read from its start again.
     """
 
     def __init__(self, directory: str, name: str) -> None:
-        self._directory, self._name = directory, name
+        self._directory, self.name = directory, name
         self._fd: int | None = None
         self._position = 0
         self._part = b""
@@ -177,7 +180,7 @@ class LogTail:
             assert self._fd is not None
             yield from self._lines()
             cut = os.fstat(self._fd).st_size < self._position
-            if cut or not _is_current(self._fd, os.path.join(self._directory, self._name)):
+            if cut or not _is_current(self._fd, os.path.join(self._directory, self.name)):
                 yield from self.rest()
                 self.close()
                 self._position = 0
@@ -194,7 +197,7 @@ class LogTail:
     def _open(self) -> bool:
         if self._fd is None:
             with suppress(FileNotFoundError), OpenDirectory(self._directory) as directory:
-                self._fd = directory.open(self._name, os.O_RDONLY)
+                self._fd = directory.open(self.name, os.O_RDONLY)
         return self._fd is not None
 
     def _lines(self) -> Iterator[str]:

@@ -87,13 +87,18 @@ class RunJournal:
         found = [attempt_of(name, self.part) for name in os.listdir(self.directory)]
         return sorted(attempt for attempt in found if attempt is not None)
 
-    def _open(self, attempt: int) -> AttemptReader:
+    def open(self, attempt: int) -> AttemptReader:
+        """Open the journal of one attempt.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
         return AttemptReader(self.directory, attempt, part=self.part)
 
     def last_step(self) -> int | None:
         """Return the last step that was logged, read near the end; ``None`` where there is none."""
         for attempt in reversed(self.attempts()):
-            with self._open(attempt) as reader:
+            with self.open(attempt) as reader:
                 step = reader.last_step()
             if step is not None:
                 return step
@@ -185,7 +190,7 @@ class RunJournal:
     def events(self) -> Iterator[Event]:
         """Yield the events of all attempts, in order."""
         for attempt in self.attempts():
-            with self._open(attempt) as reader:
+            with self.open(attempt) as reader:
                 for batch in reader.batches():
                     for i, event in enumerate(batch.events):
                         yield Event(batch.seq + i, event[0], attempt, event[1], event[2])
@@ -194,7 +199,7 @@ class RunJournal:
         """Read everything, and return what cannot be read."""
         total = Damage()
         for attempt in self.attempts():
-            with self._open(attempt) as reader:
+            with self.open(attempt) as reader:
                 for _ in reader.batches():
                     pass
                 found = reader.damage()
@@ -218,7 +223,7 @@ class RunJournal:
                 last = stop()
                 for attempt in self.attempts():
                     if attempt not in readers:
-                        readers[attempt] = self._open(attempt)
+                        readers[attempt] = self.open(attempt)
                     for seq, keys, raw in readers[attempt].rows():
                         yield _row(attempt, seq, keys, raw, False)
                 if last:
@@ -275,7 +280,7 @@ class RunJournal:
         predecessors = history.predecessors(cuts)
         for attempt in attempts:
             stretches = cuts.of(attempt)
-            with self._open(attempt) as reader:
+            with self.open(attempt) as reader:
                 for batch in reader.batches(events=False):
                     if not batch.rows:
                         continue

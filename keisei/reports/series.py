@@ -11,7 +11,8 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from keisei.journal.reader import AttemptReader, Value, read_run
+from keisei.journal.merging import Reduction
+from keisei.journal.reader import RunJournal, Value
 from keisei.journal.records import as_float
 
 Axis = Literal["step", "time", "row"]
@@ -158,26 +159,58 @@ class Series:
         return ", ".join(f"{count:,} {what}" for what, count in self.left_out.items())
 
 
-def keys_of(directory: str) -> list[str]:
-    """Return the names of all metrics of a run, in the order in which they came."""
+def keys_of(run: RunJournal) -> list[str]:
+    """Return the names of all metrics of a run, or of one part, in the order in which they came."""
     keys: dict[str, None] = {}
-    for attempt in read_run(directory).attempts():
-        with AttemptReader(directory, attempt) as reader:
+    for attempt in run.attempts():
+        with run.open(attempt) as reader:
             keys.update(dict.fromkeys(key for shape in reader.shapes() for key in shape))
     return list(keys)
 
 
-def has_steps(directory: str) -> bool:
-    """Return whether any row of a run has a step."""
-    for attempt in read_run(directory).attempts():
-        with AttemptReader(directory, attempt) as reader:
+def has_steps(run: RunJournal) -> bool:
+    """Return whether any row of a run, or of one part, has a step."""
+    for attempt in run.attempts():
+        with run.open(attempt) as reader:
             if reader.has_steps():
                 return True
     return False
 
 
+def reduced_series(
+    run: RunJournal,
+    wanted: Collection[str],
+    reduce: Reduction,
+    *,
+    weight: float = 0.0,
+    log: bool = False,
+) -> dict[str, Series]:
+    """Return the series of a run, merged by step over all its parts; see `RunJournal.columns`.
+
+    Args:
+        run: the run's reader.
+        wanted: names of metrics.
+        reduce: how the parts' values at a step become one.
+        weight: as for `read_series`.
+        log: as for `read_series`.
+    """
+    found = {}
+    for key in wanted:
+        steps, values = run.columns(key, reduce=reduce)
+        one = found[key] = Series(weight, log)
+        for step, value in zip(steps, values, strict=True):
+            x = as_float(step or 0)
+            if -_LARGEST < x < _LARGEST:
+                one.new_xs.append(x)
+                one.new_ys.append(value)
+            else:
+                one.left_out["without an x"] += 1
+        one.settle()
+    return found
+
+
 def read_series(
-    directory: str,
+    run: RunJournal,
     wanted: Collection[str],
     axis: Axis,
     progress: Callable[[int], None],
@@ -188,7 +221,7 @@ def read_series(
     """Return the series of a run, merged over its attempts, without what is superseded.
 
     Args:
-        directory: the run's directory.
+        run: the reader of the run, or of one of its parts.
         wanted: names of metrics.
         axis: what x is: the training step (a row without one takes the step before it), the
             time since the first row in seconds, or the row's number.
@@ -199,7 +232,7 @@ def read_series(
     series = {key: Series(weight, log) for key in wanted}
     shapes: dict[tuple[str, ...], list[tuple[int, Series]]] = {}
     row, step, begun = 0, math.nan, math.nan
-    for count, (_, superseded, _, keys, raw) in enumerate(read_run(directory).merged()):
+    for count, (_, superseded, _, keys, raw) in enumerate(run.merged()):
         if count % _BATCH == 0:
             progress(count)
             for one in series.values():

@@ -17,7 +17,16 @@ from keisei.errors import InvalidRunNameError
 from keisei.run import find
 from keisei.run.claim import TEMPORARY
 from keisei.run.find import FoundRun, reason
-from keisei.run.layout import EVALUATION_LOG, MODELS, RECORD_FILE, TRAINING_LOG, plan_paths
+from keisei.run.layout import (
+    EVALUATION_LOG,
+    MODELS,
+    PARTS,
+    RECORD_FILE,
+    TRAINING_LOG,
+    plan_paths,
+)
+from keisei.run.part_file import state_file
+from keisei.run.parts import parts_of
 from keisei.run.rebuild import rebuilt_record
 from keisei.run.session_file import SessionRecord
 
@@ -30,6 +39,7 @@ Kind = Literal[
     "mode",
     "tracker",
     "checkpoint",
+    "part",
     "odd",
     "repair",
 ]
@@ -115,6 +125,7 @@ def examine(directory: files.OpenDirectory, gone: Collection[str]) -> Diagnosis 
     findings += _damaged(directory, run)
     if known:  # otherwise the directory may be another program's
         findings += _modes(directory)
+        findings += _about_parts(directory, run, gone)
     unlockable = any(f.kind == "odd" and f.file == TRAINING_LOG for f in findings)
     if run.live_owner is not None or unlockable:  # nothing may be repaired
         findings = [
@@ -188,6 +199,28 @@ def _damaged(directory: files.OpenDirectory, run: FoundRun) -> Iterator[Finding]
         except ValueError:
             text = "it is not valid JSON; the next start keeps it and writes a new one"
             yield Finding("config", name, text)
+
+
+def _about_parts(
+    directory: files.OpenDirectory, run: FoundRun, gone: Collection[str]
+) -> Iterator[Finding]:
+    """Find the parts of the last attempt of which the process is gone, or the state is lost."""
+    if run.record is None:
+        return
+    try:
+        found = parts_of(directory, run.record.attempt, gone)
+    except OSError as exc:
+        yield Finding("odd", PARTS, reason(exc))
+        return
+    for part in found:
+        name = f"{PARTS}/{state_file(part.attempt, part.part)}"
+        if part.state == "died":
+            text = "its process is gone, and has recorded no end; what it logged is there"
+            yield Finding("part", name, text, "hint")
+        elif part.state == "unreadable":
+            yield Finding("part", name, "the state of this part cannot be read", "hint")
+        elif part.record is not None and part.record.failure is not None:
+            yield Finding("part", name, f"it has {part.state}: {part.record.failure}", "hint")
 
 
 def _has_torn_end(directory: files.OpenDirectory, name: str) -> bool:

@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 
 from keisei.cli import plot as _plot  # noqa: F401 - registers the command
 from keisei.cli.program import app
+from keisei.journal.reader import read_run
 from keisei.reports.series import keys_of, read_series
 from tests.conftest import MakeConfig
 from tests.support.logged_runs import Log, Row, line, log_with
@@ -312,8 +313,8 @@ def test_torn_and_damaged_journals_are_drawn_without_what_is_lost(log: Log) -> N
     run = log("r", line(range(200)))
     with (run / "metrics.1.journal").open("r+b") as file:
         file.truncate(file.seek(0, os.SEEK_END) - 200)
-    assert keys_of(str(run)) == ["loss"]
-    (series,) = read_series(str(run), ["loss"], "step", lambda rows: None).values()
+    assert keys_of(read_run(run)) == ["loss"]
+    (series,) = read_series(read_run(run), ["loss"], "step", lambda rows: None).values()
     assert 100 < len(series.points.xs) < 200
     assert plot("r").exit_code == 0
 
