@@ -20,6 +20,7 @@ from keisei.config.schema import (
     TrainingConfig,
     WandbConfig,
 )
+from keisei.distributed.preemption import Preempting
 from keisei.errors import (
     CheckpointError,
     ConfigError,
@@ -43,6 +44,7 @@ from keisei.errors import (
     RankMismatchError,
     RankTimeoutError,
     RegistryError,
+    RunCancelledError,
     RunEndedError,
     SessionEndedError,
     SessionInUseError,
@@ -91,6 +93,7 @@ __all__ = [
     "NoThreadError",
     "NotReadyError",
     "PartInUseError",
+    "Preempting",
     "QueryError",
     "RankLostError",
     "RankMismatchError",
@@ -98,6 +101,7 @@ __all__ = [
     "Registry",
     "RegistryError",
     "Restored",
+    "RunCancelledError",
     "RunEndedError",
     "RunHandle",
     "RunRow",

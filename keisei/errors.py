@@ -25,6 +25,7 @@ KeiseiError
 ├── NotReadyError           RuntimeError  a step is missing that has to come first
 ├── QueryError              ValueError    a query for runs does not parse
 ├── RegistryError           RuntimeError  the registry's database cannot be used
+├── RunCancelledError       RuntimeError  `keisei cancel` has ended the run
 ├── SessionEndedError       RuntimeError  a step came after the end
 │   └── RunEndedError       OSError       the run that a part belongs to has ended
 ├── SignalError             RuntimeError  signals cannot be handled here
@@ -318,6 +319,10 @@ class QueryError(KeiseiError, ValueError):
 
 class RegistryError(KeiseiError, RuntimeError):
     """The registry's database cannot be reached or used; the directories have everything."""
+
+
+class RunCancelledError(KeiseiError, RuntimeError):
+    """The run was cancelled from elsewhere, by `keisei cancel`: this leaves the session's block."""
 
 
 class SessionEndedError(KeiseiError, RuntimeError):

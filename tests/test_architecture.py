@@ -60,6 +60,7 @@ PURE = [
     "checkpoints.tree",
     "distributed.launch",
     "distributed.launchers",
+    "distributed.preemption",
     "journal.merging",
     "journal.records",
     "journal.superseding",

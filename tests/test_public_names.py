@@ -49,6 +49,7 @@ PROPERTIES = [
 PUBLIC = [
     "AsyncRegistry",
     "MetricSummary",
+    "Preempting",
     "Registry",
     "RunRow",
     "AppConfig",

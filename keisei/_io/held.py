@@ -100,9 +100,25 @@ class HeldDirectory:
                 self.check(opened.directory)
             yield opened.directory
         finally:
-            with self._guard:
-                opened.users -= 1
-                self._close_unused(opened)
+            self._leave(opened)
+
+    @contextmanager
+    def seen(self) -> Iterator[OpenDirectory | None]:
+        """Look into the directory as it is held, for a `with` block: nothing is checked or made.
+
+        ``None`` where it is not held.
+        """
+        with self._guard:
+            opened = self._opened
+            if opened is not None:
+                opened.users += 1
+        if opened is None:
+            yield None
+            return
+        try:
+            yield opened.directory
+        finally:
+            self._leave(opened)
 
     @property
     def removed(self) -> bool:
@@ -185,6 +201,11 @@ class HeldDirectory:
             quoted(self.path, 300),
         )
         return new
+
+    def _leave(self, opened: _Opened) -> None:
+        with self._guard:
+            opened.users -= 1
+            self._close_unused(opened)
 
     def _close_unused(self, opened: _Opened) -> None:
         if opened.given_up and not opened.users:

@@ -12,6 +12,7 @@ import keisei
 
 COMMANDS = {
     "baseline": "Choose the runs that others are checked against.",
+    "cancel": "End runs gracefully, on whichever host they run.",
     "check": "Check whether a run is as good as comparable earlier ones.",
     "checkpoints": "List a run's checkpoints, and verify them.",
     "compare": "Show in what runs differ.",

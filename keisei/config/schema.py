@@ -55,6 +55,7 @@ def _by_name(value: Any) -> Any:
 
 OptionalPath = Annotated[Path | None, BeforeValidator(_absent_if_empty)]
 OptionalText = Annotated[str | None, BeforeValidator(_absent_if_empty)]
+SignalName = Annotated[str, Field(pattern=r"^SIG[A-Z0-9]+$")]
 Timeout = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 Delay = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
 
@@ -202,11 +203,17 @@ class SignalsConfig(Section):
     """Which signals end the session, and how long that may take."""
 
     handle: bool = False
-    """Handle SIGINT, SIGTERM and the preemption signal: the first ends the session gracefully."""
-    preemption: Annotated[str, Field(pattern=r"^SIG[A-Z0-9]+$")] | None = "SIGUSR1"
-    """The signal that ends the run as `preempted`; the others end it as `cancelled`."""
-    grace: Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)] = 30.0
-    """The timeout for the graceful end, in seconds; after it the process ends at once."""
+    """Handle SIGINT, SIGTERM and the preemption signals: the first ends the session gracefully."""
+    preemption: SignalName | list[SignalName] | None = "SIGUSR2"
+    """The signal, or the signals, that end the run as `preempted`; SIGINT and SIGTERM end it as
+    `cancelled` where they are not named here. SIGUSR1 is left alone: NCCL and SLURM's scripts use
+    it."""
+    grace: Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)] = 20.0
+    """The timeout for the graceful end, in seconds; after it the process ends at once. torchrun
+    kills its processes 30 s after a signal, SLURM and Kubernetes 30 s after SIGTERM."""
+    others: Literal["after", "instead"] = "after"
+    """What becomes of a handler of another library that stands for one of the signals: it is called
+    `after` keisei's, or stays `instead` of keisei's, with a warning."""
 
 
 class JournalConfig(Section):
@@ -242,6 +249,14 @@ class DistributedConfig(Section):
     """How long the ranks wait for each other, at the start and at the end, in seconds."""
     may_differ: list[Annotated[str, Field(min_length=1)]] = ["env.device", "env.seed"]
     """The fields and sections of the config in which ranks may differ."""
+    preempt_file: OptionalPath = None
+    """A file whose appearance, or change, is a preemption; a number in it is the deadline, in
+    seconds since the epoch."""
+    end_time: bool = True
+    """Take the end of a SLURM job's time for a preemption, `signals.grace` seconds before it, where
+    the session handles signals."""
+    requeue: bool = False
+    """Ask SLURM to requeue the job once the run has ended as `preempted`."""
 
 
 class KeepBest(Section):

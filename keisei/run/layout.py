@@ -14,6 +14,7 @@ EVALUATION_LOG = "evaluation.log"
 SUPERSEDED_EVALUATIONS = "evaluation.superseded.log"
 RECORD_FILE = "session.json"
 LABELS_FILE = "labels.json"
+STOP_FILE = "stop.json"
 MODELS = "models"
 PARTS = "parts"
 

@@ -8,6 +8,7 @@
     seeding       -             seeded again             seeding_setup
     start         directories   nothing                  session_active
     signals       -             nothing                  -
+    a preemption  -             nothing                  -
     a save        directories   nothing                  -
     a restore     directories   restored again           -
     (the end)     -             the same result          session_active is false again
@@ -26,7 +27,13 @@ from collections.abc import Set
 from enum import StrEnum
 from typing import Literal, TypedDict, get_args
 
-from keisei.errors import InvalidStatusError, NotReadyError, SessionEndedError, quoted
+from keisei.errors import (
+    InvalidStatusError,
+    NotReadyError,
+    RunCancelledError,
+    SessionEndedError,
+    quoted,
+)
 
 FinalStatus = Literal["completed", "failed", "cancelled", "preempted"]
 Status = Literal["created", "running", "completed", "failed", "cancelled", "preempted"]
@@ -55,6 +62,7 @@ class Step(StrEnum):
     SEEDING = "setup_seeding"
     START = "log_session_start"
     SIGNALS = "handle_signals"
+    PREEMPT = "preempt"
     AUTO = "setup_auto_checkpointing"
     SAVE = "save_checkpoint"
     FINAL_MODEL = "save_final_model"
@@ -71,6 +79,7 @@ _NEEDS: dict[Step, Step | None] = {
     Step.SEEDING: None,
     Step.START: Step.DIRECTORIES,
     Step.SIGNALS: None,
+    Step.PREEMPT: None,
     Step.AUTO: None,
     Step.SAVE: Step.DIRECTORIES,
     Step.FINAL_MODEL: Step.DIRECTORIES,
@@ -140,7 +149,7 @@ def status_after(exc: BaseException | None) -> FinalStatus:
         return next(end for end in ("failed", "cancelled", "completed") if end in ends)
     if isinstance(exc, SystemExit):
         return "completed" if exc.code in (None, 0) else "failed"
-    if isinstance(exc, (KeyboardInterrupt, GeneratorExit, _cancellations())):
+    if isinstance(exc, (KeyboardInterrupt, GeneratorExit, RunCancelledError, *_cancellations())):
         return "cancelled"
     return "failed"
 

@@ -24,9 +24,10 @@ from keisei.session.ending import Ending, OneStep
 from keisei.session.facts import ConfigT, SessionFacts
 from keisei.session.recorder import Recorder
 from keisei.session.saving import Taken
-from keisei.session.shutdown import Interruption, Tell, error_at_exit
+from keisei.session.shutdown import Interruption, error_at_exit
 from keisei.session.steps import Steps
 from keisei.session.tracking import Tracking
+from keisei.session.watching import Watching
 from keisei.trackers.base import Tracker
 
 
@@ -55,13 +56,17 @@ class AsyncSessionManager(AsyncCheckpoints[ConfigT]):
         self._checkpointing = Checkpointing(
             self._facts, self._recorder, lambda: self._tracking.longest_finish
         )
-        self._interruption = Interruption(self._checkpointing.hold, self._facts.can_be_taken)
+        self._interruption = Interruption(
+            self._checkpointing.hold, self._facts.can_be_taken, self._recorder.stop.put
+        )
+        self._watching = Watching(config, self._interruption)
         self._ending = Ending(
             self._facts,
             self._tracking,
             self._recorder,
             self._one_step,
             self._interruption,
+            self._watching,
             self._checkpointing,
         )
         self._steps = Steps(self._facts, self._tracking, self._recorder, self._ending)
@@ -77,7 +82,7 @@ class AsyncSessionManager(AsyncCheckpoints[ConfigT]):
         await load_backend()
         self._facts.enter()
         if self.config.signals.handle:
-            self._start_signals()
+            self.handle_signals()
         self._interruption.open_scope()
         self._recorder.enter(self._facts)
         try:
@@ -148,11 +153,16 @@ class AsyncSessionManager(AsyncCheckpoints[ConfigT]):
             logger.warning("run %s goes on in the process that has forked this one", self.run_name)
             return
         self._interruption.end_body()
-        await self._end_with(exc, self._checkpointing.take_last(self._interruption.ends_as(exc)))
+        await self._end_with(
+            exc, self._checkpointing.take_last(self._interruption.verdict.ends_as(exc))
+        )
 
     async def _end_with(self, exc: BaseException | None, last: Taken | None) -> None:
         """End the session after its body, once what is to be saved last is saved."""
-        status, reason = self._interruption.ends_as(exc), self._interruption.reason(exc)
+        status, reason = (
+            self._interruption.verdict.ends_as(exc),
+            self._interruption.verdict.reason(exc),
+        )
         if status == "failed" and self._facts.status == "completed":
             text = "run %s stays recorded as completed: it ended before its block failed (%s)"
             logger.warning(text, self.run_name, reason)
@@ -343,46 +353,21 @@ class AsyncSessionManager(AsyncCheckpoints[ConfigT]):
     def _final(self, status: FinalStatus | None, handled: BaseException | None) -> FinalStatus:
         """Return how the session ends, by a status or the exception that the caller is handling."""
         self._facts.check_process("finalize_session()")
-        return self._interruption.ends_as(handled) if status is None else check_final(status)
+        return (
+            self._interruption.verdict.ends_as(handled) if status is None else check_final(status)
+        )
 
     async def _finalize(
         self, final: FinalStatus, handled: BaseException | None, last: Taken | None
     ) -> FinalStatus:
         self._handled_before = None
-        reason = None if final == "completed" else self._interruption.reason(handled)
+        reason = None if final == "completed" else self._interruption.verdict.reason(handled)
         try:
             if last is not None:
                 await self._checkpointing.save_last(last)
         finally:
             ended = await self._ending.end(final, reason)
         return ended
-
-    def handle_signals(self, *, preemption: str | None = None, grace: float | None = None) -> None:
-        """End the session gracefully at SIGINT, SIGTERM or a preemption signal; a second ends it.
-
-        The first cancels the body of ``async with``: the session ends as `cancelled`, or by the
-        preemption signal as `preempted`, and `KeyboardInterrupt` (SIGINT) or `SystemExit` with
-        128 and the signal's number leaves the block. At a second one, or after the grace time, the
-        end is recorded and the process ends at once. The process's own handlers are put back when
-        the session has ended. Call it before the block, directly in it, or set `signals.handle`.
-
-        Args:
-            preemption: the preemption signal's name; without it, the config's.
-            grace: how long the graceful end may take, in seconds; without it, the config's.
-
-        Raises:
-            SignalError: this is not the main thread, or there is no such signal.
-        """
-        self._start_signals(preemption, grace)
-        if self._entered:
-            self._interruption.open_scope()
-
-    def _start_signals(
-        self, preemption: str | None = None, grace: float | None = None, tell: Tell | None = None
-    ) -> None:
-        self._facts.check_process("handle_signals()")
-        require(Step.SIGNALS, self._facts.done, self._facts.status)
-        self._interruption.start(self.config.signals, self._ending.end_now, preemption, grace, tell)
 
     def _handled_now(self) -> BaseException | None:
         """Return the exception that the caller is handling, if it is news since the session.

@@ -40,6 +40,7 @@ class SessionManager(BlockingCheckpoints[ConfigT]):
         self._checkpointing = self._session._checkpointing
         self._interruption = self._session._interruption
         self._entering = False
+        self._tell = self._interrupt
 
     def __enter__(self) -> Self:
         """Take the set-up steps in their order; a failed one ends the session before it raises."""
@@ -51,7 +52,7 @@ class SessionManager(BlockingCheckpoints[ConfigT]):
             self._entering = True
             portal.call(self._enter)
             self._entering = False
-            error = self._interruption.error()
+            error = self._interruption.verdict.error
             if error is not None and not self._interruption.holds:
                 raise error
             return self
@@ -68,7 +69,7 @@ class SessionManager(BlockingCheckpoints[ConfigT]):
             left = exc
         left = self._interruption.leave(left)
         # What a signal raises is raised in the caller's thread: here it would end the loop.
-        if left is not None and left is not self._interruption.error():
+        if left is not None and left is not self._interruption.verdict.error:
             raise left
 
     def __exit__(
@@ -90,18 +91,11 @@ class SessionManager(BlockingCheckpoints[ConfigT]):
             else:
                 self._interruption.end_body()
                 # What is saved last is taken in the caller's own thread.
-                last = self._checkpointing.take_last(self._interruption.ends_as(exc))
+                last = self._checkpointing.take_last(self._interruption.verdict.ends_as(exc))
                 portal.last_call(self._session._end_with, exc, last)
         finally:
             self._recorder.leave()
         self._interruption.stop()
-
-    def handle_signals(self, *, preemption: str | None = None, grace: float | None = None) -> None:
-        """End the session gracefully at a signal; see `AsyncSessionManager`.
-
-        The first one raises, in the main thread, what leaves the ``with`` block.
-        """
-        self._session._start_signals(preemption, grace, self._interrupt)
 
     def _interrupt(self, frame: FrameType | None) -> BaseException | None:
         """Interrupt the body by an error after a signal; the set-up and the end are left whole."""
@@ -113,7 +107,7 @@ class SessionManager(BlockingCheckpoints[ConfigT]):
             if frame.f_code in ending and frame.f_locals.get("self") is self:
                 return None
             frame = frame.f_back
-        return self._interruption.error()
+        return self._interruption.verdict.error
 
     def setup_directories(self) -> dict[str, str]:
         """Make the run's directories and own them; see `AsyncSessionManager`."""

@@ -16,9 +16,8 @@ from keisei.config.schema import KeepBest
 from keisei.errors import CheckpointError
 from keisei.session.checkpointing import Checkpointing, WhenBusy
 from keisei.session.facts import ConfigT
-from keisei.session.recording import SessionRecording
 from keisei.session.savable import AutoState, State
-from keisei.session.shutdown import Interruption
+from keisei.session.stopping import SessionStopping
 
 
 class _FromConfig(Enum):
@@ -32,11 +31,10 @@ CONFIG: Final = _FromConfig.CONFIG
 FromConfig = Literal[_FromConfig.CONFIG]
 
 
-class SessionCheckpoints(SessionRecording[ConfigT]):
+class SessionCheckpoints(SessionStopping[ConfigT]):
     """What of a session's checkpoints needs no waiting, and so is the same on both faces."""
 
     _checkpointing: Checkpointing
-    _interruption: Interruption
 
     def setup_auto_checkpointing(
         self,
@@ -66,7 +64,7 @@ class SessionCheckpoints(SessionRecording[ConfigT]):
             at_steps: save at these steps, too.
             every_seconds: save where the last save is so long ago, too.
             at_end: save when the run is completed, where the last step is not saved yet.
-            on_preemption: save when the preemption signal comes, before the run ends.
+            on_preemption: save when the run is preempted, before it ends.
             keep_last: how many of the newest are kept (config: 3); ``None`` keeps all.
             keep_best: keep the best by a metric, too, by the value of it that was logged last.
             keep_every: keep those at the multiples of so many steps, too.

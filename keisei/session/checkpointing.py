@@ -396,3 +396,4 @@ class Checkpointing:
     def _check(self, step: Step) -> None:
         self._facts.check_process(f"{step}()")
         require(step, self._facts.done, self._facts.status)
+        self._recorder.stop.check()

@@ -7,6 +7,7 @@ waits for it, the blocking face waits for that, and a signal that leaves no time
 from __future__ import annotations
 
 import atexit
+import os
 import time
 from contextlib import suppress
 from functools import partial
@@ -20,8 +21,9 @@ from keisei._io.backoff import Backoff, may_pass
 from keisei._io.loop import ThreadEvent, load_backend
 from keisei._io.offload import Work, patiently
 from keisei._log import logger
+from keisei.distributed import slurm
 from keisei.distributed.rank import Owned
-from keisei.errors import RankLostError, TakenOverError
+from keisei.errors import RankLostError, TakenOverError, quoted
 from keisei.run.failure import Failure, failure_of
 from keisei.run.status import FINAL, FinalStatus, check_final
 from keisei.session.checkpointing import Checkpointing
@@ -29,11 +31,15 @@ from keisei.session.facts import SessionFacts
 from keisei.session.recorder import Recorder
 from keisei.session.shutdown import LAST_WORDS, Interruption, error_at_exit
 from keisei.session.tracking import Tracking
+from keisei.session.watching import Watching
 
 JOURNAL_TIMEOUT = 30.0  # seconds; what could not be written by then is said to be lost
 EXIT_TIMEOUT = 10.0  # seconds for all the sessions that a program has forgotten to end
 
+REQUEUE_TIMEOUT = 2 * slurm.ASK_TIMEOUT
+
 _open: set[Ending] = set()
+_living: set[Ending] = set()  # those that are not through with their end
 
 
 class OneStep:
@@ -82,7 +88,8 @@ class Ending:
         tracking: its trackers.
         recorder: what it records with.
         one_step: lets one step at a time work.
-        interruption: its signals.
+        interruption: what ends it before its body does.
+        watching: what looks for that elsewhere.
         checkpointing: its checkpoints.
     """
 
@@ -93,13 +100,15 @@ class Ending:
         recorder: Recorder,
         one_step: OneStep,
         interruption: Interruption,
+        watching: Watching,
         checkpointing: Checkpointing,
     ) -> None:
         self._facts = facts
         self._tracking = tracking
         self._recorder = recorder
         self._one_step = one_step
-        self._interruption = interruption
+        self._interruption, self._watching = interruption, watching
+        interruption.end_now = self.end_now
         self._checkpointing = checkpointing
         self._over: ThreadEvent | None = None
 
@@ -119,6 +128,8 @@ class Ending:
                 await self._end_as(status, failure)
             finally:
                 self._interruption.stop()
+                self._watching.stop()
+                _living.discard(self)
                 self._over.set()
         else:
             longest = 3 * files.FILE_TIMEOUT + self._checkpointing.schedule.time_left
@@ -159,7 +170,36 @@ class Ending:
                     try:
                         await self._tracked(status)
                     finally:
-                        await self._checkpointing.is_copied()
+                        try:
+                            await self._checkpointing.is_copied()
+                        finally:
+                            await self._requeued(status)
+
+    async def _requeued(self, status: FinalStatus) -> None:
+        """Ask SLURM to requeue the job, last of all: that ends the process."""
+        _living.discard(self)
+        if self._asks_for_requeue(status):
+            work = Work(self._requeue)
+            with suppress(TimeoutError):
+                await patiently(work.result, REQUEUE_TIMEOUT)
+
+    def _asks_for_requeue(self, status: FinalStatus) -> bool:
+        """Check whether the job is requeued now: the last session of the process asks for it."""
+        launch, wanted = self._facts.launch, self._facts.config.distributed.requeue
+        is_first = launch is None or launch.rank == 0
+        return status == "preempted" and wanted and is_first and not _living
+
+    def _requeue(self) -> None:
+        job, name = slurm.job_of(os.environ), self._facts.run_name
+        if job is None:
+            logger.warning("run %s is not requeued: this is no SLURM job (SLURM_JOB_ID)", name)
+            return
+        logger.info("run %s: SLURM is asked to requeue job %s", name, job)
+        try:
+            slurm.requeue(job)
+        except OSError as exc:
+            text = "run %s: SLURM has not requeued job %s: %s"
+            logger.warning(text, name, job, quoted(str(exc), 300)[1:-1])
 
     async def _tracked(self, status: FinalStatus) -> None:
         # The clock starts here: a slow disk is no reason to leave a tracker that is well.
@@ -201,6 +241,8 @@ class Ending:
                 long the rest is tried again, in seconds; ``None`` for `JOURNAL_TIMEOUT`.
         """
         _open.discard(self)
+        if self._interruption.verdict.notice is None:
+            self._watching.stop()  # else there may be a deadline to keep
         facts = self._facts
         status = facts.ends_as(status)
         duration_s = facts.has_ended()
@@ -262,6 +304,11 @@ class Ending:
     def begin(self) -> None:
         """Note that there is something to end: the run is owned."""
         _open.add(self)
+        _living.add(self)
+        if (owned := self._facts.owned) is not None:
+            launch, record = self._facts.launch, owned.record
+            self._watching.shares = launch is not None and launch.world_size > 1
+            self._watching.start(owned.home, record.session_id, record.attempt)
 
     def end_at_exit(self, error: BaseException | None, timeout: float) -> None:
         """Record the end of a session that the program has not ended before the interpreter's exit.
@@ -274,7 +321,10 @@ class Ending:
         if facts.forked() or facts.owned is None or facts.owned.home.removed:
             return
         if facts.status not in FINAL:
-            status, reason = self._interruption.ends_as(error), self._interruption.reason(error)
+            status, reason = (
+                self._interruption.verdict.ends_as(error),
+                self._interruption.verdict.reason(error),
+            )
             if status == "completed" and facts.entered:
                 status = "cancelled"  # its block was cut off
             facts.ends_as(status, reason)
@@ -291,6 +341,9 @@ class Ending:
         self._checkpointing.close(0.0)
         status = self._facts.ends_as(status, failure)
         self.record_end(status, LAST_WORDS / 2)
+        _living.discard(self)
+        if self._asks_for_requeue(status):
+            self._requeue()
 
 
 def _end_forgotten() -> None:

@@ -24,6 +24,7 @@ from keisei.session import context
 from keisei.session.facts import SessionFacts
 from keisei.session.last_value import LastValue
 from keisei.session.logs import Logs
+from keisei.session.stop_at_call import StopAtCall
 
 
 class Recorder:
@@ -36,6 +37,7 @@ class Recorder:
         logs: what its lines go through.
         ready: whether something may be logged: the run's directory is the session's own.
         watched: the last value of a metric by which checkpoints are kept.
+        stop: what the next call raises, for a body that can be told in no other way.
     """
 
     _making = threading.Lock()
@@ -46,6 +48,7 @@ class Recorder:
         self.over: TakenOverError | RunEndedError | None = None
         self.ready = False
         self.watched = LastValue()
+        self.stop = StopAtCall()
         self._entered: context.Entered | None = None
         self._make: Callable[[], Journal] | None = None
         self._attempt: int | None = None

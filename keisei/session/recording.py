@@ -81,6 +81,8 @@ class Recording:
             ForkedSessionError: this process was forked from the session's own.
         """
         journal = self._recorder.journal or self._first("log_metrics()")
+        if self._recorder.stop.error is not None:
+            self._recorder.stop.check()
         try:
             journal.log_metrics(metrics, step)
             if self._recorder.watched.name is not None:
@@ -104,6 +106,7 @@ class Recording:
             ForkedSessionError: this process was forked from the session's own.
         """
         journal = self._recorder.journal or self._first("log_event()")
+        self._recorder.stop.check()
         try:
             journal.log_event(name, data, redact=redact)
         except JournalError as exc:

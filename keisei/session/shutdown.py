@@ -1,27 +1,31 @@
-"""A session's answer to signals: the first ends it gracefully, a second one at once.
+"""What ends a session before its body does: which notice came, what it means, who is told.
 
-That another owner has taken the run over ends it, too.
+A signal, a request in the run's directory, SLURM, a file and a call come here as a `Notice`; the
+first one decides. Then the body is told (`Body`), at once or at its next safe point. That another
+owner has taken the run over ends it, too.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
-
-import anyio
 
 from keisei._io import signals
-from keisei._io.loop import calling_soon
+from keisei._log import logger
 from keisei.config.schema import SignalsConfig
+from keisei.distributed.preemption import Notice, time_left
 from keisei.errors import RankLostError, SignalError, TakenOverError, quoted
-from keisei.run.failure import Failure, ended_by, failure_of
-from keisei.run.status import FinalStatus, status_after
+from keisei.run.failure import Failure
+from keisei.run.status import FinalStatus
+from keisei.session import signal_names
+from keisei.session.body import Body
+from keisei.session.signal_names import Names
+from keisei.session.verdict import Verdict
 
 Tell = Callable[[FrameType | None], BaseException | None]
 EndNow = Callable[[FinalStatus, Failure | None], object]
@@ -32,50 +36,60 @@ LAST_WORDS = 1.0
 
 
 class Interruption:
-    """The signals of one session: what came, what it means, and how the body is told.
+    """What ends one session from without, and how its body is told.
 
     Args:
-        hold: called in the main thread when the preemption signal comes, with the grace time in
-            seconds; returns how long the body may go on to a safe point, and ``None`` where it is
-            to be told at once.
+        hold: called when a preemption begins, in the main thread or another one, with the grace
+            time in seconds; returns how long the body may go on to a safe point, and ``None``
+            where it is to be told at once.
         can_be_taken: returns whether another process may end the session: an owner that takes the
             run over, or a rank.
+        at_call: called with an error that the body's next call is to raise, for a body that can be
+            told in no other way; and with ``None`` once it is over.
 
     Attributes:
-        holds: whether a signal came that the body is not told of yet.
+        body: the session's body.
+        verdict: what ends the session, and as what.
+        holds: whether a notice came that the body is not told of yet.
+        grace: how long the graceful end after a signal may take, in seconds.
+        tell_at: when it is told at the latest, by the monotonic clock; ``None`` where a signal's
+            watch tells it.
+        force_at: when the process is ended, the same; ``None`` where it is not, or the watch does.
+        wake: wakes who looks at these times.
+        end_now: records the end with status and reason, for a process that is about to die.
     """
 
     def __init__(
-        self, hold: Hold = lambda grace: None, can_be_taken: Callable[[], bool] = bool
+        self,
+        hold: Hold = lambda grace: None,
+        can_be_taken: Callable[[], bool] = bool,
+        at_call: Callable[[BaseException | None], object] = lambda error: None,
     ) -> None:
+        self.body, self.verdict = Body(), Verdict()
         self.holds = False
+        self.tell_at: float | None = None
+        self.force_at: float | None = None
+        self.end_now: EndNow = lambda final, failure: None
+        self.wake: Callable[[], object] = lambda: None
         self._can_be_taken = can_be_taken
-        self._error: TakenOverError | RankLostError | None = None
-        self._ask_to_hold = hold
+        self._ask_to_hold, self._at_call = hold, at_call
         self._patience: float | None = None
-        self._came = False
-        self._end_now: EndNow = lambda final, failure: None
         self._watch: signals.Watch | None = None
-        self._preemption: signal.Signals | None = None
-        self._cancel: Callable[[], object] | None = None
-        self._scope: anyio.CancelScope | None = None
-        self._raised: BaseException | None = None
-        self._task: asyncio.Task[Any] | None = None  # that `_cancel` cancels, on asyncio
-        self._told = self._body_is_over = False
+        self.grace = 0.0
+        self._preemptions: frozenset[int] = frozenset()
+        self._to_body: Tell = self.cancel_body
+        self._is_due = False  # to be told by an error, in the main thread
+        self._told = False
 
     @property
-    def status(self) -> FinalStatus | None:
-        """How the session ends by the signal that came, if any."""
-        received = None if self._watch is None else self._watch.received
-        if received is None:
-            return None
-        return "preempted" if received == self._preemption else "cancelled"
+    def handles_signals(self) -> bool:
+        """Whether signals were asked to end the session."""
+        return self._watch is not None
 
     def start(
         self,
         config: SignalsConfig,
-        end_now: EndNow,
-        preemption: str | None = None,
+        preemption: Names | None = None,
         grace: float | None = None,
         tell: Tell | None = None,
     ) -> None:
@@ -83,8 +97,7 @@ class Interruption:
 
         Args:
             config: which signals, and how long the graceful end may take.
-            end_now: records the end with status and reason, for a process that is about to die.
-            preemption: the preemption signal's name, in place of the config's.
+            preemption: the names of the preemption signals, in place of the config's.
             grace: how long the graceful end may take, in seconds, in place of the config's.
             tell: tells the body in the main thread, given the frame that the signal interrupted;
                 what it returns is raised there. Without it, the body's task is cancelled.
@@ -94,65 +107,121 @@ class Interruption:
         """
         if self._watch is not None:
             return
-        self._end_now = end_now
-        name = config.preemption if preemption is None else preemption
-        wait = config.grace if grace is None else grace
-        to_body = tell or self.cancel_body
+        names = config.preemption if preemption is None else preemption
+        self.grace = config.grace if grace is None else grace
+        self._to_body = tell or self.cancel_body
         try:
-            numbers = {signal.SIGINT, signal.SIGTERM}
-            if name is not None and not (name == "SIGUSR1" and sys.platform == "win32"):
-                self._preemption = signal.Signals[name]
-                numbers.add(self._preemption)
-
-            def receive(number: int, frame: FrameType | None) -> BaseException | None:
-                if not self._came:
-                    self._came = True
-                    self._patience = self._hold(number, wait)
-                    self.holds = self._patience is not None
-                    return None if self.holds else to_body(frame)
-                was_held, self.holds = self.holds, False
-                return to_body(frame) if was_held else None
-
-            watch = signals.Watch(numbers, wait, receive, self._end_at_once, lambda: self._patience)
-            if tell is None and (task := _current_task()) is not None:
-                self._task, self._cancel = task, calling_soon(task.cancel)
+            self._preemptions = signal_names.numbers(names)
+            watch = signals.Watch(
+                {signal.SIGINT, signal.SIGTERM} | self._preemptions,
+                self.grace,
+                self._receive,
+                self._end_at_once,
+                self._receive_again,
+                lambda: self._patience,
+                gives_way=config.others == "instead",
+            )
+            if tell is None:
+                self.body.meet()
             self._watch = watch  # before it starts: the first signal may be there already
             watch.start()
         except (KeyError, RuntimeError, OSError, ValueError, TypeError) as exc:
             self._watch = None
             raise SignalError(
                 f"signals cannot be handled ({quoted(str(exc))}). Call handle_signals() in the "
-                f"main thread; the preemption signal ({quoted(name)}) must be one that a process "
-                f"may handle, and the grace time ({quoted(wait)}) a number of seconds above 0."
+                f"main thread; the preemption signal ({quoted(names)}) must be one that a process "
+                f"may handle, and the grace time ({quoted(self.grace)}) a number of seconds above "
+                "0."
             ) from exc
+        for number in sorted(watch.left):
+            logger.warning(
+                "%s is left to the handler that stands for it, and ends no session: with "
+                "signals.others 'after' it is called after keisei's",
+                signal.Signals(number).name,
+            )
 
     def open_scope(self) -> None:
-        """Make the body's task one that a signal cancels, from here to `leave`."""
-        if self._scope is None and (self._watch is not None or self._can_be_taken()):
-            scope = anyio.CancelScope()
-            self._scope = scope.__enter__()
-            self._task, self._cancel = _current_task(), calling_soon(scope.cancel)
-            if (self.status is not None and not self.holds) or self._error is not None:
-                scope.cancel()
+        """Take the task that runs now for the body's, which a notice cancels, from here to `leave`.
 
-    def _hold(self, number: int, grace: float) -> float | None:
-        """Return how long the body is not told of a signal, in seconds; ``None``: it is told."""
-        if number != self._preemption or self._body_is_over:
-            return None
-        return self._ask_to_hold(grace)
+        A scope is opened only where it was asked for: it has to be left in its own task.
+        """
+        self.body.open(scoped=self._watch is not None or self._can_be_taken())
+        if (self.verdict.notice is not None and not self.holds) or self.verdict.taken_over:
+            self.body.cancel_here()
+
+    def stop_by(self, notice: Notice) -> bool:
+        """End the session by a notice, where it is the first; from any thread.
+
+        Args:
+            notice: what ends it.
+
+        Returns:
+            Whether it was the first.
+        """
+        if not self.verdict.is_first(notice):
+            return False
+        if notice.deadline is not None:
+            left = time_left(notice.deadline, time.time())
+            self.force_at = time.monotonic() + left
+            patience = self._held(notice, left)
+            if patience is not None:
+                self.tell_at = time.monotonic() + patience
+        if not self.holds:
+            self.tell()
+        self.wake()
+        return True
+
+    def tell(self) -> None:
+        """Cancel the body, or raise in it, which was not told yet; from any thread."""
+        self.holds, self.tell_at = False, None
+        if self.body.is_over:
+            return
+        by_error = self._to_body != self.cancel_body or self.body.task_is_over
+        if not by_error and self.body.is_known:
+            self.body.cancel()
+            return
+        self._is_due = True
+        if self._watch is None or not self._watch.interrupt():
+            self._is_due = False
+            self.body.cancel()  # a set-up that waits in a loop
+            self._at_call(self.verdict.error)
+
+    def _receive(self, number: int, frame: FrameType | None) -> BaseException | None:
+        """Take the first signal, in the main thread; return what is to be raised there."""
+        status: FinalStatus = "preempted" if number in self._preemptions else "cancelled"
+        name, deadline = signal.Signals(number).name, time.time() + self.grace
+        notice = Notice(status, name, deadline, number)
+        if self.verdict.is_first(notice):
+            self._patience = self._held(notice, self.grace)
+            self.wake()
+            return None if self.holds else self._to_body(frame)
+        if status == "preempted" or not self.holds:
+            return None  # the same preemption, which was told otherwise before; or the body knows
+        self.holds = False
+        return self._to_body(frame)
+
+    def _receive_again(self, frame: FrameType | None) -> BaseException | None:
+        """Cancel the body, from the main thread; return what is to be raised there."""
+        is_due, self.holds, self._is_due = self.holds or self._is_due, False, False
+        return self._to_body(frame) if is_due else None
+
+    def _held(self, notice: Notice, grace: float) -> float | None:
+        """Return how long the body is not told of a notice, in seconds; ``None``: it is told."""
+        patience = None
+        if notice.status == "preempted" and not self.body.is_over:
+            patience = self._ask_to_hold(grace)
+        self.holds = patience is not None
+        return patience
 
     def at_safe_point(self) -> BaseException | None:
-        """Cancel the body, which was not told of the signal, from its own task or thread.
+        """Cancel the body, which was not told of the notice, from its own task or thread.
 
         Returns:
             What to raise where no loop runs. On a loop the caller's next suspension is cancelled.
         """
-        self.holds = False
-        if self._scope is not None:
-            self._scope.cancel()
-        elif self._task is not None:
-            self._task.cancel()
-        return self.error()
+        self.holds, self.tell_at = False, None
+        self.body.cancel_here()
+        return self.verdict.error
 
     def cancel_body(self, frame: FrameType | None = None) -> BaseException | None:
         """Cancel the body's task, from a signal handler.
@@ -162,11 +231,10 @@ class Interruption:
         Returns:
             What to raise in the main thread, where the task that entered is over: a fixture's.
         """
-        if self._task is not None and self._task.done() and not self._body_is_over:
+        if self.body.task_is_over:
             self._told = True
-            return self.error()
-        if self._cancel is not None:
-            self._cancel()
+            return self.verdict.error
+        self.body.cancel()
         return None
 
     def take_over(self, error: TakenOverError | RankLostError) -> None:
@@ -177,102 +245,49 @@ class Interruption:
         Args:
             error: what leaves the session in place of the cancellation.
         """
-        self._error = error
-        cancel = None if self._body_is_over else self._cancel
-        if cancel is not None:
-            cancel()
+        self.verdict.taken_over = error
+        self.body.cancel()
 
     def end_body(self) -> None:
-        """Note that the body is over: from now on a signal leaves the end whole."""
-        self._body_is_over, self.holds = True, False
-
-    def ends_as(self, exc: BaseException | None) -> FinalStatus:
-        """Return how the session ends: by what leaves its body, and the signal if one came."""
-        if self._error is not None:
-            return "failed"
-        by_signal = self.status
-        return status_after(exc) if by_signal is None or self._fails_itself(exc) else by_signal
-
-    def reason(self, exc: BaseException | None) -> Failure | None:
-        """Return why the session ends so: the error that leaves its body, or the signal."""
-        if self._error is not None:
-            return failure_of(self._error)
-        return failure_of(exc) if self._fails_itself(exc) else self._signal() or failure_of(exc)
-
-    def _signal(self) -> Failure | None:
-        error = self.error()
-        if error is None or self._watch is None or self._watch.received is None:
-            return None
-        return ended_by(signal.Signals(self._watch.received).name, error)
-
-    def _fails_itself(self, exc: BaseException | None) -> bool:
-        """Return whether the body has failed by an error of its own, whatever signal came."""
-        return status_after(exc) == "failed" and not self._is_its_exit(exc)
-
-    def _is_its_exit(self, exc: BaseException | None) -> bool:
-        """Return whether the signal raised it, perhaps through a session around this one."""
-        error = self.error()
-        return (
-            isinstance(exc, SystemExit) and isinstance(error, SystemExit) and exc.code == error.code
-        )
-
-    def error(self) -> BaseException | None:
-        """Return what leaves the session when a signal has ended it; ``None`` where none has.
-
-        `KeyboardInterrupt` for SIGINT, else `SystemExit` with 128 and the signal's number.
-        """
-        received = None if self._watch is None else self._watch.received
-        if received is None:
-            return None
-        if self._raised is None:
-            interrupted = received == signal.SIGINT
-            self._raised = KeyboardInterrupt() if interrupted else SystemExit(128 + received)
-        return self._raised
+        """Note that the body is over: from now on a notice leaves the end whole."""
+        self.body.is_over, self.holds, self.tell_at = True, False, None
+        self._at_call(None)
 
     def stop(self) -> None:
         """Put the process's own handlers back; what came until now stays known."""
+        self.force_at = None
         if self._watch is not None:
             self._watch.stop()
 
     def leave(self, exc: BaseException | None) -> BaseException | None:
-        """Close the scope around the body, and give what leaves the session in place of ``exc``."""
-        scope, self._scope, self._cancel = self._scope, None, None
-        caught = False
-        if scope is not None:
-            try:
-                caught = bool(scope.__exit__(type(exc) if exc else None, exc, None))
-            except RuntimeError as misplaced:  # left in another task than it was entered in
-                is_alive = self._task is None or not self._task.done()
-                if exc is None and is_alive and self._watch is not None:
-                    exc = SignalError(
-                        "a session that handles signals was left in another task than the one that "
-                        "entered it. Leave it in the same task, or set signals.handle to false"
-                    )
-                    exc.__cause__ = misplaced
-            except BaseException as filtered:  # noqa: BLE001 - a group without the cancellations
-                exc = filtered
-        if self._error is not None and (caught or exc is None):
-            return self._error
-        error = None if self._told else self.error()
-        if error is not None and (caught or exc is None or self.ends_as(exc) != "failed"):
+        """Close the scope around the body, and return what leaves the session for ``exc``."""
+        left = self.body.leave(exc)
+        exc = left.error
+        if left.misplaced is not None and self._watch is not None:
+            exc = SignalError(
+                "a session that handles signals was left in another task than the one that "
+                "entered it. Leave it in the same task, or set signals.handle to false"
+            )
+            exc.__cause__ = left.misplaced
+        if self.verdict.taken_over is not None and (left.cancelled or exc is None):
+            return self.verdict.taken_over
+        error = None if self._told else self.verdict.error
+        if error is not None and (left.cancelled or self.verdict.ends_as(exc) != "failed"):
             return error
-        return None if caught else exc
+        return None if left.cancelled else exc
+
+    def force(self) -> None:
+        """Record the end, and end the process at once: the deadline is over; blocks."""
+        notice = self.verdict.notice
+        if notice is not None and notice.number is not None:
+            self._end_at_once(notice.number)
 
     def _end_at_once(self, received: int) -> None:
-        status: FinalStatus = "preempted" if received == self._preemption else "cancelled"
-        failure = self._signal()
-        words = threading.Thread(target=self._end_now, args=(status, failure), daemon=True)
+        told = self.verdict.ends_as(None), self.verdict.told_by()
+        words = threading.Thread(target=self.end_now, args=told, daemon=True)
         words.start()
         words.join(LAST_WORDS)
         os._exit(128 + received)
-
-
-def _current_task() -> asyncio.Task[Any] | None:
-    """Return the task that runs now, where the loop is asyncio's."""
-    try:
-        return asyncio.current_task()
-    except RuntimeError:
-        return None
 
 
 def error_at_exit() -> BaseException | None:

@@ -57,7 +57,7 @@ FIELDS = {
     ],
     "journal": ["durability", "max_delay", "capacity", "when_full"],
     "tracking": ["wait", "finish_timeout", "linger", "trackers"],
-    "signals": ["handle", "preemption", "grace"],
+    "signals": ["handle", "preemption", "grace", "others"],
 }
 
 

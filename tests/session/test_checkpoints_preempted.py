@@ -25,11 +25,11 @@ from tests.support.slow_saves import SlowWriter
 from tests.support.storms import repetitions
 
 pytestmark = [
-    pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGUSR1"),
+    pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGUSR2"),
     pytest.mark.requirement("CKPT-5"),
 ]
 
-LEAVES = 128 + signal.SIGUSR1
+LEAVES = 128 + signal.SIGUSR2
 GRACE = 20.0
 
 
@@ -42,7 +42,7 @@ def config(make_config: MakeConfig, tmp_path: Path) -> Iterator[AppConfig]:
 
 def preempt() -> None:
     """Send the preemption signal to this process."""
-    signal.raise_signal(signal.SIGUSR1)
+    signal.raise_signal(signal.SIGUSR2)
 
 
 def manifests(config: AppConfig) -> dict[int, dict[str, Any]]:
@@ -191,8 +191,8 @@ def test_a_slow_save_does_not_outlast_the_grace_time(make_config: MakeConfig, fa
     ("number", "policy"),
     [
         (signal.SIGTERM, {}),
-        (signal.SIGUSR1, {"on_preemption": False}),
-        (signal.SIGUSR1, None),
+        (signal.SIGUSR2, {"on_preemption": False}),
+        (signal.SIGUSR2, None),
     ],
     ids=["SIGTERM", "not on preemption", "no policy"],
 )
@@ -297,11 +297,11 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path, face: str) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGUSR1)
+        process.send_signal(signal.SIGUSR2)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.3)
         begun = time.monotonic()
-        process.send_signal(signal.SIGUSR1)
+        process.send_signal(signal.SIGUSR2)
         assert process.wait(10) == LEAVES
         assert time.monotonic() - begun < 5.0
     record = json.loads((tmp_path / "runs" / "r" / "session.json").read_bytes())

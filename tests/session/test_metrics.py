@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import anyio
 import anyio.to_thread
@@ -25,6 +25,7 @@ import pytest
 from keisei import AsyncSessionManager, NotReadyError, SessionEndedError, SessionManager
 from keisei.errors import JournalError
 from keisei.journal.reader import Event, Row, read_run
+from keisei.session import watching
 from tests.conftest import MakeConfig
 from tests.support.session_files import record_of
 
@@ -79,8 +80,10 @@ async def test_a_flush_without_a_thread_says_so(
 ) -> None:
     """The directories are set up, and nobody is told that they are not; the rows are kept."""
 
-    def refuse(self: threading.Thread) -> None:
+    def refuse(member: object) -> NoReturn:
         raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(watching, "join_threads", refuse)  # whose threads would do
 
     async with AsyncSessionManager(make_config()) as session:
         with monkeypatch.context() as patch:

@@ -32,7 +32,7 @@ FACES: list[tuple[str, dict[str, Any]] | None] = [
     None,
 ]
 KINDS = ["quick", "slow", "quick", "rare", "quick", "stuck", "quick"]
-LEAVES = 128 + signal.SIGUSR1
+LEAVES = 128 + signal.SIGUSR2
 GRACE = {"quick": 20.0, "slow": 20.0, "rare": 2.0, "stuck": 3.0}
 LATEST = {kind: grace + 10.0 for kind, grace in GRACE.items()}  # what a busy machine adds
 FIRST = 5  # the step that is saved before any signal comes
@@ -147,7 +147,7 @@ def one_round(root: Path, number: int, chance: random.Random) -> list[str]:
             words.append(line.decode().strip())
         time.sleep(chance.uniform(0, 0.05))
         begun = time.monotonic()
-        os.kill(pid, signal.SIGUSR1)
+        os.kill(pid, signal.SIGUSR2)
         words += said.read().decode().split("\n")
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     took = time.monotonic() - begun

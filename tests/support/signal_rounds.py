@@ -19,9 +19,10 @@ from typing import Any
 import anyio
 
 from keisei import AppConfig, AsyncSessionManager, SessionManager, load_config
+from keisei._io import signals
 from keisei.testing import MemoryTracker
 
-SIGNALS = {"SIGTERM": "cancelled", "SIGINT": "cancelled", "SIGUSR1": "preempted"}
+SIGNALS = {"SIGTERM": "cancelled", "SIGINT": "cancelled", "SIGUSR2": "preempted"}
 FACES: list[tuple[str, dict[str, Any]] | None] = [
     ("asyncio", {}),
     ("asyncio", {"use_uvloop": True}),
@@ -56,8 +57,13 @@ def blocking_lives(config: AppConfig, say: Any) -> None:
 
 def child(root: Path, face: tuple[str, dict[str, Any]] | None, pipe: int) -> int:
     """Live until a signal comes; give the exit code."""
+
+    def between(*_: object) -> None:
+        if not signals._watches:  # else keisei's own came first
+            os._exit(BETWEEN)
+
     for name in SIGNALS:
-        signal.signal(getattr(signal, name), lambda *_: os._exit(BETWEEN))
+        signal.signal(getattr(signal, name), between)
     config = load_config(
         overrides={"logging": {"log_dir": str(root)}, "signals": {"handle": True, "grace": 20}}
     )
