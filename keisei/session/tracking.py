@@ -167,7 +167,12 @@ class Tracking:
             )
             # The cursor does not keep the URL: it may hold a password.
             self._group.open_named(
-                REGISTRY, info, {"url": url}, kept={}, finish_timeout=REGISTRY_TIMEOUT
+                REGISTRY,
+                info,
+                {"url": url},
+                kept={},
+                finish_timeout=REGISTRY_TIMEOUT,
+                known_away=None if facts.leases is None else facts.leases.known_away,
             )
 
     def wake(self) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import TypeVar
 
 from keisei._io import files
 from keisei.journal.reader import RunJournal
@@ -17,37 +16,8 @@ from keisei.run import find
 from keisei.run.find import FoundRun
 from keisei.run.labels import Labels, read_labels
 from keisei.run.layout import CONFIG_FILE, LABELS_FILE
-from keisei.store.rows import MetricSummary, RunRow
+from keisei.store.rows import Lazily, MetricSummary, RunRow
 from keisei.store.summaries import Summaries
-
-K = TypeVar("K")
-V = TypeVar("V")
-
-
-class Lazily(Mapping[K, V]):
-    """A mapping that is read when somebody first asks for something of it.
-
-    Args:
-        read: returns the mapping.
-    """
-
-    def __init__(self, read: Callable[[], Mapping[K, V]]) -> None:
-        self._read: Callable[[], Mapping[K, V]] | None = read
-        self._known: Mapping[K, V] = {}
-
-    def _all(self) -> Mapping[K, V]:
-        if self._read is not None:
-            self._known, self._read = self._read(), None
-        return self._known
-
-    def __getitem__(self, key: K) -> V:
-        return self._all()[key]
-
-    def __iter__(self) -> Iterator[K]:
-        return iter(self._all())
-
-    def __len__(self) -> int:
-        return len(self._all())
 
 
 def rows(root: str, wanted: Iterable[str] = (), gone: Collection[str] = ()) -> Iterator[RunRow]:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from keisei.run.lease import Holder
 from keisei.store.clock import boot, now
 from keisei.store.schema import leases
+from keisei.store.upserts import insert_into
 
 
 def acquire(
@@ -41,7 +41,7 @@ def acquire(
     Returns:
         The lease's epoch, or who has it.
     """
-    insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(leases)
+    insert = insert_into(connection, leases)
     new = {
         "owner": _text(owner),
         "expires": now() + ttl,

@@ -23,7 +23,7 @@ from keisei.store.clock import boot, now
 from keisei.store.schema import leases, runs
 
 LOST = "lost"
-_UNSURE = ("running", "elsewhere")  # what a lease knows more of
+UNSURE = ("running", "elsewhere")  # what a lease knows more of
 _REPAIR_TTL = 60.0  # seconds that the end of a run may take to be recorded
 
 
@@ -72,7 +72,7 @@ _lease_says = (
     .scalar_subquery()
 )
 STATUS: ColumnElement[str] = sa.case(
-    (runs.c.status.in_(_UNSURE), sa.func.coalesce(_lease_says, runs.c.status)),
+    (runs.c.status.in_(UNSURE), sa.func.coalesce(_lease_says, runs.c.status)),
     else_=runs.c.status,
 )
 """How a run stands, which a column cannot keep: a lease runs out by itself."""

@@ -13,7 +13,7 @@ from keisei.errors import RegistryError, quoted
 from keisei.store import tables
 from keisei.store.columns import check_column, ordered
 from keisei.store.compile import compiled
-from keisei.store.lost import STATUS
+from keisei.store.lost import STATUS, UNSURE
 from keisei.store.matching import matches
 from keisei.store.query import Node, parse
 from keisei.store.rows import RunRow
@@ -26,7 +26,9 @@ _IN_SQL = {
     "duration": runs.c.duration_s,
     "attempt": runs.c.attempt,
 }
-_COLUMNS = [STATUS.label("status") if column is runs.c.status else column for column in runs.c]
+_SELECT = sa.select(
+    *(STATUS.label("status") if column is runs.c.status else column for column in runs.c)
+)
 
 
 def find(
@@ -51,12 +53,17 @@ def find(
     node = parse(query, time.time())
     column = check_column(order_by.removeprefix("-"))
     condition, exact = compiled(node)
-    statement = sa.select(*_COLUMNS).where(condition)
+    statement = _SELECT.where(condition)
     if exact and column in _IN_SQL:
         key = _IN_SQL[column]
         first = key.desc() if order_by.startswith("-") else key.asc()
-        statement = statement.order_by(first.nulls_last(), runs.c.name).limit(limit).offset(offset)
-        return tables.read(connection, connection.execute(statement).all())
+        page = statement.limit(limit).offset(offset)
+        if limit is not None:  # by its index, which has those without a value where each likes it
+            some = page.where(key.is_not(None)).order_by(first, runs.c.name)
+            if len(found := connection.execute(some).all()) == limit:
+                return tables.read(connection, found)
+        whole = page.order_by(first.nulls_last(), runs.c.name)
+        return tables.read(connection, connection.execute(whole).all())
     rows = _checked(tables.read(connection, connection.execute(statement).all()), node, exact)
     end = None if limit is None else offset + limit
     return ordered(rows, order_by)[offset:end]
@@ -83,8 +90,9 @@ def one(connection: Connection, wanted: str) -> RunRow:
 def known(connection: Connection, wanted: str) -> RunRow | None:
     """Return a run as `one` does; ``None`` where there is none."""
     found = connection.execute(
-        sa.select(*_COLUMNS)
-        .where(sa.or_(runs.c.key == wanted, runs.c.directory == wanted, runs.c.name == wanted))
+        _SELECT.where(
+            sa.or_(runs.c.key == wanted, runs.c.directory == wanted, runs.c.name == wanted)
+        )
         .order_by(runs.c.started.desc().nulls_last())
         .limit(1)
     ).all()
@@ -108,10 +116,18 @@ def statuses(connection: Connection, query: str = "") -> Counter[str]:
     condition, exact = compiled(parse(query, time.time()))
     if not exact:
         return Counter(row.status for row in find(connection, query))
-    fit = sa.select(STATUS.label("status")).where(condition).subquery()
-    statement = sa.select(fit.c.status, sa.func.count()).group_by(fit.c.status)
-    # A row is no pair to a type checker, so `dict` of the rows will not do.
-    return Counter({status: number for status, number in connection.execute(statement)})  # noqa: C416
+    # Of most runs the status is a column's, in whose order its index counts them.
+    unsure = runs.c.status.in_(UNSURE)
+    sure = sa.select(runs.c.status, sa.func.count()).where(condition, sa.not_(unsure))
+    fit = sa.select(STATUS.label("status")).where(condition, unsure).subquery()
+    counts: Counter[str] = Counter()
+    for statement in (
+        sure.group_by(runs.c.status),
+        sa.select(fit.c.status, sa.func.count()).group_by(fit.c.status),
+    ):
+        for status, number in connection.execute(statement):
+            counts[status] += number
+    return counts
 
 
 def changed(connection: Connection, query: str, seen: dict[str, tuple[float, str]]) -> list[RunRow]:
@@ -131,7 +147,7 @@ def changed(connection: Connection, query: str, seen: dict[str, tuple[float, str
     keys = sorted(new, key=lambda key: new[key][0])
     found: list[RunRow] = []
     for at in range(0, len(keys), 500):
-        some = sa.select(*_COLUMNS).where(runs.c.key.in_(keys[at : at + 500]))
+        some = _SELECT.where(runs.c.key.in_(keys[at : at + 500]))
         found += tables.read(connection, connection.execute(some.order_by(runs.c.updated)).all())
     seen.update(new)
     return [row for row in found if matches(node, row)]

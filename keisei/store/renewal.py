@@ -55,6 +55,9 @@ class Keeper:
 
     Args:
         url: the registry's.
+
+    Attributes:
+        said: whether it has been logged that the registry is away, and is so still.
     """
 
     def __init__(self, url: str) -> None:
@@ -66,7 +69,7 @@ class Keeper:
         self._database: Database | None = None
         self._backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         self._quiet_until = 0.0
-        self._said = False
+        self.said = False
 
     def acquire(self, held: KeptLease, over: Lease | None) -> KeptLease | Holder:
         """Acquire a lease; see `keisei.run.lease.LeaseSource`."""
@@ -187,7 +190,7 @@ class Keeper:
                         self._kept.discard(held)
             self._backoff.reset()
             self._quiet_until = 0.0
-            said, self._said = self._said, False
+            said, self.said = self.said, False
             self._changed.notify_all()
         if said:
             logger.info("the registry %s answers again: leases are renewed", database.shown)
@@ -208,7 +211,7 @@ class Keeper:
         """Note that the registry is away, and log it once."""
         with self._changed:
             self._quiet_until = time.monotonic() + QUIET
-            said, self._said = self._said, True
+            said, self.said = self.said, True
         if not said:
             logger.warning(
                 "the registry does not answer (%s): runs go on without a lease, owned by their "
@@ -255,9 +258,16 @@ class Leases:
         least: int = 1,
     ) -> KeptLease | Holder:
         """Acquire a run's lease; see `keisei.run.lease.LeaseSource`."""
-        with _lock:
-            keeper = _keepers.setdefault(self._url, Keeper(self._url))
+        keeper = self._keeper()
         return keeper.acquire(KeptLease(keeper, session_id, owner, self._ttl, gone, least), over)
+
+    def known_away(self) -> bool:
+        """Return whether it has been logged that the registry is away, and is so still."""
+        return self._keeper().said
+
+    def _keeper(self) -> Keeper:
+        with _lock:
+            return _keepers.setdefault(self._url, Keeper(self._url))
 
 
 def _forget() -> None:

@@ -2,8 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Lazily(Mapping[K, V]):
+    """A mapping that is read when somebody first asks for something of it.
+
+    Args:
+        read: returns the mapping.
+    """
+
+    def __init__(self, read: Callable[[], Mapping[K, V]]) -> None:
+        self._read: Callable[[], Mapping[K, V]] | None = read
+        self._known: Mapping[K, V] = {}
+
+    def _all(self) -> Mapping[K, V]:
+        if self._read is not None:
+            self._known, self._read = self._read(), None
+        return self._known
+
+    def __getitem__(self, key: K) -> V:
+        return self._all()[key]
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
 
 
 @dataclass(frozen=True, slots=True)

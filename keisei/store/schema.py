@@ -20,8 +20,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 
-VERSION = 2  # of the schema that this keisei writes
-READABLE_BY = {1: 1, 2: 1}  # by version: the oldest one whose readers understand it
+VERSION = 3  # of the schema that this keisei writes
+READABLE_BY = {1: 1, 2: 1, 3: 1}  # by version: the oldest one whose readers understand it
 
 metadata = MetaData()
 
@@ -60,6 +60,8 @@ runs = Table(
 by_start = Index("keisei_runs_started", runs.c.started.desc(), runs.c.key)
 by_name = Index("keisei_runs_name", runs.c.name)
 by_directory = Index("keisei_runs_directory", runs.c.directory)
+# With all that says how a run stands, so that runs are counted without a look at their rows.
+by_status = Index("keisei_runs_status", runs.c.status, runs.c.session_id, runs.c.attempt)
 
 tags = Table(
     "keisei_tags",
@@ -101,4 +103,5 @@ _INDEXES = [by_start, by_name, by_directory, by_tag, by_metric]
 MIGRATIONS: dict[int, list[ExecutableDDLElement]] = {
     1: [*map(CreateTable, _TABLES), *map(CreateIndex, _INDEXES)],
     2: [CreateTable(leases)],
+    3: [CreateIndex(by_status)],
 }

@@ -7,13 +7,14 @@ import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
-from keisei.store.rows import MetricSummary, RunRow
+from keisei.store import bulk
+from keisei.store.rows import Lazily, MetricSummary, RunRow
 from keisei.store.schema import metrics, runs, tags
 
 _PLAIN = (
@@ -21,7 +22,9 @@ _PLAIN = (
     *("duration_s", "failure", "note"),
 )
 _JSON = ("config", "trackers", "checkpoints")
-_BATCH = 500  # keys in one statement: SQLite takes so many parameters everywhere
+_REPLACES = "updated"  # the column that says whose word counts
+_UPDATED = (runs.c.key, runs.c.updated)
+_TAGS, _METRICS = tuple(tags.c), tuple(metrics.c)
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Entry:
     @property
     def key(self) -> str:
         """What the run is known by: its session id, or its directory where it has none."""
-        return self.row.session_id or self.row.directory
+        return str(_storable(self.row.session_id or self.row.directory))
 
 
 def write(connection: Connection, entries: Sequence[Entry]) -> None:
@@ -49,18 +52,14 @@ def write(connection: Connection, entries: Sequence[Entry]) -> None:
         connection: a transaction that writes.
         entries: the runs, each key once.
     """
-    insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(runs)
-    changed = {c.name: insert.excluded[c.name] for c in runs.c if c.name != "key"}
-    statement = insert.on_conflict_do_update(
-        index_elements=[runs.c.key], set_=changed, where=runs.c.updated <= insert.excluded.updated
-    )
-    connection.execute(statement, [_values(entry) for entry in entries])
+    bulk.insert(connection, runs, [_values(entry) for entry in entries], _REPLACES)
+    keys = [entry.key for entry in entries]
+    written = {key: updated for key, updated in bulk.select(connection, _UPDATED, keys)}  # noqa: C416
+    entries = [entry for entry in entries if written.get(entry.key) == entry.updated]
     keys = [entry.key for entry in entries]
     for table, values in ((tags, _tags(entries)), (metrics, _metrics(entries))):
-        for batch in _batches(keys):
-            connection.execute(sa.delete(table).where(table.c.key.in_(batch)))
-        if values:
-            connection.execute(sa.insert(table), values)
+        bulk.delete(connection, table, keys)
+        bulk.insert(connection, table, values)
 
 
 def forget(connection: Connection, keys: Iterable[str]) -> None:
@@ -70,8 +69,7 @@ def forget(connection: Connection, keys: Iterable[str]) -> None:
         connection: a transaction that writes.
         keys: the runs' keys.
     """
-    for batch in _batches(list(keys)):
-        connection.execute(sa.delete(runs).where(runs.c.key.in_(batch)))
+    bulk.delete(connection, runs, list(keys))
 
 
 def forget_directory(connection: Connection, directory: str) -> None:
@@ -89,26 +87,44 @@ def read(connection: Connection, found: Sequence[sa.Row[Any]]) -> list[RunRow]:
 
     Args:
         connection: the transaction.
-        found: rows with all columns of the table.
+        found: rows with all columns of the table, in its order.
     """
     keys = [one.key for one in found]
     own_tags: dict[str, list[str]] = {key: [] for key in keys}
     own_metrics: dict[str, dict[str, MetricSummary]] = {key: {} for key in keys}
-    for batch in _batches(keys):
-        for key, tag in connection.execute(sa.select(tags).where(tags.c.key.in_(batch))):
-            own_tags[key].append(tag)
-        for one in connection.execute(sa.select(metrics).where(metrics.c.key.in_(batch))):
-            key, name, *numbers = one
-            own_metrics[key][name] = MetricSummary(*numbers)
+    for key, tag in bulk.select(connection, _TAGS, keys):
+        own_tags[key].append(tag)
+    for key, name, *numbers in bulk.select(connection, _METRICS, keys):
+        own_metrics[key][name] = MetricSummary(*numbers)
     return [_row(one, tuple(sorted(own_tags[one.key])), own_metrics[one.key]) for one in found]
 
 
 def _row(
     one: sa.Row[Any], its_tags: tuple[str, ...], its_metrics: dict[str, MetricSummary]
 ) -> RunRow:
-    known: dict[str, Any] = {name: getattr(one, name) for name in _PLAIN}
-    known |= {name: _mapping(getattr(one, name)) for name in _JSON}
-    return RunRow(**known, tags=its_tags, metrics=its_metrics)
+    # By position: of fifty rows, fetching each column by its name would take longest of all.
+    values: list[Any] = list(one)
+    _, name, directory, _, session_id, status, attempt, host, pid, *rest = values
+    started, ended, duration_s, failure, note, config, trackers, checkpoints, _, _ = rest
+    return RunRow(
+        name,
+        directory,
+        session_id,
+        status,
+        attempt,
+        host,
+        pid,
+        started,
+        ended,
+        duration_s,
+        failure,
+        its_tags,
+        note,
+        Lazily(partial(_mapping, config)),
+        its_metrics,
+        _mapping(trackers),
+        _mapping(checkpoints),
+    )
 
 
 def _values(entry: Entry) -> dict[str, Any]:
@@ -119,7 +135,7 @@ def _values(entry: Entry) -> dict[str, Any]:
     return {
         **plain,
         **texts,
-        "key": _storable(entry.key),
+        "key": entry.key,
         "root": _storable(root),
         "facts": "{}",
         "updated": entry.updated,
@@ -157,12 +173,10 @@ def _storable(value: object) -> object:
 
 
 def _mapping(text: str) -> dict[str, Any]:
+    if text == "{}":
+        return {}
     with suppress(ValueError, RecursionError):
         data = json.loads(text)
         if isinstance(data, dict):
             return data
     return {}
-
-
-def _batches(keys: Sequence[str]) -> Iterable[Sequence[str]]:
-    return (keys[at : at + _BATCH] for at in range(0, len(keys), _BATCH))

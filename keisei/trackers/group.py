@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from functools import partial
@@ -40,6 +41,7 @@ class WorkerGroup:
         self.workers: dict[str, WorkerHandle] = {}
         self._linger, self._finish_timeout, self._logged = linger, finish_timeout, logged
         self._own_timeouts: dict[str, float] = {}
+        self._known_away: dict[str, Callable[[], bool]] = {}
         self._over = False
         self._finish_begun: float | None = None
         self._unfinished: list[tuple[str, WorkerHandle]] = []
@@ -53,6 +55,7 @@ class WorkerGroup:
         kept: dict[str, object] | None = None,
         start_by: float | None = None,
         finish_timeout: float | None = None,
+        known_away: Callable[[], bool] | None = None,
     ) -> WorkerHandle:
         """Start the worker of a named tracker: in a host process, or here where there can be none.
 
@@ -63,7 +66,10 @@ class WorkerGroup:
             kept: what of them is stored in the cursor; without it, all.
             start_by: when the start has to be over, by the monotonic clock, in seconds.
             finish_timeout: in place of the group's, in seconds.
+            known_away: returns whether somebody else has warned of what it cannot reach.
         """
+        if known_away is not None:
+            self._known_away[name] = known_away
         try:
             options = absolute_options(kind_of(name, options), options, info.working_directory)
         except TrackerError as exc:
@@ -213,7 +219,9 @@ class WorkerGroup:
             problem += f", and {behind:,} rows and events wait for it (`keisei sync`)"
         if live and record.directory:
             problem += f"; its local files are in {quoted(record.directory, 300)}"
-        logger.warning("%s %s", worker.name, problem)
+        known_away = self._known_away.get(worker.name)
+        level = logging.INFO if known_away is not None and known_away() else logging.WARNING
+        logger.log(level, "%s %s", worker.name, problem)
 
 
 def _left(until: float) -> float:
