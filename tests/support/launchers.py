@@ -6,11 +6,12 @@ import importlib.util
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from keisei.run.find import FoundRun, find_runs
@@ -40,6 +41,15 @@ def no_ray() -> str | None:
 def no_program(name: str, package: str) -> str | None:
     """Return why a program is not here, or None where it is."""
     return None if shutil.which(name) else f"{name} is not installed here ({package} of Debian)"
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports of loopback that nobody listens on."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
 
 
 def torchrun(*options: str) -> list[str]:
@@ -73,9 +83,8 @@ class Launched:
                 start_new_session=True,
             )
 
-    @property
     def output(self) -> str:
-        """What it has printed so far."""
+        """Return what it has printed so far."""
         return self.printed.read_text(errors="replace")
 
     def wait(self, timeout: float = DEADLINE_S) -> int:
@@ -83,12 +92,12 @@ class Launched:
         try:
             return self.process.wait(timeout)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"it has not ended after {timeout} s: {self.output}") from None
+            raise AssertionError(f"it has not ended after {timeout} s: {self.output()}") from None
 
     def succeed(self, timeout: float = DEADLINE_S) -> None:
         """Wait for its end, which has to be a success."""
         status = self.wait(timeout)
-        assert status == 0, f"exit status {status}: {self.output}"
+        assert status == 0, f"exit status {status}: {self.output()}"
 
 
 @contextmanager

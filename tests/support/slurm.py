@@ -16,6 +16,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.launchers import free_ports
+
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel")
 # A requeued job starts again once its old credentials have expired: SLURM's default is 120 s, and
 # its lowest 5.
@@ -111,7 +113,7 @@ def cluster(directory: Path, nodes: int = 1) -> Iterator[Slurm]:
     directory.mkdir(parents=True, exist_ok=True)
     directory.chmod(0o755)
     host = socket.gethostname().split(".")[0]
-    controller, *ports = _free_ports(1 + nodes)
+    controller, *ports = free_ports(1 + nodes)
     names = [f"node-{n + 1}" for n in range(nodes)]
     munge = directory / "munge.socket"
     (directory / "state").mkdir()
@@ -199,14 +201,6 @@ PartitionName=tests Nodes={",".join(names)} Default=YES MaxTime=INFINITE State=U
 def _search_path() -> str:
     # Debian keeps daemons in /usr/sbin, which is not in every user's PATH.
     return f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 def _until(happened: Callable[[], bool], slurm: Slurm) -> None:
