@@ -61,6 +61,7 @@ PURE = [
     "distributed.launch",
     "distributed.launchers",
     "distributed.preemption",
+    "distributed.merging",
     "journal.merging",
     "journal.records",
     "journal.superseding",

@@ -247,6 +247,9 @@ class DistributedConfig(Section):
     id."""
     timeout: Timeout = 60.0
     """How long the ranks wait for each other, at the start and at the end, in seconds."""
+    track: Literal["none", "all", "mean", "min", "max", "sum"] = "none"
+    """What trackers get of the rows of other ranks and of members: `none`; `all`, with the part's
+    name before the metrics' names; or one row for each step, merged over all parts."""
     may_differ: list[Annotated[str, Field(min_length=1)]] = ["env.device", "env.seed"]
     """The fields and sections of the config in which ranks may differ."""
     preempt_file: OptionalPath = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -14,6 +14,7 @@ from keisei._io.held import HeldDirectory
 from keisei._log import logger
 from keisei.config.schema import JournalConfig
 from keisei.console import progress
+from keisei.distributed.forwarding import Forwarder, Track
 from keisei.errors import JournalError, RunEndedError, TakenOverError
 from keisei.journal.attempt import Left
 from keisei.journal.records import Position
@@ -38,6 +39,7 @@ class Recorder:
         ready: whether something may be logged: the run's directory is the session's own.
         watched: the last value of a metric by which checkpoints are kept.
         stop: what the next call raises, for a body that can be told in no other way.
+        forwarder: what logs the parts' rows for the trackers, where that is asked for.
     """
 
     _making = threading.Lock()
@@ -49,6 +51,7 @@ class Recorder:
         self.ready = False
         self.watched = LastValue()
         self.stop = StopAtCall()
+        self.forwarder: Forwarder | None = None
         self._entered: context.Entered | None = None
         self._make: Callable[[], Journal] | None = None
         self._attempt: int | None = None
@@ -89,6 +92,23 @@ class Recorder:
         self.logs.set_up(home, os.path.basename(home.path), part)
         self._first = -1 if left is None else left.records - 1
         self.ready = True
+
+    def forward(self, home: HeldDirectory, attempt: int, track: Track) -> None:
+        """Log what trackers are to have of the run's parts, from now on.
+
+        Args:
+            home: the run's directory.
+            attempt: which attempt's parts.
+            track: what they are to have.
+        """
+
+        def log(metrics: Mapping[str, object], step: int | None) -> None:
+            if (journal := self.first()) is None:
+                raise JournalError("the run's journal takes no records now")
+            journal.log_metrics(metrics, step)
+
+        self.forwarder = Forwarder(home, attempt, track, log)
+        self.forwarder.start()
 
     def enter(self, facts: SessionFacts[Any] | None = None) -> None:
         """Make the session the current one of this context, and show how it goes on.
@@ -173,6 +193,8 @@ class Recorder:
     def give_up(self, error: TakenOverError | RunEndedError) -> None:
         """Take nothing more: it is not this one's to write. What is queued is lost; never waits."""
         self.over, self.ready = error, False
+        if self.forwarder is not None:
+            self.forwarder.stop(0.0)
         if self.journal is not None:
             with suppress(JournalError, TimeoutError):
                 self.journal.close(0.0)
@@ -186,6 +208,11 @@ class Recorder:
             failure: why the run ended, for the trackers: the journal's last event.
         """
         give_up = time.monotonic() + timeout
+        if self.forwarder is not None and self.ready:
+            if self.journal is not None:
+                with suppress(JournalError, TimeoutError):  # it follows what is on the disk
+                    self.journal.flush(timeout / 4)
+            self.forwarder.stop(timeout / 4)
         with self._making:
             first, self.ready = self.ready, False
             if first and failure is not None and self._make is not None:

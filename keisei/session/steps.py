@@ -189,6 +189,8 @@ class Steps:
             wake = self._tracking.wake
             if isinstance(owned, OwnedRun):
                 self._recorder.open(owned.home, facts.attempt, journal, wake)
+                if (track := facts.config.distributed.track) != "none":
+                    self._recorder.forward(owned.home, facts.attempt, track)
                 self._tracking.open_registry()
                 if facts.attempt > 1:
                     self._log_resume(owned)
