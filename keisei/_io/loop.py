@@ -10,7 +10,7 @@ import concurrent.futures.thread  # noqa: F401 - or asyncio imports it at the fi
 import importlib
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -63,6 +63,63 @@ def calling_soon(func: Callable[[], object]) -> Callable[[], None]:
             soon(func)
 
     return call
+
+
+class Ticks:
+    """Calls a function again and again in the loop that runs here, until `stop`.
+
+    Args:
+        interval: the time between two calls, in seconds.
+        func: called in the loop.
+    """
+
+    def __init__(self, interval: float, func: Callable[[], object]) -> None:
+        self._interval, self._func = interval, func
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._scope: anyio.CancelScope | None = None
+        self._ended = False
+        trio = _running_trio()
+        if trio is None:
+            self._loop = asyncio.get_running_loop()
+            self._timer = self._loop.call_later(interval, self._tick)
+        else:
+            self._scope = anyio.CancelScope()
+            trio.lowlevel.spawn_system_task(self._task, trio.sleep)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it calls no more: it was stopped, or its loop has ended."""
+        return self._ended or (self._loop is not None and self._loop.is_closed())
+
+    @property
+    def running(self) -> bool:
+        """Whether the loop runs: one of asyncio's may be stopped, and go on later."""
+        return not self.ended and (self._loop is None or self._loop.is_running())
+
+    def stop(self) -> None:
+        """Call it no longer; to be called in the loop."""
+        self._ended = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._scope is not None:
+            self._scope.cancel()
+
+    def _tick(self) -> None:
+        self._func()
+        if self._loop is not None and not self.ended:
+            self._timer = self._loop.call_later(self._interval, self._tick)
+
+    async def _task(self, sleep: Callable[[float], Awaitable[object]]) -> None:
+        """Tick on trio, whose timers are tasks; a system task ends with the loop."""
+        assert self._scope is not None
+        try:
+            with self._scope:
+                while True:
+                    await sleep(self._interval)
+                    self._func()
+        finally:
+            self._ended = True
 
 
 def on_loop() -> bool:
