@@ -14,7 +14,7 @@ from keisei._io.held import HeldDirectory
 from keisei._log import logger
 from keisei.config.schema import AppConfig
 from keisei.errors import DirectorySetupError, quoted
-from keisei.journal.format import attempt_of
+from keisei.journal.format import part_of
 from keisei.redaction import clean
 from keisei.run import find, names, session_file
 from keisei.run.find import absolute_path, root_of_runs
@@ -216,7 +216,7 @@ class _Claimed:
         self.directory, self.earlier, self.made = directory, earlier, made
         self.names = [] if made and earlier is None else directory.names()
         # An attempt whose record is lost has left its journal: no other one gets its number.
-        journals = [attempt for name in self.names if (attempt := attempt_of(name))]
+        journals = [known[0] for name in self.names if (known := part_of(name))]
         self.attempt = max([earlier.attempt if earlier else 0, *journals]) + 1
         self.session_id = earlier.session_id if earlier is not None else start.session_id
         # The launcher has ended whatever it starts again, also where that cannot be seen from here.

@@ -12,7 +12,13 @@ from typing import Literal
 from keisei._io import files, locks
 from keisei._io.directories import OpenDirectory
 from keisei._log import logger
-from keisei.errors import HandleError, PartInUseError, quoted
+from keisei.errors import (
+    DirectorySetupError,
+    HandleError,
+    KeiseiError,
+    PartInUseError,
+    quoted,
+)
 from keisei.journal.attempt import Left, take_up
 from keisei.journal.format import file_name
 from keisei.journal.merging import in_order
@@ -137,7 +143,7 @@ def claim_part(run: JoinedRun, *, role: str | None = None, rank: int | None = No
         HandleError: the run's files are another user's, or what should be a directory is none.
         RunEndedError: the run has ended.
         TakenOverError: the run goes on as a later attempt.
-        OSError: something cannot be written.
+        DirectorySetupError: something cannot be read or written.
     """
     try:
         part = part_of_rank(rank) if rank is not None else check_role(role)
@@ -154,8 +160,15 @@ def claim_part(run: JoinedRun, *, role: str | None = None, rank: int | None = No
                 ) from exc
             with opened as parts:
                 return _claimed(run, directory, parts, part, rank)
-    except BaseException:
+    except BaseException as exc:
         run.leave()
+        if isinstance(exc, OSError) and not isinstance(exc, KeiseiError):
+            failed = str(exc.filename or run.home.path)
+            raise DirectorySetupError(
+                f"a part of run {quoted(run.run_name)} cannot be set up: {quoted(failed, 300)}: "
+                f"{find.reason(exc)}. Free or fix that place, and try again",
+                path=failed,
+            ) from None
         raise
 
 

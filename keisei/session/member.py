@@ -92,6 +92,7 @@ class AsyncSessionMember(MemberView):
             RunEndedError: the run has ended, or its owner is gone.
             TakenOverError: the run goes on as a later attempt.
             SessionInUseError: the member is entered already.
+            DirectorySetupError: something cannot be read or written.
         """
         await load_backend()
         self._facts.enter()

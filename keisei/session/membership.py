@@ -126,7 +126,7 @@ class Membership:
             PartInUseError: a member that lives has this role.
             RunEndedError: the run has ended, or its owner is gone.
             TakenOverError: the run goes on as a later attempt.
-            OSError: something cannot be written.
+            DirectorySetupError: something cannot be read or written.
         """
         handle = self.handle
         run = join(handle.directory, handle.run_name, handle.session_id, handle.attempt)

@@ -17,6 +17,7 @@ import pytest
 from keisei import SessionManager
 from keisei._io.directories import OpenDirectory
 from keisei.errors import (
+    DirectorySetupError,
     HandleError,
     InvalidRoleError,
     PartInUseError,
@@ -244,6 +245,32 @@ def test_a_link_in_the_place_of_the_parts_is_not_followed(
     with pytest.raises(HandleError, match="Move it away"):
         claimed(session)
     assert list(outside.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["1.a.lock", "1.a.json", "../metrics.1.a.journal"])
+def test_what_is_no_file_in_a_parts_place_is_an_error(
+    session: SessionManager[Any], name: str
+) -> None:
+    """A pipe or a link there makes nobody wait and is not followed; the error names the file."""
+    parts_directory(session).mkdir()
+    path = parts_directory(session) / name
+    for place in (os.mkfifo, lambda path: path.symlink_to(path.parent / "elsewhere")):
+        place(path)
+        with pytest.raises(DirectorySetupError, match=path.name):
+            claimed(session)
+        path.unlink()
+    claimed(session).release()
+
+
+def test_an_attempt_of_which_only_parts_have_logged_keeps_its_number(
+    make_config: MakeConfig,
+) -> None:
+    """A record that is lost does not lead to two attempts of one number."""
+    with SessionManager(make_config(), run_name="r") as session:
+        pass
+    Path(session.run_artifact_dir, file_name(7, "a")).write_bytes(b"")
+    with SessionManager(make_config(), run_name="r") as session:
+        assert session.get_session_summary()["attempt"] == 8
 
 
 def test_files_of_another_user_are_not_mixed_with_the_runs(session: SessionManager[Any]) -> None:
