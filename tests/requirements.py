@@ -345,4 +345,14 @@ REQUIREMENTS: dict[str, str] = {
         "contradictions are an error with both values), or given: "
         "`enable_distributed_session(rank, world_size)`, the section `distributed`."
     ),
+    "RANK-6": (
+        "Preemption has one source of truth: signals, SLURM's end time, Ray's drain notice, a file "
+        "or a call become one `Preempting(deadline, source)`; every rank learns it, saves in time, "
+        "and ends as `preempted`; `distributed.requeue` asks SLURM to requeue, and the requeued "
+        "job resumes the same run."
+    ),
+    "RANK-8": (
+        "`keisei cancel RUN` ends a run from elsewhere, gracefully, as `cancelled`, on whichever "
+        "host it runs."
+    ),
 }

@@ -21,6 +21,7 @@ from keisei.run.status import FINAL
 from keisei.run.stop_request import StopRequest, write_request
 
 _LOOK = 0.1  # seconds between two looks at the session file
+_FORCED = 10.0  # seconds until a process that is ended at once is gone
 
 Named = Annotated[list[str], typer.Argument(metavar="RUN...", help="Names or paths.")]
 
@@ -50,7 +51,7 @@ def cancel(
     with failures_of("cancel"):
         where = root_of_runs(root)
         asked = [(found, _ask(found, wait, force=force)) for found in find_runs(where, runs)]
-        give_up = time.monotonic() + wait
+        give_up = time.monotonic() + wait + (_FORCED if force else 0.0)
         told = [_outcome(found, is_asked, give_up) for found, is_asked in asked]
     console = Console(highlight=False, soft_wrap=True)
     if as_json:

@@ -39,6 +39,7 @@ class SessionManager(BlockingCheckpoints[ConfigT]):
         self._recorder = self._session._recorder
         self._checkpointing = self._session._checkpointing
         self._interruption = self._session._interruption
+        self._watching = self._session._watching
         self._entering = False
         self._tell = self._interrupt
 

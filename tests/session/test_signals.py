@@ -269,6 +269,71 @@ def test_a_session_taken_step_by_step_is_told_too(
             assert blocking.finalize_session() == "cancelled"
 
 
+def test_several_signals_may_tell_a_preemption(
+    make_config: MakeConfig, own_handlers: list[int]
+) -> None:
+    """Each of those that are named, in the config or in the call."""
+    config = make_config(signals={"handle": True, "preemption": ["SIGUSR2", "SIGTERM"]})
+    for name, number in (("a", signal.SIGTERM), ("b", signal.SIGUSR2)):
+        session = SessionManager(config, run_name=name)
+        with pytest.raises(SystemExit) as left, session:
+            signal.raise_signal(number)
+        assert left.value.code == 128 + number
+        assert record_of(session)["status"] == "preempted"
+        assert own_handlers.pop() == number
+    session = SessionManager(make_config(), run_name="c")
+    with pytest.raises(KeyboardInterrupt), session:
+        session.handle_signals(preemption=("SIGINT",))
+        signal.raise_signal(signal.SIGINT)
+    assert record_of(session)["status"] == "preempted"
+
+
+def test_keiseis_handlers_give_way_where_the_config_says_so(
+    make_config: MakeConfig, own_handlers: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """What others handle is left to them, with a warning; what nobody handles is not."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    config = make_config(signals={"handle": True, "others": "instead"})
+    session = SessionManager(config, run_name="r")
+    with pytest.raises(KeyboardInterrupt), session:
+        signal.raise_signal(signal.SIGUSR2)
+        assert own_handlers == [signal.SIGUSR2]
+        assert session.preempting is None
+        signal.raise_signal(signal.SIGINT)
+    assert record_of(session)["status"] == "cancelled"
+    assert "SIGUSR2 is left to the handler" in caplog.text
+    assert "SIGINT" not in caplog.text
+    signal.signal(signal.SIGINT, signal.getsignal(signal.SIGTERM))
+
+
+def test_a_handler_that_is_installed_over_keiseis_may_call_it(make_config: MakeConfig) -> None:
+    """It stays when the session has ended, and what it calls then is what stood there before."""
+    came: list[str] = []
+    before = signal.signal(signal.SIGUSR2, lambda *_: came.append("first"))
+    try:
+        session = SessionManager(make_config(signals={"handle": True}), run_name="r")
+        with pytest.raises(SystemExit), session:
+            ours: Any = signal.getsignal(signal.SIGUSR2)
+
+            def over(number: int, frame: Any) -> None:
+                came.append("over")
+                ours(number, frame)
+
+            signal.signal(signal.SIGUSR2, over)
+            signal.raise_signal(signal.SIGUSR2)
+        assert record_of(session)["status"] == "preempted"
+        assert came == ["over", "first"]
+        assert signal.getsignal(signal.SIGUSR2) is over
+        signal.raise_signal(signal.SIGUSR2)
+        assert came == ["over", "first"] * 2
+        following = SessionManager(make_config(signals={"handle": True}), run_name="s")
+        with pytest.raises(SystemExit), following:
+            signal.raise_signal(signal.SIGUSR2)
+        assert came == ["over", "first"] * 2 + ["over"]
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
 async def test_two_sessions_share_the_signals(
     make_config: MakeConfig, own_handlers: list[int]
 ) -> None:
