@@ -250,6 +250,9 @@ class DistributedConfig(Section):
     track: Literal["none", "all", "mean", "min", "max", "sum"] = "none"
     """What trackers get of the rows of other ranks and of members: `none`; `all`, with the part's
     name before the metrics' names; or one row for each step, merged over all parts."""
+    checkpoint_timeout: Timeout = 600.0
+    """How long rank 0 waits for the others' shards of a checkpoint, and they for rank 0, in
+    seconds."""
     may_differ: list[Annotated[str, Field(min_length=1)]] = ["env.device", "env.seed"]
     """The fields and sections of the config in which ranks may differ."""
     preempt_file: OptionalPath = None

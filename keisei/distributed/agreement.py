@@ -50,7 +50,8 @@ _LOCK = "lock"
 _LOCK_TIMEOUT = 5.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.05  # seconds between two looks
 
-_started: Counter[str] = Counter()  # sessions of this process, by the launch's identity
+# How many sessions this process has started, by launch, start and rank.
+_started: Counter[tuple[str, int, int, int]] = Counter()
 after_in_child(_started.clear)
 
 
@@ -67,7 +68,7 @@ class Meeting:
     """
 
     def __init__(self, launch: Launch, roots: list[str], terms: Terms) -> None:
-        key = f"{launch.identity}\0{launch.requeues}\0{launch.restart}"
+        key = launch.identity, launch.requeues, launch.restart, launch.rank
         self._launch, self._roots, self._terms = launch, roots, terms
         self._number = _started[key]
         _started[key] += 1

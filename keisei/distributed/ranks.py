@@ -63,6 +63,11 @@ class Ranks:
         self._noting = threading.Lock()
         self._is_told = False
 
+    @property
+    def ended_by(self) -> str | None:
+        """What has ended all ranks, in a sentence; ``None`` where nothing has, as far as known."""
+        return None if self._outcome is None else self._outcome.text()
+
     def start(self) -> None:
         """Look after the others from now on, in a thread of its own."""
         watch = threading.Thread(target=self._watch, name="keisei-ranks", daemon=True)

@@ -40,7 +40,7 @@ class SessionCheckpoints(SessionStopping[ConfigT]):
         self,
         interval: int | FromConfig | None = CONFIG,
         *,
-        state: AutoState,
+        state: AutoState | None,
         at_steps: list[int] | FromConfig = CONFIG,
         every_seconds: float | FromConfig | None = CONFIG,
         at_end: bool | FromConfig = CONFIG,
@@ -99,7 +99,7 @@ class AsyncCheckpoints(SessionCheckpoints[ConfigT]):
 
     async def save_checkpoint(
         self,
-        state: State,
+        state: State | None,
         step: int,
         metrics: Mapping[str, object] | None = None,
         *,
@@ -111,11 +111,14 @@ class AsyncCheckpoints(SessionCheckpoints[ConfigT]):
         The loop is held for the copy of the state alone, which is made at the call. A step that
         is saved already, with the same content, is returned as it is. A caller who is cancelled
         leaves the save of a copy to its thread; one of what the program may change is given up.
+        Of several ranks each has to call this for the same step, with what is its own: it is one
+        checkpoint, and all of them wait until it is committed.
 
         Args:
             state: a mapping, nested at will, of arrays, numbers, texts, bytes, lists and ``None``;
                 or a function with one parameter, a `pathlib.Path`, that writes files into that
-                directory, called on another thread.
+                directory, called on another thread. On a rank above 0 it may be ``None``: that
+                rank has nothing of its own, and gets rank 0's when it is restored.
             step: the training step that the run goes on after when it is restored.
             metrics: numbers by name to keep with it.
             copy: whether the arrays are copied; without, they must not change until it returns.
@@ -138,7 +141,7 @@ class AsyncCheckpoints(SessionCheckpoints[ConfigT]):
         return await saves.save(saves.take(state, step, metrics, copy=copy))
 
     async def save_final_model(
-        self, state: State, *, metrics: Mapping[str, object] | None = None, copy: bool = True
+        self, state: State | None, *, metrics: Mapping[str, object] | None = None, copy: bool = True
     ) -> Checkpoint:
         """Commit the run's final model, as `save_checkpoint` does; an earlier one is replaced.
 
@@ -200,18 +203,26 @@ class AsyncCheckpoints(SessionCheckpoints[ConfigT]):
         return saved
 
     async def restore_checkpoint(
-        self, which: str | int | os.PathLike[str] = "latest", *, resume: bool | None = None
+        self,
+        which: str | int | os.PathLike[str] = "latest",
+        *,
+        resume: bool | None = None,
+        shard: int | None = None,
     ) -> Restored | None:
         """Read a checkpoint back, verified to the last bit.
 
         One that does not verify is logged and set aside, and the next older one is read. The
         first one that an attempt restores, before it logs a row, is what the run goes on from:
         what was logged and saved after it is superseded, and the random states of Python, numpy
-        and torch are what they were. Any later one is only read.
+        and torch are what they were. Any later one is only read. Of several ranks each has to
+        call this: rank 0 chooses the checkpoint that the first call restores, and the others wait
+        for that.
 
         Args:
             which: ``"latest"``, ``"best"``, a step, or a checkpoint's path.
             resume: whether the run goes on from it; unset, as said above.
+            shard: the rank whose shard is read, of a checkpoint of several ranks; unset, this
+                rank's own.
 
         Returns:
             What was saved; ``None`` where the run has no checkpoint.
@@ -219,11 +230,12 @@ class AsyncCheckpoints(SessionCheckpoints[ConfigT]):
         Raises:
             CheckpointError: none verifies, there is none of that step or path, or it cannot be
                 read.
+            WorldSizeError: another number of ranks has saved it, each with a state of its own.
             NotReadyError: the directories are not set up.
             SessionEndedError: the session has ended.
             ForkedSessionError: this process was forked from the session's own.
         """
-        return await self._checkpointing.restore(which, resume)
+        return await self._checkpointing.restore(which, resume, shard)
 
 
 class BlockingCheckpoints(SessionCheckpoints[ConfigT]):
@@ -231,7 +243,7 @@ class BlockingCheckpoints(SessionCheckpoints[ConfigT]):
 
     def save_checkpoint(
         self,
-        state: State,
+        state: State | None,
         step: int,
         metrics: Mapping[str, object] | None = None,
         *,
@@ -245,7 +257,7 @@ class BlockingCheckpoints(SessionCheckpoints[ConfigT]):
         return portal.call(saves.save, saves.take(state, step, metrics, copy=copy))
 
     def save_final_model(
-        self, state: State, *, metrics: Mapping[str, object] | None = None, copy: bool = True
+        self, state: State | None, *, metrics: Mapping[str, object] | None = None, copy: bool = True
     ) -> Checkpoint:
         """Commit the run's final model; see `AsyncSessionManager`."""
         saves = self._checkpointing
@@ -278,7 +290,11 @@ class BlockingCheckpoints(SessionCheckpoints[ConfigT]):
         return saved
 
     def restore_checkpoint(
-        self, which: str | int | os.PathLike[str] = "latest", *, resume: bool | None = None
+        self,
+        which: str | int | os.PathLike[str] = "latest",
+        *,
+        resume: bool | None = None,
+        shard: int | None = None,
     ) -> Restored | None:
         """Read a checkpoint back, verified to the last bit; see `AsyncSessionManager`."""
-        return portal.call(self._checkpointing.restore, which, resume)
+        return portal.call(self._checkpointing.restore, which, resume, shard)

@@ -23,7 +23,6 @@ from keisei._io.offload import Work, patiently
 from keisei._log import logger
 from keisei.checkpoints import random_states
 from keisei.checkpoints.packing import pack
-from keisei.checkpoints.reading import Loaded
 from keisei.checkpoints.values import Checkpoint, Restored
 from keisei.config.schema import CheckpointsConfig
 from keisei.errors import (
@@ -34,16 +33,17 @@ from keisei.errors import (
     describe,
     quoted,
 )
-from keisei.journal.records import Position
 from keisei.run.status import FINAL, FinalStatus, Step, require
 from keisei.session import savable
 from keisei.session.facts import SessionFacts
+from keisei.session.permit import Permit
 from keisei.session.recorder import Recorder
+from keisei.session.restoring import Restorer
 from keisei.session.savable import AutoState, State
-from keisei.session.saving import Permit, Saved, Saver, Taken
+from keisei.session.saving import Saved, Saver, Taken
 from keisei.session.schedule import ALWAYS, Schedule
+from keisei.session.together import Together
 
-BEFORE_ALL = Position(1, -1)  # in the journal of the first attempt
 COPIES_TIMEOUT = 30.0  # seconds that a session's end waits for copies at a URL
 WhenBusy = Literal["wait", "skip"]
 Which = str | int | os.PathLike[str]
@@ -66,20 +66,21 @@ class Checkpointing:
     ) -> None:
         self.schedule = Schedule()
         self._facts, self._recorder, self._finish_time = facts, recorder, finish_time
-        self._saver = Saver(facts, recorder)
-        self._state: AutoState = {}
+        self._together = Together(facts)
+        self._saver = Saver(facts, recorder, self._together)
+        self._restorer = Restorer(facts, recorder, self._saver, self.schedule, self._together)
+        self._state: AutoState | None = {}
         self._copy = True
         self._lock: anyio.Lock | None = None
         self._work: Work[Any] | None = None
         self._saving: int | None = None  # the step of the save that is under way
         self._permit = Permit()
-        self._count = self._failed = self._restores = 0
+        self._count = self._failed = 0
         self._latest: Checkpoint | None = None
         self._best: Checkpoint | None = None
         self._slowest = 0.0
-        self._release: Callable[[], None] = lambda: None
 
-    def set_up(self, state: AutoState, given: Mapping[str, object], *, copy: bool) -> None:
+    def set_up(self, state: AutoState | None, given: Mapping[str, object], *, copy: bool) -> None:
         """Save by itself from now on.
 
         Args:
@@ -93,7 +94,8 @@ class Checkpointing:
             SessionEndedError: the session has ended.
         """
         self._check(Step.AUTO)
-        savable.check_auto_state(state)
+        if state is not None or self._together.leads:  # another rank may have nothing of its own
+            savable.check_auto_state(state)
         config = self._facts.config.checkpoints
         fields = {name: getattr(config, name) for name in type(config).model_fields}
         try:
@@ -102,6 +104,11 @@ class Checkpointing:
             error = exc.errors(include_input=False, include_url=False)[0]
             where = ".".join(map(str, error["loc"]))
             raise ConfigError(f"setup_auto_checkpointing(): {where}: {error['msg']}") from None
+        if self._together.shared and chosen.every_seconds is not None:
+            raise ConfigError(
+                "checkpoints.every_seconds: the clocks of several ranks would choose different "
+                "steps; set interval or at_steps in its place"
+            )
         self._state, self._copy = state, copy
         self._recorder.watched.name = chosen.keep_best.metric if chosen.keep_best else None
         self.schedule.policy = chosen
@@ -116,12 +123,16 @@ class Checkpointing:
         if when_busy not in get_args(WhenBusy):
             raise ValueError(f"when_busy must be one of {get_args(WhenBusy)}: {quoted(when_busy)}")
         self._check(Step.SAVE)
+        if when_busy == "skip" and self._together.shared:
+            raise ValueError(
+                "when_busy='skip': some ranks would skip what others wait for; leave it out"
+            )
         locked = self._lock is not None and self._lock.locked()
         busy = locked or (self._work is not None and not self._work.ended)
-        return self._facts.rank > 0 or (when_busy == "skip" and busy)
+        return when_busy == "skip" and busy
 
     def take(
-        self, state: State, step: object, metrics: Mapping[str, object] | None, *, copy: bool
+        self, state: State | None, step: object, metrics: Mapping[str, object] | None, *, copy: bool
     ) -> Taken:
         """Return what is to be saved as it is now; on the caller's thread.
 
@@ -130,17 +141,13 @@ class Checkpointing:
             CheckpointError: the state holds what cannot be saved.
         """
         self._check(Step.SAVE)
-        savable.check_state(state)
         return self._taken(state, savable.whole_step(step), metrics, copy=copy)
 
     def take_final(
-        self, state: State, metrics: Mapping[str, object] | None, *, copy: bool
+        self, state: State | None, metrics: Mapping[str, object] | None, *, copy: bool
     ) -> Taken:
         """Return what is to be saved as the final model; see `take`."""
         self._check(Step.FINAL_MODEL)
-        if self._facts.rank:
-            raise CheckpointError("the final model of a launch is rank 0's to save")
-        savable.check_state(state)
         return self._taken(state, None, metrics, copy=copy)
 
     def take_due(self, step: object) -> Taken | None:
@@ -158,8 +165,7 @@ class Checkpointing:
                 "checkpoint_if_due() needs a policy: call setup_auto_checkpointing() first"
             )
         now = savable.whole_step(step)
-        is_due = self._facts.rank == 0 and self.schedule.is_due(now)
-        return self._taken_now(now) if is_due else None
+        return self._taken_now(now) if self.schedule.is_due(now) else None
 
     def take_last(self, status: FinalStatus) -> Taken | None:
         """Return what the end has to save; on the caller's thread. What fails is logged.
@@ -167,7 +173,7 @@ class Checkpointing:
         Args:
             status: how the session ends.
         """
-        step = None if self._facts.rank else self.schedule.due_at_end(status)
+        step = self.schedule.due_at_end(status)
         if step is None or self._facts.status in FINAL or self._facts.paths is None:
             return None
         if step == self._saving:  # the caller has gone, and the end waits for it
@@ -182,20 +188,30 @@ class Checkpointing:
         return taken if status == "completed" else taken._replace(position=None)
 
     def _taken_now(self, step: int) -> Taken:
-        state, metrics = savable.taken_now(self._state), self._recorder.watched.now()
+        may_be_none = not self._together.leads
+        state = savable.taken_now(self._state, may_be_none=may_be_none)
+        metrics = self._recorder.watched.now()
         return self._taken(state, step, metrics, copy=self._copy)._replace(automatic=True)
 
     def _taken(
-        self, state: State, step: int | None, metrics: Mapping[str, object] | None, *, copy: bool
+        self,
+        state: State | None,
+        step: int | None,
+        metrics: Mapping[str, object] | None,
+        *,
+        copy: bool,
     ) -> Taken:
-        is_writer = not isinstance(state, Mapping)
+        saves = self._together.counted(step)
+        if state is not None or self._together.leads:  # another rank may have nothing of its own
+            savable.check_state(state)
         return Taken(
             step,
             pack(state, copy=copy) if isinstance(state, Mapping) else state,
-            copy and not is_writer,
+            copy and not callable(state),
             savable.flat_metrics(metrics),
             self._recorder.position(),
             random_states.take(),
+            saves=saves,
         )
 
     async def save(self, taken: Taken) -> Checkpoint:
@@ -214,7 +230,8 @@ class Checkpointing:
         """Save on the thread, and note what has come of it: the caller may have gone."""
         self._saving = taken.step
         try:
-            saved = self._saver.save(taken, permit, self.schedule.policy)
+            time_left = self.schedule.time_left
+            saved = self._saver.save(taken, permit, self.schedule.policy, time_left)
         except Exception as exc:
             self._failed += 1
             self._saver.failed(taken.step, exc)
@@ -233,52 +250,17 @@ class Checkpointing:
             self.schedule.note_saved(taken.step)
         return saved
 
-    async def restore(self, which: Which, resume: bool | None) -> Restored | None:
+    async def restore(
+        self, which: Which, resume: bool | None, shard: int | None
+    ) -> Restored | None:
         """Read a checkpoint back, and go on from it where it is the attempt's first."""
         self._check(Step.RESTORE)
-        permit = Permit()
-        run = partial(self._restore, savable.checked_which(which), resume, permit)
+        permit, asked = Permit(), savable.checked_which(which)
+        rank = None if shard is None else savable.whole_step(shard, "shard")
+        alone = self._count == 0
+        run = partial(self._restorer.restore, asked, resume, rank, permit, alone=alone)
         restored: Restored | None = await self._in_turn(run, permit, Step.RESTORE, is_copy=False)
         return restored
-
-    def _restore(self, which: Which, resume: bool | None, permit: Permit) -> Restored | None:
-        policy = self.schedule.policy or self._facts.config.checkpoints
-        loaded = self._saver.restore(which, policy)
-        if loaded is None:
-            if resume is not False and self._facts.attempt > 1 and self._is_first():
-                permit.take()
-                self._recorder.resume(BEFORE_ALL)  # it begins from scratch
-            return None
-        try:
-            permit.take()
-            if self._resumes(loaded, resume):
-                self._saver.go_on_from(loaded, alone=self._count == 0)
-                random_states.put_back(loaded.random or {})
-                self.schedule.go_back(loaded.stored.checkpoint.step)
-            self._restores += 1
-        except BaseException:
-            loaded.release()
-            raise
-        self._release, release = loaded.release, self._release
-        release()
-        found = loaded.stored.checkpoint
-        return Restored(found.step, loaded.state, loaded.directory, found.metrics, found)
-
-    def _resumes(self, loaded: Loaded, resume: bool | None) -> bool:
-        """Decide whether the run goes on from a checkpoint, or only reads it."""
-        is_own = self._saver.is_own(loaded)
-        if resume and not is_own:
-            raise CheckpointError(
-                "the checkpoint is another run's, so that this run cannot resume from it: leave "
-                "resume out, and it is only read",
-                path=loaded.stored.checkpoint.path,
-            )
-        return is_own and self._is_first() if resume is None else resume
-
-    def _is_first(self) -> bool:
-        """Return whether nothing was restored by now, and no row logged."""
-        journal = self._recorder.journal
-        return self._restores == 0 and not (journal is not None and journal.has_rows)
 
     async def _in_turn(
         self, func: Callable[[], Any], permit: Permit, step: Step, *, is_copy: bool
@@ -378,7 +360,7 @@ class Checkpointing:
             time.sleep(0.01)
         self._permit.give_up()
         self.schedule.due_step = ALWAYS
-        self._release()
+        self._restorer.release()
         self._state = {}
 
     def summary(self) -> dict[str, Any]:

@@ -63,22 +63,32 @@ def check_auto_state(state: object) -> None:
         )
 
 
-def taken_now(state: AutoState) -> State:
+def taken_now(state: AutoState | None, *, may_be_none: bool = False) -> State | None:
     """Return what is saved by itself now: what a function returns, where it is one that does.
+
+    Args:
+        state: what is saved by itself.
+        may_be_none: whether this may be nothing, as on a rank above 0.
 
     Raises:
         TypeError: it returns no mapping. What it raises is raised as it is.
     """
-    if isinstance(state, Mapping) or is_writer(state):
+    if state is None or isinstance(state, Mapping) or is_writer(state):
         return state
     found: object = state()  # type: ignore[call-arg]
+    if found is None and may_be_none:
+        return None
     if not is_values(found):
         raise TypeError(f"{_shown(state)} must return a mapping, not {_shown(found)}")
     return found
 
 
-def whole_step(step: object) -> int:
-    """Return a step as a plain int.
+def whole_step(step: object, name: str = "step") -> int:
+    """Return a step, or a rank, as a plain int.
+
+    Args:
+        step: the step.
+        name: what it is, for the message.
 
     Raises:
         TypeError: it is no whole number.
@@ -86,9 +96,9 @@ def whole_step(step: object) -> int:
     """
     found = exact_step(step)
     if found is None:
-        raise TypeError("step must be a whole number, not None")
+        raise TypeError(f"{name} must be a whole number, not None")
     if not 0 <= found < policy.NEVER:
-        raise ValueError(f"step must be 0 or more, and below 2**63: {quoted(found)}")
+        raise ValueError(f"{name} must be 0 or more, and below 2**63: {quoted(found)}")
     return found
 
 

@@ -1,40 +1,35 @@
-"""What a save and a restore do on their thread: commit, keep, point, and note it in the journal."""
+"""What a save does on its thread: commit, keep, point, and note it in the journal."""
 
 from __future__ import annotations
 
 import math
 import os
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import partial
 from typing import Any, NamedTuple
 
 from keisei._io.directories import OpenDirectory, make_directory
 from keisei._log import logger
 from keisei.checkpoints import forecast, pointers, policy, retention
 from keisei.checkpoints.commit import commit
-from keisei.checkpoints.content import Facts, Writer
+from keisei.checkpoints.content import Content, Facts
 from keisei.checkpoints.layout import BEST, LATEST
-from keisei.checkpoints.listing import Stored, found
+from keisei.checkpoints.listing import found
 from keisei.checkpoints.mirror import Mirror
-from keisei.checkpoints.packing import Packed
-from keisei.checkpoints.reading import Loaded
-from keisei.checkpoints.restore import load
 from keisei.checkpoints.values import Checkpoint
-from keisei.config.schema import CheckpointsConfig, KeepBest
+from keisei.config.schema import CheckpointsConfig
 from keisei.errors import CheckpointError, JournalError, TakenOverError, describe, quoted
 from keisei.journal.records import Position, as_float
 from keisei.journal.values import Number, Unread
 from keisei.session.facts import SessionFacts
+from keisei.session.permit import Permit
 from keisei.session.recorder import Recorder
+from keisei.session.schedule import END_TIMEOUT
+from keisei.session.together import Together
 
 SAVED, FAILED = "checkpoint", "checkpoint_failed"  # the events
 FLUSH_TIMEOUT = 10.0  # seconds that a commit waits for the journal
-
-
-_Ranking = Callable[[Sequence[Stored]], Sequence[Stored]]
 
 
 class Taken(NamedTuple):
@@ -42,54 +37,29 @@ class Taken(NamedTuple):
 
     Attributes:
         step: the training step; ``None`` for the final model.
-        content: the packed state, or the program's function that writes files.
+        content: the packed state, or the program's function that writes files; ``None``, on a
+            rank above 0, for nothing.
         is_copy: whether the program cannot change it any more.
         metrics: the metrics that it is saved with.
         position: how far the journal was; ``None`` where the step decides.
         random: the random states.
         automatic: whether the program has not asked for this one.
+        saves: which save of this step it is in the session, from 1.
     """
 
     step: int | None
-    content: Packed | Writer
+    content: Content
     is_copy: bool
     metrics: Mapping[str, Number | Unread]
     position: Position | None
     random: Mapping[str, object]
     automatic: bool = False
+    saves: int = 1
 
     @property
     def name(self) -> str:
         """What it is, for a message."""
         return "the final model" if self.step is None else f"the checkpoint of step {self.step}"
-
-
-class Permit:
-    """Whether work on a thread may still take effect: who comes first decides it, once."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._taken = False
-        self.given_up = False
-
-    def give_up(self) -> bool:
-        """Withdraw it; return whether the work had taken it before, and so takes effect."""
-        with self._lock:
-            self.given_up = not self._taken
-            return self._taken
-
-    def take(self) -> None:
-        """Take it: from now on the work takes effect.
-
-        Raises:
-            CheckpointError: it was given up before.
-        """
-        with self._lock:
-            if self.given_up:
-                raise CheckpointError(
-                    "given up: its caller was cancelled, or the session has ended"
-                )
-            self._taken = True
 
 
 class Saved(NamedTuple):
@@ -114,38 +84,50 @@ class Saver:
     Args:
         facts: what is known of the session.
         recorder: what it records with.
+        together: the other ranks.
 
     Attributes:
         mirror: the copies of the checkpoints at a URL, once they are needed; ``None`` where the
             config names none.
     """
 
-    def __init__(self, facts: SessionFacts[Any], recorder: Recorder) -> None:
-        self._facts, self._recorder = facts, recorder
+    def __init__(self, facts: SessionFacts[Any], recorder: Recorder, together: Together) -> None:
+        self._facts, self._recorder, self._together = facts, recorder, together
         self._has_forecast = False
         self.mirror: Mirror | None = None
 
-    def save(self, taken: Taken, permit: Permit, keep: CheckpointsConfig | None) -> Saved:
+    def save(
+        self,
+        taken: Taken,
+        permit: Permit,
+        keep: CheckpointsConfig | None,
+        time_left: float = END_TIMEOUT,
+    ) -> Saved:
         """Commit a checkpoint, then remove what the policy does not keep.
+
+        Of several ranks each saves its shard, and rank 0 does the rest.
 
         Args:
             taken: what is to be saved.
             permit: whether it may still appear.
             keep: the policy, where one is set.
+            time_left: how long it may wait for other ranks, in seconds.
 
         Raises:
             CheckpointError: it cannot be written, or the step exists with other content.
             TakenOverError: another owner has taken the run over.
         """
         begun, facts = time.monotonic(), self._facts
-
+        leads, ranks = self._together.leads, self._together.ranks(permit, time_left, taken.saves)
+        keep = keep if leads else None
         is_new = False
 
         def publish() -> None:
             nonlocal is_new
             self._flush()
             self._check()
-            permit.take()
+            if leads:  # another rank's is withdrawn where it is given up later
+                permit.take()
             is_new = True
 
         manifest = Facts(
@@ -156,103 +138,39 @@ class Saver:
             metrics={name: _read(value) for name, value in taken.metrics.items()},
             random=taken.random,
         )
-        with self._models() as models:
+        with self.models() as models:
             if keep is not None:
                 self._forecast(models, keep, getattr(taken.content, "nbytes", None))
             try:
-                checkpoint = commit(models, taken.content, manifest, before_rename=publish)
+                checkpoint = commit(
+                    models, taken.content, manifest, before_rename=publish, ranks=ranks
+                )
             except CheckpointError as exc:
                 checkpoint = self._standing(models, taken, exc)
-            if is_new:
-                self._check_new(models, checkpoint)
             seconds = time.monotonic() - begun
-            if is_new:
+            if is_new and leads:
+                self._check_new(models, checkpoint)
                 self._log(SAVED, checkpoint, seconds)
             best = None
             if keep is not None:
                 self._forecast(models, keep, checkpoint.size)
                 best = self._keep(models, keep, checkpoint if is_new else None)
-        if (mirror := self._mirrored()) is not None:
+        if (mirror := self.mirrored()) is not None:
             mirror.follow(keep)
         return Saved(checkpoint, is_new, seconds, best)
 
     def failed(self, step: int | None, exc: BaseException) -> None:
         """Note in the journal that a save or a restore has failed."""
-        self._event(FAILED, {"step": step, "error": describe(exc)})
+        self.event(FAILED, {"step": step, "error": describe(exc)})
 
-    def restore(
-        self, which: str | int | os.PathLike[str], keep: CheckpointsConfig
-    ) -> Loaded | None:
-        """Read a checkpoint back, verified; what does not verify is set aside, and noted.
-
-        Args:
-            which: `latest`, `best`, a step, or a checkpoint's path.
-            keep: the policy, whose metric says which one is the best.
-
-        Returns:
-            ``None`` where the run has none.
-
-        Raises:
-            CheckpointError: none verifies, or it cannot be read.
-        """
-        by = keep.keep_best
-        ranked = None if by is None else partial(_ranked, by=by)
-        with self._models() as models:
-            loaded = self._loaded(models, which, ranked)
-        for fault in [] if loaded is None else loaded.faults:
-            self._event(FAILED, {"path": fault.name, "error": fault.problem})
-        return loaded
-
-    def _loaded(
-        self, models: OpenDirectory, which: str | int | os.PathLike[str], ranked: _Ranking | None
-    ) -> Loaded | None:
-        """Load a checkpoint; the newest one from the URL, where none verifies here."""
-        run, failure = self._facts.session_id, None
-        read = partial(load, models, which, run=run, set_aside=True, ranked=ranked)
-        try:
-            loaded = read()
-        except CheckpointError as exc:
-            loaded, failure = None, exc
-        if loaded is None and which == "latest" and (mirror := self._mirrored()) is not None:
-            name, faults = mirror.fetch(models, run, self._facts.attempt)
-            for fault in faults:
-                self._event(FAILED, {"path": fault.name, "error": fault.problem})
-                logger.warning("run %s: %s: %s", self._facts.run_name, *fault[:2])
-            if name is not None:
-                logger.info("run %s goes on from %s, fetched", self._facts.run_name, name)
-                return read()
-        if failure is not None:
-            raise failure
-        return loaded
-
-    def _mirrored(self) -> Mirror | None:
+    def mirrored(self) -> Mirror | None:
         """Return the copies at the URL that the config names."""
         url, paths = self._facts.config.checkpoints.remote, self._facts.paths
+        if not self._together.leads:  # one copy is enough
+            return None
         if self.mirror is None and url is not None and paths is not None:
             self.mirror = Mirror(url, self._facts.run_name, paths.model_dir)
         return self.mirror
-
-    def is_own(self, loaded: Loaded) -> bool:
-        """Return whether a checkpoint is this run's, and not another's that was named by a path."""
-        return bool(loaded.stored.manifest.run == self._facts.session_id)
-
-    def go_on_from(self, loaded: Loaded, *, alone: bool) -> None:
-        """Go on from a checkpoint: what came after it, journal and checkpoints, is superseded.
-
-        Args:
-            loaded: the checkpoint.
-            alone: whether later checkpoints are of earlier attempts, and so are left behind.
-        """
-        manifest = loaded.stored.manifest
-        if self._facts.rank:  # its part goes on from that step; the rest is rank 0's
-            self._recorder.resume(None, loaded.stored.checkpoint.step)
-            return
-        if alone:
-            with self._models() as models:
-                retention.supersede(models, manifest.number, run=self._facts.session_id)
-        at = loaded.position
-        position = None if at is None else Position(at.attempt, at.seq)
-        self._recorder.resume(position, loaded.stored.checkpoint.step)
 
     def _standing(self, models: OpenDirectory, taken: Taken, exc: CheckpointError) -> Checkpoint:
         """Return the checkpoint of this step that stands there, where nobody has asked for ours."""
@@ -323,7 +241,7 @@ class Saver:
                 logger.warning("run %s: %s", self._facts.run_name, text)
 
     @contextmanager
-    def _models(self) -> Iterator[OpenDirectory]:
+    def models(self) -> Iterator[OpenDirectory]:
         """Open the models directory, made again if it has gone."""
         assert self._facts.paths is not None
         self._check()
@@ -358,18 +276,13 @@ class Saver:
             "digest": checkpoint.digest,
             "seconds": round(seconds, 3),
         }
-        self._event(name, said)
+        self.event(name, said)
 
-    def _event(self, name: str, data: Mapping[str, object]) -> None:
+    def event(self, name: str, data: Mapping[str, object]) -> None:
+        """Log an event, where the journal still takes one."""
         with suppress(JournalError):  # the session has ended meanwhile
             if (journal := self._recorder.first()) is not None:
                 journal.log_event(name, data)
-
-
-def _ranked(stored: Sequence[Stored], by: KeepBest) -> list[Stored]:
-    known = {each.checkpoint.path: each for each in stored}
-    ranked = policy.ranked([each.checkpoint for each in stored], by)
-    return [known[checkpoint.path] for checkpoint in ranked]
 
 
 def _read(value: Number | Unread) -> float:

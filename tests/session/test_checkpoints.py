@@ -200,7 +200,7 @@ WRONG: dict[str, tuple[Callable[[Session], Any], type[Exception], str]] = {
     "no metrics": (lambda s: s.save_checkpoint({}, 1, [1]), TypeError, "mapping"),  # type: ignore[arg-type]
     "no choice": (lambda s: s.save_checkpoint({}, 1, when_busy="no"), ValueError, "skip"),  # type: ignore[arg-type]
     "a lock": (lambda s: s.save_checkpoint({"a": [threading.Lock()]}, 1), CheckpointError, "a"),
-    "no final state": (lambda s: s.save_final_model(None), TypeError, "mapping"),  # type: ignore[arg-type]
+    "no final state": (lambda s: s.save_final_model(None), TypeError, "mapping"),
     "no policy": (lambda s: s.checkpoint_if_due(1), NotReadyError, "setup_auto_checkpointing"),
 }
 
