@@ -240,13 +240,16 @@ class Interruption:
     def take_over(self, error: TakenOverError | RankLostError) -> None:
         """Cancel the body, for another process has ended the session; from any thread.
 
-        A body that cannot be cancelled, because it runs in no loop, goes on.
+        A body that runs in no loop is told by its next call.
 
         Args:
             error: what leaves the session in place of the cancellation.
         """
         self.verdict.taken_over = error
-        self.body.cancel()
+        if self.body.is_known:
+            self.body.cancel()
+        elif not self.body.is_over:
+            self._at_call(error)
 
     def end_body(self) -> None:
         """Note that the body is over: from now on a notice leaves the end whole."""
