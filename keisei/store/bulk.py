@@ -47,27 +47,28 @@ def delete(connection: Connection, table: sa.Table, keys: Sequence[str]) -> None
         connection.execute(statement, _asked(connection, keys))
 
 
-def insert(
+def upsert(
     connection: Connection,
     table: sa.Table,
-    rows: Sequence[dict[str, Any]],
-    replaces: str | None = None,
+    rows: Sequence[tuple[Any, ...]],
+    newer_by: str | None = None,
 ) -> None:
-    """Insert rows.
+    """Insert rows, each in place of the one that has its primary key.
 
     Args:
         connection: a transaction that writes.
         table: the table.
-        rows: the values of its columns, each key once.
-        replaces: the column by which a row replaces one of its key: where it is not less.
+        rows: the values of its columns, in their order, each key once.
+        newer_by: the column by which a row is newer than the one that is there; with a lesser
+            value it is left out. Without, each is newer.
     """
     if not rows:
         return
-    statement = _insert(table, replaces, _is_postgres(connection))
+    statement = _upsert(table, newer_by, _is_postgres(connection))
     if _is_postgres(connection):
-        connection.execute(statement, {c.name: [row[c.name] for row in rows] for c in table.c})
+        connection.exec_driver_sql(statement, tuple(map(list, zip(*rows, strict=True))))
     else:
-        connection.execute(statement, rows)
+        connection.exec_driver_sql(statement, list(rows))
 
 
 def _is_postgres(connection: Connection) -> bool:
@@ -94,16 +95,17 @@ def _delete(table: sa.Table, postgres: bool) -> sa.TextClause:
 
 
 @lru_cache
-def _insert(table: sa.Table, replaces: str | None, postgres: bool) -> sa.TextClause:
+def _upsert(table: sa.Table, newer_by: str | None, postgres: bool) -> str:
     names = ", ".join(f'"{column.name}"' for column in table.c)
+    key = [column.name for column in table.primary_key]
     if postgres:
-        arrays = (f"CAST(:{c.name} AS {_ARRAYS[type(c.type)]})" for c in table.c)
+        arrays = (f"%s::{_ARRAYS[type(column.type)]}" for column in table.c)
         values = f"SELECT * FROM unnest({', '.join(arrays)})"
     else:
-        values = f"VALUES ({', '.join(f':{column.name}' for column in table.c)})"
-    text = f"INSERT INTO {table.name} ({names}) {values}"
-    if replaces is not None:
-        changed = ", ".join(f'"{c.name}" = excluded."{c.name}"' for c in table.c if c.name != "key")
-        newer = f"{table.name}.{replaces} <= excluded.{replaces}"
-        text += f' ON CONFLICT ("key") DO UPDATE SET {changed} WHERE {newer}'
-    return sa.text(text)
+        values = f"VALUES ({', '.join('?' for _ in table.c)})"
+    changed = ", ".join(f'"{c.name}" = excluded."{c.name}"' for c in table.c if c.name not in key)
+    then = f"UPDATE SET {changed}" if changed else "NOTHING"
+    if newer_by is not None:
+        then += f" WHERE {table.name}.{newer_by} <= excluded.{newer_by}"
+    conflict = ", ".join(f'"{name}"' for name in key)
+    return f"INSERT INTO {table.name} ({names}) {values} ON CONFLICT ({conflict}) DO {then}"

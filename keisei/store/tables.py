@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,12 +17,6 @@ from keisei.store import bulk
 from keisei.store.rows import Lazily, MetricSummary, RunRow
 from keisei.store.schema import metrics, runs, tags
 
-_PLAIN = (
-    *("name", "directory", "session_id", "status", "attempt", "host", "pid", "started", "ended"),
-    *("duration_s", "failure", "note"),
-)
-_JSON = ("config", "trackers", "checkpoints")
-_REPLACES = "updated"  # the column that says whose word counts
 _UPDATED = (runs.c.key, runs.c.updated)
 _TAGS, _METRICS = tuple(tags.c), tuple(metrics.c)
 
@@ -52,14 +46,29 @@ def write(connection: Connection, entries: Sequence[Entry]) -> None:
         connection: a transaction that writes.
         entries: the runs, each key once.
     """
-    bulk.insert(connection, runs, [_values(entry) for entry in entries], _REPLACES)
+    bulk.upsert(connection, runs, [_values(entry) for entry in entries], newer_by="updated")
     keys = [entry.key for entry in entries]
     written = {key: updated for key, updated in bulk.select(connection, _UPDATED, keys)}  # noqa: C416
     entries = [entry for entry in entries if written.get(entry.key) == entry.updated]
-    keys = [entry.key for entry in entries]
-    for table, values in ((tags, _tags(entries)), (metrics, _metrics(entries))):
-        bulk.delete(connection, table, keys)
-        bulk.insert(connection, table, values)
+    _replace(connection, tags, _tags(entries), entries)
+    _replace(connection, metrics, _metrics(entries), entries)
+
+
+def _replace(
+    connection: Connection,
+    table: sa.Table,
+    values: list[tuple[Any, ...]],
+    entries: Sequence[Entry],
+) -> None:
+    """Write what runs have of a table, and delete what they do not have any more."""
+    columns = tuple(table.primary_key)
+    there = bulk.select(connection, columns, [entry.key for entry in entries])
+    left = {tuple(one) for one in there} - {one[:2] for one in values}
+    if left:
+        gone = sa.and_(*(column == sa.bindparam(f"b_{column.name}") for column in columns))
+        keys = [{f"b_{c.name}": v for c, v in zip(columns, one, strict=True)} for one in left]
+        connection.execute(sa.delete(table).where(gone), keys)
+    bulk.upsert(connection, table, values)
 
 
 def forget(connection: Connection, keys: Iterable[str]) -> None:
@@ -127,41 +136,49 @@ def _row(
     )
 
 
-def _values(entry: Entry) -> dict[str, Any]:
+def _values(entry: Entry) -> tuple[Any, ...]:
+    """Return the values of the columns of a run, in their order."""
     row = entry.row
-    plain = {name: _storable(getattr(row, name)) for name in _PLAIN}
-    texts = {name: json.dumps(dict(getattr(row, name))).replace("\\u0000", "") for name in _JSON}
-    root = os.path.dirname(row.directory)
-    return {
-        **plain,
-        **texts,
-        "key": entry.key,
-        "root": _storable(root),
-        "facts": "{}",
-        "updated": entry.updated,
-    }
+    return (
+        entry.key,
+        _storable(row.name),
+        _storable(row.directory),
+        _storable(os.path.dirname(row.directory)),
+        _storable(row.session_id),
+        _storable(row.status),
+        row.attempt,
+        _storable(row.host),
+        row.pid,
+        row.started,
+        row.ended,
+        row.duration_s,
+        _storable(row.failure),
+        _storable(row.note),
+        *(_json(part) for part in (row.config, row.trackers, row.checkpoints)),
+        "{}",
+        entry.updated,
+    )
 
 
-def _tags(entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    return [
-        {"key": entry.key, "tag": _storable(tag)} for entry in entries for tag in entry.row.tags
-    ]
+def _json(mapping: Mapping[str, object]) -> str:
+    return json.dumps(dict(mapping)).replace("\\u0000", "") if mapping else "{}"
 
 
-def _metrics(entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+def _tags(entries: Sequence[Entry]) -> list[tuple[Any, ...]]:
+    return [(entry.key, _storable(tag)) for entry in entries for tag in entry.row.tags]
+
+
+def _metrics(entries: Sequence[Entry]) -> list[tuple[Any, ...]]:
+    found: dict[tuple[str, str], tuple[Any, ...]] = {}
     for entry in entries:
-        for name, metric in entry.row.metrics.items():
+        key = entry.key
+        for name, one in entry.row.metrics.items():
             text = str(_storable(name))
-            step = metric.step
+            step = one.step
             if step is not None and not -(2**63) <= step < 2**63:
                 step = None
-            found[entry.key, text] = {
-                "key": entry.key,
-                "name": text,
-                **asdict(metric),
-                "step": step,
-            }
+            numbers = (one.last, one.min, one.max, one.mean, one.best, one.count, step)
+            found[key, text] = (key, text, *numbers)
     return list(found.values())
 
 

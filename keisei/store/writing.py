@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import Future
 
 from keisei._io.forks import after_in_child
@@ -12,6 +13,7 @@ from keisei.store.database import Database
 from keisei.store.tables import Entry
 
 MOST = 500  # runs in one commit
+_GATHER = 0.002  # seconds
 
 _writers: dict[str, Writer] = {}
 _lock = threading.Lock()
@@ -52,7 +54,10 @@ class Writer:
         done.result()
 
     def _work(self) -> None:
+        batch: list[tuple[Entry, list[Future[None]]]] = []
         while True:
+            if len(batch) > 1:  # those that were answered at one time come again at one time
+                time.sleep(_GATHER)
             with self._guard:
                 keys = list(self._waiting)[:MOST]
                 batch = [self._waiting.pop(key) for key in keys]

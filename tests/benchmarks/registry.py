@@ -1,7 +1,7 @@
 """The registry: how fast it is written, rebuilt and listed, and how many owners it stands.
 
 A row is a run with ten metrics, two tags and a config. The peer of the upserts writes the same rows
-by the same statements of SQLAlchemy Core, on the same settings, in a commit each. Then many
+by the same statements through SQLAlchemy Core, as that comes, in a commit each. Then many
 processes take, renew and release the leases of a few runs that they all want, and write their rows,
 while others do; and many sessions log to one server. Postgres is a server of the benchmark's own,
 with fsync; without one installed its rows are left out.
@@ -13,6 +13,7 @@ import json
 import os
 import random
 import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -77,7 +78,7 @@ def run(*, quick: bool) -> list[Row]:
             progress(f"registry: no Postgres: {exc}")
         for kind, url in urls.items():
             progress(f"registry: upserts in {kind}")
-            rows.append(_upserts(kind, url("upserts"), quick=quick))
+            rows += _upserts(kind, url("upserts"), quick=quick)
         for kind, url in urls.items():
             progress(f"registry: the latest 50 in {kind}")
             rows.append(_latest(kind, url("latest"), 100_000 if quick else 1_000_000))
@@ -112,26 +113,44 @@ def _entry(key: str, at: float = 0.0) -> Entry:
     return Entry(row, time.time())
 
 
-def _upserts(kind: str, url: str, *, quick: bool) -> Row:
+def _upserts(kind: str, url: str, *, quick: bool) -> list[Row]:
+    """Measure upserts, against Core as it comes, and against Core on the registry's settings."""
     seconds, repeats = (1.0, 1) if quick else (4.0, 3)
-    samples: dict[str, list[float]] = {"ours": [], "peer": []}
+    samples: dict[str, list[float]] = {"ours": [], "plain": [], "same": []}
+    plain = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    writer = Writer(url)
+    writer.write(_entry("first"))
     with Database(url) as database:
-        writer = Writer(url)
+        if kind == "SQLite":  # Core leaves the journal as SQLite has it
+            path = url.removeprefix("sqlite:///")
+            other = f"{path}.plain"
+            Database(f"sqlite:///{other}").close()
+            with sqlite3.connect(other) as connection:
+                connection.execute("PRAGMA journal_mode = DELETE")
+            connection.close()
+            plain = sa.create_engine(f"sqlite:///{other}", connect_args={"timeout": 60.0})
 
         def alone(entry: Entry) -> None:
+            with plain.begin() as connection:
+                tables.write(connection, [entry])
+
+        def on_same_settings(entry: Entry) -> None:
             with database.writing() as connection:
                 tables.write(connection, [entry])
 
         for _ in range(repeats):
             samples["ours"].append(_calls(writer.write, seconds))
-            samples["peer"].append(_calls(alone, seconds))
-    return row(
-        f"upserts a second, {CALLERS} callers, {kind}, against a commit each",
-        samples["ours"],
-        samples["peer"],
-        unit="",
-        ratio_at_least=10,
-    )
+            samples["plain"].append(_calls(alone, seconds))
+            samples["same"].append(_calls(on_same_settings, seconds))
+    plain.dispose()
+    what = f"upserts a second, {CALLERS} callers, {kind}, against a commit each"
+    ours = samples["ours"]
+    rows = [row(f"{what} of Core", ours, samples["plain"], unit="", ratio_at_least=10)]
+    if kind == "SQLite":
+        rows.append(
+            row(f"{what} with a write-ahead log, without fsync", ours, samples["same"], unit="")
+        )
+    return rows
 
 
 def _calls(write: Callable[[Entry], object], seconds: float) -> float:
