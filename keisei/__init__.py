@@ -5,6 +5,7 @@ All public names are imported here and at once, so that none is imported on a ru
 
 from keisei._version import __version__ as __version__
 from keisei.checkpoints.values import Checkpoint, Restored
+from keisei.config.leaves import OnChange
 from keisei.config.loading import load_config
 from keisei.config.schema import (
     AppConfig,
@@ -14,6 +15,7 @@ from keisei.config.schema import (
     JournalConfig,
     KeepBest,
     LoggingConfig,
+    ProvenanceConfig,
     Section,
     SignalsConfig,
     TrackingConfig,
@@ -23,6 +25,7 @@ from keisei.config.schema import (
 from keisei.distributed.preemption import Preempting
 from keisei.errors import (
     CheckpointError,
+    ConfigChangedError,
     ConfigError,
     ConfigSaveError,
     DirectorySetupError,
@@ -39,6 +42,7 @@ from keisei.errors import (
     NoThreadError,
     NotReadyError,
     PartInUseError,
+    ProvenanceError,
     QueryError,
     RankLostError,
     RankMismatchError,
@@ -70,6 +74,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "CheckpointsConfig",
+    "ConfigChangedError",
     "ConfigError",
     "ConfigSaveError",
     "DirectorySetupError",
@@ -92,8 +97,11 @@ __all__ = [
     "MissingExtraError",
     "NoThreadError",
     "NotReadyError",
+    "OnChange",
     "PartInUseError",
     "Preempting",
+    "ProvenanceConfig",
+    "ProvenanceError",
     "QueryError",
     "RankLostError",
     "RankMismatchError",

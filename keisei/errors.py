@@ -4,6 +4,7 @@ KeiseiError
 ├── CheckpointError         RuntimeError  a checkpoint cannot be saved or restored
 │   └── WorldSizeError                    it was saved by another number of ranks
 ├── ConfigError             ValueError    a config cannot be read, or does not fit the schema
+│   └── ConfigChangedError                a resume changes what a field of the config refuses
 ├── ConfigSaveError         RuntimeError  effective_config.json cannot be written
 ├── DirectorySetupError     RuntimeError  the run's directories cannot be made or claimed
 │   └── SessionInUseError                 the run's name is taken
@@ -23,6 +24,7 @@ KeiseiError
 ├── MissingExtraError       ImportError   an optional package is not installed
 ├── NoThreadError           RuntimeError  the system has no thread left for the blocking face
 ├── NotReadyError           RuntimeError  a step is missing that has to come first
+├── ProvenanceError         RuntimeError  the code of an attempt cannot be restored
 ├── QueryError              ValueError    a query for runs does not parse
 ├── RegistryError           RuntimeError  the registry's database cannot be used
 ├── RunCancelledError       RuntimeError  `keisei cancel` has ended the run
@@ -129,6 +131,20 @@ class WorldSizeError(CheckpointError):
 
 class ConfigError(KeiseiError, ValueError):
     """A config cannot be read, or does not fit the schema."""
+
+
+class ConfigChangedError(ConfigError):
+    """A run cannot be resumed: its config has another value where a field refuses that.
+
+    Attributes:
+        changes: the keys that are refused, each with its earlier value and the one now, as JSON.
+    """
+
+    changes: tuple[tuple[str, str, str], ...] = ()
+
+    def __init__(self, message: str, *, changes: tuple[tuple[str, str, str], ...] = ()) -> None:
+        super().__init__(message)
+        self.changes = clean(changes)
 
 
 class ConfigSaveError(KeiseiError, RuntimeError):
@@ -301,6 +317,10 @@ class NoThreadError(KeiseiError, RuntimeError):
 
 class NotReadyError(KeiseiError, RuntimeError):
     """A step is missing that has to come first; the message names it."""
+
+
+class ProvenanceError(KeiseiError, RuntimeError):
+    """The code that an attempt was started from cannot be restored."""
 
 
 class QueryError(KeiseiError, ValueError):

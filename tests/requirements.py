@@ -355,4 +355,10 @@ REQUIREMENTS: dict[str, str] = {
         "`keisei cancel RUN` ends a run from elsewhere, gracefully, as `cancelled`, on whichever "
         "host it runs."
     ),
+    "PROV-1": (
+        "Git state with a bounded, scrubbed diff, packages, machine, command line are recorded "
+        "beside the run, off the loop; `config_origins.json` says where each value came from and "
+        "what it beat; on resume the difference to the earlier attempt is said, by field: free, "
+        "worth a warning, refused."
+    ),
 }

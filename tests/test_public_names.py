@@ -63,6 +63,8 @@ PUBLIC = [
     "JournalConfig",
     "KeepBest",
     "LoggingConfig",
+    "OnChange",
+    "ProvenanceConfig",
     "Restored",
     "RunHandle",
     "Section",

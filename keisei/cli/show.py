@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -26,6 +26,12 @@ from keisei.cli.shared import (
     plain,
     table_console,
 )
+from keisei.cli.show_provenance import (
+    print_origins,
+    print_restored,
+    print_snapshot,
+    snapshot_of,
+)
 from keisei.cli.source import source_of
 from keisei.store.rows import MetricSummary, RunRow
 
@@ -37,24 +43,51 @@ def show(
     run: Run,
     root: Root = None,
     config: Annotated[bool, typer.Option("--config", help="Show the whole config, too.")] = False,
+    origins: Annotated[
+        bool, typer.Option("--origins", help="Show where each value of the config came from.")
+    ] = False,
+    attempt: Annotated[
+        int | None,
+        typer.Option("--attempt", min=1, help="Of which attempt the code is; else the last."),
+    ] = None,
+    restore_to: Annotated[
+        str | None,
+        typer.Option(
+            "--restore-code",
+            metavar="DIR",
+            help="Write the code that the run was started from into a new directory.",
+        ),
+    ] = None,
+    repository: Annotated[
+        str,
+        typer.Option("--repository", metavar="DIR", help="A clone that has the run's commit."),
+    ] = ".",
     url: RegistryUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Show one run, with its labels and metrics.
+    """Show one run, with its labels and metrics, and what it was started from.
 
     Exit status: 0 where the run is shown, 2 where it cannot be found or read, 130 after Ctrl-C.
     """
     console = table_console()
     with failures_of("show"):
         row = source_of(root, url).one(run)
-        if as_json:
-            sys.stdout.write(json.dumps(as_data(row), indent=2) + "\n")
+        snapshot = snapshot_of(row.directory, attempt)
+        if restore_to is not None:
+            print_restored(row.directory, restore_to, repository, attempt, console)
+        elif as_json:
+            shown = {**as_data(row), "provenance": snapshot}
+            sys.stdout.write(json.dumps(shown, indent=2) + "\n")
+        elif origins:
+            print_origins(row.directory, console)
         else:
-            _print(row, console, config=config)
+            _print(row, snapshot, console, config=config)
         sys.stdout.flush()
 
 
-def _print(row: RunRow, console: Console, *, config: bool) -> None:
+def _print(
+    row: RunRow, snapshot: Mapping[str, Any] | None, console: Console, *, config: bool
+) -> None:
     console.print(
         Text.assemble(
             (plain(row.name, console), "bold"), "  ", (row.status, COLOURS.get(row.status, ""))
@@ -82,6 +115,8 @@ def _print(row: RunRow, console: Console, *, config: bool) -> None:
     for name, value in known.items():
         if value is not None:
             console.print(Text(f"  {name:<10} {plain(str(value), console)}"))
+    if snapshot is not None:
+        print_snapshot(snapshot, console)
     if row.metrics:
         console.print(_metrics(row.metrics, console))
         if (left := len(row.metrics) - _MOST_METRICS) > 0:

@@ -11,7 +11,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import core_schema
 
 from keisei.config.checking import kind, way_out
-from keisei.config.parsing import SUFFIXES, ParseError, parse, parse_value
+from keisei.config.layers import Layers
+from keisei.config.lines import Lines
+from keisei.config.origins import in_file, in_override, remember
+from keisei.config.parsing import SUFFIXES, ParseError, parse_value, parse_with_lines
 from keisei.config.references import resolve
 from keisei.config.schema import OWN_ERROR, AppConfig
 from keisei.config.text import hidden_keys, weigh
@@ -82,19 +85,25 @@ def load_config(
     if path is not None and not isinstance(path, (str, os.PathLike)):
         raise ConfigError(f"a config's path is a text, not a {kind(path)}: {way_out(path)}")
     source = "the overrides" if path is None else quoted(os.fspath(path), limit=300)
-    data = {} if path is None else _read(os.fspath(path), source)
+    data, lines = ({}, {}) if path is None else _read(os.fspath(path), source)
     given: list[list[str]] = []
+    layers = Layers()
     try:
         weigh(data)
+        if path is not None:
+            layers.put((), data, in_file(os.path.abspath(path), lines, os.environ), dotted=False)
         data = resolve(data, os.environ)  # a copy, in which nothing is shared
         for keys, value in _parsed_overrides(overrides):
             given.append(keys)
             weigh(value)
+            layers.put(tuple(keys), value, in_override(len(given), os.environ), dotted=True)
             _set(data, keys, resolve(value, os.environ, ".".join(keys)))
         weigh(data)
         problems = [f"  {_HIDDEN_NOTE.format(key)}" for key in hidden_keys(data)][:_SHOWN]
         if not problems:
-            return model.model_validate(data)
+            config = model.model_validate(data)
+            remember(config, layers)
+            return config
     except ValidationError as exc:
         errors = exc.errors(include_url=False)
         overridden = [_is_given(error["loc"], given) for error in errors]
@@ -118,7 +127,7 @@ def load_config(
     raise ConfigError(f"{source} {verb} not fit {model.__name__}:\n" + "\n".join(problems))
 
 
-def _read(path: str, source: str) -> dict[str, Any]:
+def _read(path: str, source: str) -> tuple[dict[str, Any], Lines]:
     suffix = path.rpartition(".")[2].lower() if "." in path else ""
     if suffix not in SUFFIXES:
         raise ConfigError(f"{source}: a config ends in .yaml, .yml, .json or .toml")
@@ -127,7 +136,7 @@ def _read(path: str, source: str) -> dict[str, Any]:
             text = file.read(_LARGEST)
         if len(text) == _LARGEST:
             raise ParseError(f"it has over {_LARGEST} characters")
-        data = parse(text, suffix)
+        data, lines = parse_with_lines(text, suffix)
     except OSError as exc:
         problem = f"cannot be read: {exc.strerror or exc}"
     except UnicodeDecodeError as exc:
@@ -137,7 +146,7 @@ def _read(path: str, source: str) -> dict[str, Any]:
         problem = f"is not a config: {reason}"
     else:
         if isinstance(data, dict):
-            return data
+            return data, lines
         found = "is empty" if data is None else f"holds a {type(data).__name__} at the top"
         way_out = "write sections such as `training:`, or pass no file for the defaults"
         problem = f"is not a config: it {found}; {way_out}"

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
 
+from keisei.config.lines import Key, Lines, of_keys, of_nodes
 from keisei.errors import quoted
 from keisei.redaction.rule import Rule
 
@@ -26,6 +27,7 @@ _INTEGER = Rule(r"[-+]?(?:0b[01_]+|0o[0-7_]+|0x[0-9a-fA-F_]+|[0-9][0-9_]*)")
 _CLOSING = {"[": "]", "{": "}", '"': '"', "'": "'"}
 _JSON_TOKEN = Rule(r'"(?:[^"\\]|\\.)*+"|[{}\[\],]')
 _TOML_TABLE = Rule(r"\s*(\[\[?)\s*([^\[\]#]+?)\s*\]")
+_TOML_LONG = Rule(r'"""|\'\'\'')
 _TOML_KEY = Rule(r"""\s*([\w"'.\- \t]+?)\s*=""")
 
 
@@ -46,6 +48,24 @@ def parse(text: str, suffix: str) -> Any:
     if suffix == "json":
         return _parse_json(text) if text.strip() else None
     return _parse_toml(text) or None if suffix == "toml" else _parse_yaml(text)
+
+
+def parse_with_lines(text: str, suffix: str) -> tuple[Any, Lines]:
+    """Return what a config's text holds, and on which line each key stands.
+
+    Args:
+        text: the text.
+        suffix: its format, one of `SUFFIXES`.
+
+    Raises:
+        ParseError: it does not parse, or has a key twice.
+    """
+    if suffix in ("yaml", "yml"):
+        node = _compose(text)
+        # Constructed first: that puts what is merged (`<<`) before a mapping's own keys.
+        return (None, {}) if node is None else (_construct(node), of_nodes(node))
+    keys = _toml_keys(text) if suffix == "toml" else _json_keys(text)
+    return parse(text, suffix), of_keys((path, line) for path, line, _ in keys)
 
 
 def parse_value(text: str) -> Any:
@@ -101,12 +121,19 @@ def _parse_json(text: str) -> Any:
     else:
         if not twice:
             return data
-        problem = _twice(*next(_json_keys_twice(text)))
+        problem = _twice(*next(_standing_twice(_json_keys(text))))
     raise ParseError(problem)
 
 
-def _json_keys_twice(text: str) -> Iterator[tuple[list[str], int, int]]:
-    """Yield the keys of a JSON text that stand twice: their path, and both lines."""
+def _standing_twice(keys: Iterable[Key]) -> Iterator[tuple[list[str], int, int]]:
+    """Yield the keys that stand twice: their path, and both lines."""
+    for path, line, earlier in keys:
+        if earlier is not None:
+            yield [part for part in path if part], earlier, line
+
+
+def _json_keys(text: str) -> Iterator[Key]:
+    """Yield each key of a JSON text; a list that it stands in is an empty part of its path."""
     seen: list[dict[str, int] | None] = []  # of each object that is open; ``None`` for a list
     path: list[str] = []
     line, position, comes_a_key = 1, 0, False
@@ -127,8 +154,7 @@ def _json_keys_twice(text: str) -> Iterator[tuple[list[str], int, int]]:
             case _ if comes_a_key and (keys := seen[-1]) is not None:
                 comes_a_key = False
                 path[-1] = json.loads(token[0])
-                if path[-1] in keys:
-                    yield [part for part in path if part], keys[path[-1]], line
+                yield tuple(path), line, keys.get(path[-1])
                 keys[path[-1]] = line
 
 
@@ -144,7 +170,7 @@ def _parse_toml(text: str) -> Any:
         ("Cannot declare", "Cannot overwrite", "Duplicate", "Cannot redefine")
     ):
         raise ParseError(f"no valid TOML {where}")
-    found = next(_toml_keys_twice(text), None)
+    found = next(_standing_twice(_toml_keys(text)), None)
     raise ParseError(_twice(*found) if found else f"a key stands twice {where}")
 
 
@@ -152,22 +178,26 @@ def _toml_float(text: str) -> float:
     return float(text) if "inf" in text else _finite(text)
 
 
-def _toml_keys_twice(text: str) -> Iterator[tuple[list[str], int, int]]:
-    """Yield the keys of a TOML text that stand twice; what is in one line it does not see."""
+def _toml_keys(text: str) -> Iterator[Key]:
+    """Yield each key of a TOML text that begins a line; what is in one line it does not see."""
     seen: dict[tuple[str, ...], int] = {}
     table: tuple[str, ...] = ()
+    inside = False  # a text of several lines
     for number, line in enumerate(text.split("\n"), start=1):
+        starts_inside, inside = inside, inside ^ (len(_TOML_LONG.regex.findall(line)) % 2 == 1)
+        if starts_inside:
+            continue
         if (opened := _TOML_TABLE.regex.match(line)) is not None:
             table = key = _toml_parts(opened[2])
             if opened[1] == "[[":  # each one is another
                 seen = {known: line for known, line in seen.items() if known[: len(key)] != key}
+                yield key, number, None
                 continue
         elif (assigned := _TOML_KEY.regex.match(line)) is not None:
             key = (*table, *_toml_parts(assigned[1]))
         else:
             continue
-        if key in seen:
-            yield list(key), seen[key], number
+        yield key, number, seen.get(key)
         seen[key] = number
 
 

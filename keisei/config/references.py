@@ -41,6 +41,22 @@ def resolve(data: Any, environ: Mapping[str, str], where: str = "") -> Any:
     return data
 
 
+def variables_in(data: Any, environ: Mapping[str, str]) -> list[str]:
+    """Return the names of the variables that the references in plain data take their values from.
+
+    Args:
+        data: nested dicts and lists of plain values.
+        environ: the variables.
+    """
+    if isinstance(data, str) and "${" in data:
+        names = [_NAME.regex.fullmatch(f[2]) for f in _REFERENCE.regex.finditer(data) if not f[1]]
+        return [found[1] for found in names if found is not None and environ.get(found[1])]
+    if isinstance(data, (Mapping, list)):
+        inner = data.values() if isinstance(data, Mapping) else data
+        return [name for value in inner for name in variables_in(value, environ)]
+    return []
+
+
 def problem_of_path(path: str) -> str | None:
     """Return why a path is no path yet: it holds a reference, or a `~` whose home is not known.
 

@@ -15,9 +15,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 from pydantic_core import PydanticCustomError
 
+from keisei.config.layers import Layers
+from keisei.config.leaves import OnChange
 from keisei.redaction import Shown
 
 if TYPE_CHECKING:
@@ -101,14 +103,14 @@ class EnvConfig(Section):
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
     """Seed of every random generator that the program has imported; unset, none is seeded.
     At most 2**32 - 1, the largest that `numpy.random.seed` takes."""
-    device: Annotated[str, Field(min_length=1)] = "cpu"
+    device: Annotated[str, Field(min_length=1), OnChange("free")] = "cpu"
     """The device to compute on, as the training code names it (`cpu`, `cuda`, `cuda:1`, `mps`)."""
 
 
 class TrainingConfig(Section):
     """How long the run trains."""
 
-    total_timesteps: Annotated[int, Field(ge=1)] = 1_000_000
+    total_timesteps: Annotated[int, Field(ge=1), OnChange("free")] = 1_000_000
     """Environment steps in the whole run."""
     steps_per_epoch: Annotated[int, Field(ge=1)] = 2048
     """Environment steps between two updates of the policy."""
@@ -303,6 +305,26 @@ class CheckpointsConfig(Section):
     """Where each checkpoint is copied to once it is committed: a URL of fsspec's."""
 
 
+class ProvenanceConfig(Section):
+    """What is recorded of the code, the packages and the machine, and what a resume may change."""
+
+    enabled: bool = True
+    """Whether it is recorded; the environment variable KEISEI_PROVENANCE (`off`, `on`) comes
+    before it."""
+    timeout: Timeout = 10.0
+    """How long git may take before it is killed, and how long after its beginning the snapshot is
+    waited for at most when the session ends, in seconds."""
+    largest_file: Annotated[int, Field(ge=0, le=2**30)] = 2**20
+    """The largest changed or untracked file that is kept, in bytes."""
+    largest_total: Annotated[int, Field(ge=0, le=2**30)] = 10 * 2**20
+    """How much of such files is kept in all, and of the diff, in bytes."""
+    accept_changes: list[Annotated[str, Field(min_length=1)]] = []
+    """The keys whose changes a resume takes although their fields refuse or warn of them."""
+
+
+_FREE = OnChange("free")
+
+
 class AppConfig(Section):
     """The whole configuration of a run. Derive from it to add sections of your own."""
 
@@ -310,22 +332,31 @@ class AppConfig(Section):
     """The environment that the run trains in."""
     training: TrainingConfig = Field(default_factory=lambda: TrainingConfig())
     """How long the run trains."""
-    logging: LoggingConfig = Field(default_factory=lambda: LoggingConfig())
+    logging: Annotated[LoggingConfig, _FREE] = Field(default_factory=lambda: LoggingConfig())
     """The run's name, its directories, keisei's log level and the line of progress."""
-    wandb: WandbConfig = Field(default_factory=lambda: WandbConfig())
+    wandb: Annotated[WandbConfig, _FREE] = Field(default_factory=lambda: WandbConfig())
     """How Weights & Biases tracks the run."""
-    journal: JournalConfig = Field(default_factory=lambda: JournalConfig())
+    journal: Annotated[JournalConfig, _FREE] = Field(default_factory=lambda: JournalConfig())
     """How the journal, the file of the run's metrics and events, is written."""
-    tracking: TrackingConfig = Field(default_factory=lambda: TrackingConfig())
+    tracking: Annotated[TrackingConfig, _FREE] = Field(default_factory=lambda: TrackingConfig())
     """Which trackers get what the run logs."""
-    registry: RegistryConfig = Field(default_factory=lambda: RegistryConfig())
+    registry: Annotated[RegistryConfig, _FREE] = Field(default_factory=lambda: RegistryConfig())
     """The registry that lists the run."""
-    signals: SignalsConfig = Field(default_factory=lambda: SignalsConfig())
+    signals: Annotated[SignalsConfig, _FREE] = Field(default_factory=lambda: SignalsConfig())
     """Which signals end the session, and how long that may take."""
-    checkpoints: CheckpointsConfig = Field(default_factory=lambda: CheckpointsConfig())
+    checkpoints: Annotated[CheckpointsConfig, _FREE] = Field(
+        default_factory=lambda: CheckpointsConfig()
+    )
     """When checkpoints are saved by themselves, and which are kept."""
-    distributed: DistributedConfig = Field(default_factory=lambda: DistributedConfig())
+    distributed: Annotated[DistributedConfig, _FREE] = Field(
+        default_factory=lambda: DistributedConfig()
+    )
     """How the processes of a launch share the run."""
+    provenance: Annotated[ProvenanceConfig, _FREE] = Field(
+        default_factory=lambda: ProvenanceConfig()
+    )
+    """What is recorded of the code, the packages and the machine, and what a resume may change."""
+    _layers: Layers = PrivateAttr(default_factory=Layers)
 
 
 # A class that is derived from these has its docstrings read by pydantic, when it is made.

@@ -74,11 +74,12 @@ class OwnedRank:
         """
         self.on_taken_over = on_lost
 
-    def save_config(self, text: str) -> None:
-        """Leave the config's file to rank 0.
+    def save_config(self, text: str, origins: str) -> None:
+        """Leave the config's files to rank 0.
 
         Args:
             text: the config's text.
+            origins: where its values came from, as text.
         """
 
     def log_start(self) -> None:

@@ -29,10 +29,14 @@ from keisei.run.layout import (
 from keisei.run.lease import HeldLease, Holder, LeaseSource, holder
 from keisei.run.owned import OwnedRun, lives, now, this_owner
 from keisei.run.rebuild import UNKNOWN, rebuilt_record, salvaged_owner
+from keisei.run.resuming import config_changes
 from keisei.run.session_file import LaunchRecord, Owner, SessionRecord
 from keisei.run.status import FINAL
 
-TEMPORARY = re.compile(r"\.(session|effective_config(\.attempt-\d+)?)\.json\.tmp")
+TEMPORARY = re.compile(
+    r"\.(session|(effective_config|config_origins)(\.attempt-\d+)?|provenance\.\d+)\.json\.tmp"
+    r"|\.code\.\d+\.(diff|tar\.gz)\.tmp"
+)
 
 
 class _Start(NamedTuple):
@@ -304,6 +308,7 @@ def _taken(claimed: _Claimed, unsynced: list[str] | None) -> OwnedRun | None:
             files.sync_directory(os.path.dirname(paths.run_artifact_dir))
         else:
             unsynced.append(os.path.dirname(paths.run_artifact_dir))
+    changed = [] if earlier is None else config_changes(config, name, directory)
     new = made and earlier is None  # so that nothing stands in it
     for left in filter(TEMPORARY.fullmatch, claimed.names):  # by a start that died
         directory.unlink(left)
@@ -333,6 +338,7 @@ def _taken(claimed: _Claimed, unsynced: list[str] | None) -> OwnedRun | None:
         record,
         home,
         earlier,
+        changes=changed,
         torn_lines=sum(torn),
         unsynced=unsynced,
         lease=claimed.lease,

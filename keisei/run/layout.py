@@ -9,6 +9,7 @@ from keisei._text import as_utf8
 from keisei.run.names import check_run_name
 
 CONFIG_FILE = "effective_config.json"
+ORIGINS_FILE = "config_origins.json"
 TRAINING_LOG = "training.log"
 EVALUATION_LOG = "evaluation.log"
 SUPERSEDED_EVALUATIONS = "evaluation.superseded.log"

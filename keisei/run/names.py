@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from keisei.config.checking import check_config
 from keisei.config.schema import AppConfig
@@ -73,15 +74,32 @@ def chosen_run_name(run_name: str | None, args: object, config: AppConfig) -> st
     Raises:
         InvalidRunNameError: the name that wins is not a safe one.
     """
+    for _, candidate in (*_arguments(run_name, args), ("", config.logging.run_name)):
+        if not _is_absent(candidate):
+            return check_run_name(candidate)
+    return None
+
+
+def asked_by(run_name: str | None, args: object) -> str | None:
+    """Return which argument names the run; ``None`` where none does.
+
+    Args:
+        run_name: the explicit name.
+        args: a namespace, any object, a mapping, or ``None``.
+    """
+    given = _arguments(run_name, args)
+    return next((name for name, value in given if not _is_absent(value)), None)
+
+
+def _arguments(run_name: str | None, args: object) -> list[tuple[str, Any]]:
     from_args = (
         args.get("run_name") if isinstance(args, Mapping) else getattr(args, "run_name", None)
     )
-    for candidate in (run_name, from_args, config.logging.run_name):
-        if candidate is not None and not (
-            isinstance(candidate, str) and str.__len__(candidate) == 0
-        ):
-            return check_run_name(candidate)
-    return None
+    return [("run_name", run_name), ("args.run_name", from_args)]
+
+
+def _is_absent(name: object) -> bool:
+    return name is None or (isinstance(name, str) and str.__len__(name) == 0)
 
 
 def generate_run_name(config: AppConfig | None = None, run_name: str | None = None) -> str:

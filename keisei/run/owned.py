@@ -17,10 +17,11 @@ from keisei._io.files import OpenDirectory
 from keisei._io.forks import after_in_child
 from keisei._io.held import HeldDirectory
 from keisei._log import logger
+from keisei.config.changes import Change
 from keisei.errors import TakenOverError, quoted
 from keisei.run import find
 from keisei.run.failure import Failure
-from keisei.run.layout import CONFIG_FILE, RECORD_FILE, TRAINING_LOG, RunPaths
+from keisei.run.layout import CONFIG_FILE, ORIGINS_FILE, RECORD_FILE, TRAINING_LOG, RunPaths
 from keisei.run.lease import HeldLease
 from keisei.run.log_lines import end_line, start_line
 from keisei.run.session_file import Lease, Owner, SessionRecord
@@ -46,6 +47,7 @@ class OwnedRun:
         record: the run's record, as it stands in the session file.
         home: the run's directory, which is held open until `release`.
         earlier: the record of the run's last attempt before this one, where it had one.
+        changes: what this attempt's config changes of the earlier one's.
         torn_lines: how many of the logs had a torn last line, which the claim has closed.
         fallback_reason: why the fallback root is used, or ``None`` where it is not.
         recorded: whether the session file has the run's end.
@@ -60,6 +62,7 @@ class OwnedRun:
     record: SessionRecord
     home: HeldDirectory
     earlier: SessionRecord | None = None
+    changes: list[Change] = field(default_factory=list)
     torn_lines: int = 0
     fallback_reason: str | None = None
     recorded: bool = False
@@ -82,25 +85,31 @@ class OwnedRun:
             with suppress(RuntimeError):  # no thread is left: then by what it writes alone
                 show.start()
 
-    def save_config(self, text: str) -> None:
-        """Write the effective config, keeping an earlier attempt's beside it.
+    def save_config(self, text: str, origins: str) -> None:
+        """Write the effective config and its origins, keeping an earlier attempt's beside them.
 
         The directory is made again if it has gone.
 
         Args:
             text: the config's text.
+            origins: where its values came from, as text; where it is empty it is not written.
 
         Raises:
             OSError: it cannot be written; the old one is as it was.
         """
         with self._alone(), self.home.entered() as directory:
-            if self.record.attempt > 1:
-                kept = CONFIG_FILE.replace(".json", f".attempt-{self.record.attempt - 1}.json")
-                earlier = directory.read(CONFIG_FILE)
-                if earlier is not None and directory.read(kept) is None:
-                    files.write_atomic(directory, kept, earlier, sync_name=self.unsynced is None)
-            sync_name = self.unsynced is None
-            files.write_atomic(directory, CONFIG_FILE, text.encode(), sync_name=sync_name)
+            self._save(directory, CONFIG_FILE, text, sync=True)
+            if origins:
+                self._save(directory, ORIGINS_FILE, origins, sync=False)
+
+    def _save(self, directory: OpenDirectory, name: str, text: str, *, sync: bool) -> None:
+        sync_name = self.unsynced is None
+        if self.record.attempt > 1:
+            kept = name.replace(".json", f".attempt-{self.record.attempt - 1}.json")
+            earlier = directory.read(name)
+            if earlier is not None and directory.read(kept) is None:
+                files.write_atomic(directory, kept, earlier, sync=sync, sync_name=sync_name)
+        files.write_atomic(directory, name, text.encode(), sync=sync, sync_name=sync_name)
 
     def log_start(self) -> None:
         """Append the start line to the training log.

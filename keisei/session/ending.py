@@ -28,6 +28,7 @@ from keisei.run.failure import Failure, failure_of
 from keisei.run.status import FINAL, FinalStatus, check_final
 from keisei.session.checkpointing import Checkpointing
 from keisei.session.facts import SessionFacts
+from keisei.session.provenance import Snapshot
 from keisei.session.recorder import Recorder
 from keisei.session.shutdown import LAST_WORDS, Interruption, error_at_exit
 from keisei.session.tracking import Tracking
@@ -91,6 +92,9 @@ class Ending:
         interruption: what ends it before its body does.
         watching: what looks for that elsewhere.
         checkpointing: its checkpoints.
+
+    Attributes:
+        snapshot: what records where the session comes from.
     """
 
     def __init__(
@@ -111,6 +115,7 @@ class Ending:
         interruption.end_now = self.end_now
         self._checkpointing = checkpointing
         self._over: ThreadEvent | None = None
+        self.snapshot = Snapshot(facts)
 
     async def end(self, status: FinalStatus, failure: Failure | None = None) -> FinalStatus:
         """End the session, or wait for the end that is under way.
@@ -173,7 +178,10 @@ class Ending:
                         try:
                             await self._checkpointing.is_copied()
                         finally:
-                            await self._requeued(status)
+                            try:
+                                await self.snapshot.is_over()
+                            finally:
+                                await self._requeued(status)
 
     async def _requeued(self, status: FinalStatus) -> None:
         """Ask SLURM to requeue the job, last of all: that ends the process."""

@@ -45,6 +45,7 @@ class SessionFacts(Generic[ConfigT]):
         failure: why it ended so, where an error or a signal ended it.
         entered: whether the session's block was entered.
         logger_errors: how often the user's logger has raised.
+        asked_by: which argument names the run; ``None`` where none does.
         process: the process that the session belongs to.
         given: what the program or the config says of the launch.
         ranks: the other ranks of this attempt, where there are any, once it is claimed.
@@ -73,6 +74,7 @@ class SessionFacts(Generic[ConfigT]):
         self.given = Given(asked.rank, asked.world_size, asked.identity, asked.detect)
         self._launch: Launch | None = None
         self._is_launch_known = False
+        self.asked_by = names.asked_by(run_name, args)
         self._new_id = names.new_session_id()
         self._started: float | None = None
         self._end: FinalStatus | None = None

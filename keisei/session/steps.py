@@ -11,6 +11,7 @@ from typing import Any
 from keisei._io import files
 from keisei._log import logger
 from keisei._version import __version__
+from keisei.config.changes import said
 from keisei.config.schema import LoggingConfig
 from keisei.distributed.agreement import Meeting
 from keisei.distributed.agreement_file import Terms
@@ -30,6 +31,7 @@ from keisei.run.status import FINAL, Step, check_final
 from keisei.session.callbacks import config_text, serialized
 from keisei.session.ending import Ending
 from keisei.session.facts import SessionFacts
+from keisei.session.provenance import origins_text
 from keisei.session.recorder import Recorder
 from keisei.session.tracking import Tracking
 from keisei.training import utils
@@ -115,7 +117,7 @@ class Steps:
         self._facts.config_text = None  # it may have changed since the trackers got it
         text = await config_text(self._facts)
         with self._saving_config() as owned:
-            await files.in_thread(owned.save_config, text)
+            await files.in_thread(lambda: owned.save_config(text, origins_text(self._facts)))
 
     def seed(self) -> None:
         """Seed the random generators."""
@@ -155,7 +157,7 @@ class Steps:
         self._tracking.begun()
         facts.config_text = serialized(facts)
         with self._saving_config() as owned:
-            owned.save_config(facts.config_text)
+            owned.save_config(facts.config_text, origins_text(facts))
         self.seed()
         with self._logging_start() as owned:
             owned.log_start()
@@ -194,6 +196,7 @@ class Steps:
                 self._tracking.open_registry()
                 if facts.attempt > 1:
                     self._log_resume(owned)
+                self._ending.snapshot.begin(owned)
             else:
                 part, left = owned.part, owned.left
                 self._recorder.open(owned.home, facts.attempt, journal, wake, part, left)
@@ -216,6 +219,9 @@ class Steps:
             logger.warning(text, facts.run_name, facts.resumes)
         else:
             logger.info("run %s is resumed: %s", facts.run_name, facts.resumes)
+        changed = [change for change in owned.changes if change.verdict == "warn"]
+        if changed:
+            logger.warning("run %s goes on with another config: %s", facts.run_name, said(changed))
 
     @contextmanager
     def _setting_up(self) -> Iterator[None]:
