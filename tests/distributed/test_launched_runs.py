@@ -130,3 +130,22 @@ def test_a_restart_of_torchrun_is_the_next_attempt(tmp_path: Path) -> None:
     assert run.record is not None
     assert (run.state, run.record.attempt) == ("completed", 2)
     assert parts_in(run.directory) == {f"rank{rank}": "completed" for rank in range(1, SIZE)}
+
+
+@pytest.mark.requirement("RANK-8")
+def test_a_cancel_from_elsewhere_ends_all_ranks(tmp_path: Path) -> None:
+    """`keisei cancel` ends every process of torchrun's, and the run as cancelled."""
+    if missing := no_torch():
+        pytest.skip(missing)
+    root = tmp_path / "runs"
+    ranks = Ranks(tmp_path)
+    command = torchrun("--standalone", f"--nproc-per-node={SIZE}")
+    with launched([*command, *ranks.arguments()], root, tmp_path) as running:
+        ranks.wait_for(SIZE, running.output)
+        cancel = [PYTHON, "-m", "keisei", "cancel", the_run(root).name, "--wait", "60"]
+        with launched(cancel, root, tmp_path) as cancelling:
+            assert cancelling.wait() == 0, cancelling.output()
+        running.wait()
+    run = the_run(root)
+    assert run.state == "cancelled", running.output()
+    assert parts_in(run.directory) == {f"rank{rank}": "cancelled" for rank in range(1, SIZE)}
