@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from keisei._io.directories import OpenDirectory
+from keisei.checkpoints.listing import found
+from keisei.checkpoints.verify import verify
 from keisei.journal.reader import read_run
-from tests.support.launchers import no_module
+from tests.support.launchers import no_module, no_torch, torchrun
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,6 +30,34 @@ def run(runs: Path, *command: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def check_ranks(out: str, run: Path) -> None:
+    """Check that all ranks have completed one run, and that its checkpoint is theirs."""
+    assert out.startswith("the mean loss over 4 ranks: 200 steps, ")
+    assert out.endswith("ranks: completed\n")
+    assert read_run(run).parts() == ["rank1", "rank2", "rank3"]
+    with OpenDirectory(str(run / "models")) as models:
+        there = found(models)
+        assert [stored.manifest.world_size for stored in there.checkpoints] == [4, 4]
+        assert verify(models, "checkpoint_200.ckpt") == []
+
+
+@pytest.mark.requirement("RANK-2", "RANK-7")
+def test_four_ranks_by_its_own_spawn(tmp_path: Path) -> None:
+    """The processes that it starts are one run, whose checkpoints have four shards."""
+    out = run(tmp_path, sys.executable, "-m", "examples.ranks", "--run-name", "ranks")
+    check_ranks(out, tmp_path / "ranks")
+
+
+@pytest.mark.launchers
+@pytest.mark.skipif(bool(no_torch()), reason=no_torch() or "")
+@pytest.mark.requirement("RANK-2", "RANK-7")
+def test_four_ranks_by_torchrun(tmp_path: Path) -> None:
+    """The processes of torchrun are one run, whose checkpoints have four shards."""
+    launcher = torchrun("--standalone", "--nproc-per-node=4")
+    out = run(tmp_path, *launcher, "-m", "examples.ranks", "--run-name", "ranks")
+    check_ranks(out, tmp_path / "ranks")
 
 
 @pytest.mark.launchers
