@@ -263,7 +263,13 @@ class _Claimed:
         if isinstance(answer, Holder):
             other = Owner(host=answer.host, pid=answer.pid, process_start=answer.start)
             raise session_file.in_use(self.name, other, self.directory.path, leased=True)
-        self.lease = answer
+        self.lease, was = answer, earlier and earlier.lease
+        if was and answer.lease and was.registry != answer.lease.registry:
+            text = (
+                "run %s was in another registry (%s): starts that do not name the same one do not "
+            )
+            text += "see each other's leases. It goes on, owned as this registry and the locks say"
+            logger.warning(text, self.name, was.registry)
 
     def lock(self, home: HeldDirectory) -> bool:
         """Lock the directory for the life of its owner; return whether it may be taken.

@@ -29,6 +29,7 @@ BUSY_TIMEOUT = 30.0  # seconds that SQLite waits for another writer
 CONNECT_TIMEOUT = 10  # seconds, for a server
 _LOCK = 0x6B656973  # the number of the advisory lock under which Postgres is migrated
 _making = threading.Lock()
+_ANEW = "Name another database, and fill it with `keisei registry rebuild`"
 _WAYS = "write sqlite:///PATH, or postgresql://HOST/DATABASE"
 
 
@@ -109,8 +110,7 @@ class Database:
                     f"this one reads schemas up to {schema.VERSION}: upgrade keisei"
                 )
             for number in range(version + 1, schema.VERSION + 1):
-                for statement in schema.MIGRATIONS[number]:
-                    connection.execute(statement)
+                self._migrate(connection, number)
             if version < schema.VERSION:
                 registry = registry or new_session_id()
                 connection.execute(sa.delete(schema.schema))
@@ -124,6 +124,16 @@ class Database:
                 )
             return registry
 
+    def _migrate(self, connection: Connection, number: int) -> None:
+        try:
+            for statement in schema.MIGRATIONS[number]:
+                connection.execute(statement)
+        except DBAPIError as exc:
+            raise RegistryError(
+                f"the registry {self.shown} cannot be brought to schema {number} ({_reason(exc)}), "
+                f"and is as it was. {_ANEW}"
+            ) from None
+
     def _version(self, connection: Connection) -> tuple[int, int, str]:
         """Return the schema's version (0 for none), who can read it, and the registry's id."""
         tables = set(sa.inspect(connection).get_table_names())
@@ -132,9 +142,10 @@ class Database:
             if ours:
                 raise RegistryError(
                     f"the registry {self.shown} is damaged: it has tables of keisei's, and not the "
-                    "one that says their version. Name another database, and fill it with "
-                    "`keisei registry rebuild`"
+                    f"one that says their version. {_ANEW}"
                 )
+            if tables:
+                raise _of_another_program(self.shown, min(tables))
             return 0, 0, ""
         row = connection.execute(
             sa.select(
@@ -143,8 +154,11 @@ class Database:
         ).first()
         if row is None:
             raise RegistryError(
-                f"the registry {self.shown} is damaged: it does not say its version. Name another "
-                "database, and fill it with `keisei registry rebuild`"
+                f"the registry {self.shown} is damaged: it does not say its version. {_ANEW}"
+            )
+        if row.version == schema.VERSION and (missing := {*schema.metadata.tables} - tables):
+            raise RegistryError(
+                f"the registry {self.shown} is damaged: it has no table {min(missing)}. {_ANEW}"
             )
         return row.version, row.readable_by, row.registry
 
@@ -203,10 +217,14 @@ def _check_file(path: str, shown: str) -> None:
     except sqlite3.Error as exc:
         raise RegistryError(f"the registry {shown}: {exc}") from None
     if tables and not any(name.startswith("keisei_") for name in tables):
-        raise RegistryError(
-            f"{shown} is another program's database (it has a table {quoted(min(tables))}): name a "
-            "file of its own for the registry"
-        )
+        raise _of_another_program(shown, min(tables))
+
+
+def _of_another_program(shown: str, table: str) -> RegistryError:
+    return RegistryError(
+        f"{shown} is another program's database (it has a table {quoted(table)}): name one of its "
+        "own for the registry"
+    )
 
 
 def _make_file(path: str) -> None:

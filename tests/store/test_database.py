@@ -57,6 +57,36 @@ def test_a_damaged_schema_is_said(url: str) -> None:
         pass
 
 
+@pytest.mark.parametrize("table", ["keisei_leases", "keisei_metrics"])
+def test_a_schema_without_a_table_is_said(url: str, table: str) -> None:
+    """One that is migrated by half is an error that names what is missing, and the way out."""
+    with Database(url) as database, database.writing() as connection:
+        connection.execute(sa.text(f"DROP TABLE {table}"))
+    with pytest.raises(RegistryError, match=rf"no table {table}.*rebuild"):
+        Database(url)
+
+
+def test_a_migration_that_fails_changes_nothing(url: str) -> None:
+    """An earlier registry with what the next version would make stays as it is, which is said."""
+    with Database(url) as database, database.writing() as connection:
+        connection.execute(sa.update(schema.schema).values(version=1))
+    with pytest.raises(RegistryError, match=r"brought to schema 2 .*already exists.*rebuild"):
+        Database(url)
+    with pytest.raises(RegistryError, match="schema 2"):
+        Database(url)
+
+
+def test_another_programs_database_is_left_alone(url: str) -> None:
+    """A database with tables of another program gets none of keisei's."""
+    other = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    with other.begin() as connection:
+        connection.execute(sa.text("CREATE TABLE experiments (id INTEGER)"))
+    with pytest.raises(RegistryError, match="another program's.*'experiments'"):
+        Database(url)
+    assert sa.inspect(other).get_table_names() == ["experiments"]
+    other.dispose()
+
+
 def test_an_error_undoes_the_transaction(url: str) -> None:
     """What a block has written is there as a whole, or not at all."""
     with Database(url) as database:

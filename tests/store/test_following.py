@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -141,3 +142,35 @@ def test_a_password_stands_nowhere(
     assert SECRET not in caplog.text
     for path in (tmp_path / "runs").rglob("*"):
         assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path
+
+
+def test_two_registries_for_one_run_are_said(
+    make_config: MakeConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The next attempt in another registry is one warning, and goes on."""
+    for name in ("one", "other"):
+        config = make_config(registry={"url": f"sqlite:///{tmp_path}/{name}.db"})
+        with SessionManager(config, run_name="r") as session:
+            session.log_metrics({"loss": 0.5}, step=7)
+            session.flush()
+    assert session.status == "completed"
+    assert caplog.text.count("was in another registry") == 1
+
+
+def test_a_session_in_a_copy_has_no_row(
+    make_config: MakeConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The row stays the first directory's; the copy's session goes on, with one warning."""
+    url = f"sqlite:///{tmp_path}/registry.db"
+    with SessionManager(make_config(registry={"url": url}), run_name="r") as session:
+        pass
+    row(url, status="completed")
+    shutil.copytree(tmp_path / "runs" / "r", tmp_path / "runs" / "copy")
+    with SessionManager(make_config(registry={"url": url}), run_name="copy") as session:
+        deadline = time.monotonic() + LIMIT
+        while _state(session) != "broken":
+            assert time.monotonic() < deadline, caplog.text
+            time.sleep(0.02)
+    assert session.status == "completed"
+    assert row(url, attempt=1).directory == str(tmp_path / "runs" / "r")
+    assert caplog.text.count("is a copy of") == 1
