@@ -115,6 +115,8 @@ class Recording:
     def log_handler(self) -> logging.Handler:
         """Return a handler for any logger: it appends lines to `training.log`, and never waits.
 
+        A member's are appended to `training.{role}.log`, and so are other ranks'.
+
         It takes the records that are emitted where this session is the current one (in the block
         of the session, the tasks and `anyio.to_thread` calls that it starts, and `as_current`);
         those of a context without a session only while no other session has a handler. A line is
@@ -144,6 +146,8 @@ class Recording:
         self, record: Mapping[str, object], step: int | None = None, *, redact: bool = True
     ) -> None:
         """Log what an evaluation has come to: a JSON line in `evaluation.log`, and metrics.
+
+        A member's line stands in `evaluation.{role}.log`, and so do other ranks'.
 
         Its numbers are logged as `log_metrics` logs them, with `evaluation/` before their names;
         one that has none is an event, `evaluation`. The line says how far the journal is with it
