@@ -203,6 +203,9 @@ class TakenOverError(SessionInUseError, OSError):
         super().__init__(message, path=path, host=host, pid=pid)
         self.errno = errno.EPERM  # what stays so: no writer tries again
 
+    def __str__(self) -> str:
+        return str(self.args[0])  # whatever file was being written
+
 
 class PartInUseError(SessionInUseError):
     """Another process, or another member of this one, logs as this part of the run."""
@@ -355,6 +358,9 @@ class RunEndedError(SessionEndedError, OSError):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.errno = errno.EPERM  # what stays so: no writer tries again
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # whatever file was being written
 
 
 class SignalError(KeiseiError, RuntimeError):

@@ -11,6 +11,7 @@ import copy
 import errno
 import os
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 
 from keisei._log import logger
@@ -72,12 +73,18 @@ class OpenDirectory:
         path: an existing directory.
         follow: whether its last component may be a symlink.
 
+    Attributes:
+        guard: called after a file is opened to be written, and before a name is replaced; what it
+            raises refuses that.
+        mark: what temporary names have that nobody else's have.
+
     Raises:
         OSError: it is no directory, or a symlink.
     """
 
     def __init__(self, path: str, *, follow: bool = False) -> None:
-        self.path = path
+        self.path, self.mark = path, ""
+        self.guard: Callable[[], object] = lambda: None
         self._fd: int | None = None
         self._unsynced = False
         if _HAS_DIR_FD:
@@ -151,18 +158,22 @@ class OpenDirectory:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
             flags |= _O_NOFOLLOW | _O_BINARY | _O_NONBLOCK
             fd = os.open(self._at(name), flags, 0o600, dir_fd=self._fd)
-            if flags & os.O_EXCL:  # made here and now
-                return fd
-            try:
-                mode = os.fstat(fd).st_mode
+        made = bool(flags & os.O_EXCL)
+        try:
+            with self._naming(name):
+                mode = stat.S_IFREG if made else os.fstat(fd).st_mode
                 if stat.S_ISDIR(mode):
                     raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
                 if not stat.S_ISREG(mode):
                     raise OSError(errno.EINVAL, "no regular file stands there")
-            except BaseException:
-                os.close(fd)
-                raise
-            return fd
+            if flags & (os.O_WRONLY | os.O_RDWR):
+                self.guard()
+        except BaseException:
+            os.close(fd)
+            if made:
+                self.unlink(name)
+            raise
+        return fd
 
     def make(self, name: str, *, sync: bool = True) -> bool:
         """Make a directory here.
@@ -227,6 +238,7 @@ class OpenDirectory:
 
     def replace(self, old: str, new: str) -> None:
         """Rename a file over another one, if there is one, in one step."""
+        self.guard()
         with self._naming(new):
             if self._fd is None:  # on Windows rename() does not replace; elsewhere it does
                 os.replace(self._at(old), self._at(new))

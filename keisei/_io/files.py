@@ -109,7 +109,7 @@ def write_atomic(
         OSError: the old file is as it was and the temporary one is gone, unless the last fsync is
             what failed: then the new file stands there, whole, and may not survive a power loss.
     """
-    temporary = f".{name}.tmp"
+    temporary = f".{name}{directory.mark}.tmp"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     try:
         try:
@@ -118,7 +118,7 @@ def write_atomic(
             directory.unlink(temporary)
             fd = directory.open(temporary, flags)
         try:
-            _write_all(fd, data)
+            write_all(fd, data)
             if sync:
                 os.fsync(fd)
         finally:
@@ -180,7 +180,7 @@ def append(directory: OpenDirectory, name: str, data: bytes, *, sync: bool = Tru
         if torn:
             data = b"\n" + data
         if data:
-            _write_all(fd, data)
+            write_all(fd, data)
             if sync:
                 os.fsync(fd)
         return torn
@@ -254,7 +254,8 @@ def append_whole(directory: OpenDirectory, name: str, data: bytes) -> None:
         os.close(fd)
 
 
-def _write_all(fd: int, data: bytes) -> None:
+def write_all(fd: int, data: bytes) -> None:
+    """Write all bytes to an open file."""
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]

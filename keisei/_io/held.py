@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import os
 import threading
@@ -43,13 +44,16 @@ class HeldDirectory:
     Attributes:
         path: the same.
         locked: which directory is locked, as `locks.identity` says; ``None`` while none is.
-        check: called with the open directory before each use; what it raises refuses the use.
+        check: called with the open directory before each use, after a file in it is opened to be
+            written, and before a name is replaced; what it raises refuses that.
+        mark: what its temporary files have in their names that those of other owners have not.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.locked: str | None = None
         self.check: Callable[[OpenDirectory], object] = lambda directory: None
+        self.mark = ""
         self._opened: _Opened | None = None
         self._left: tuple[str, str | None] | None = None  # where it stood at last, and which it was
         self._guard = threading.Lock()
@@ -62,7 +66,12 @@ class HeldDirectory:
         Args:
             directory: the open directory; from now on it is closed here.
         """
-        self._opened = _Opened(directory.detached())
+        self._opened = _Opened(self._guarded(directory.detached()))
+
+    def _guarded(self, directory: OpenDirectory) -> OpenDirectory:
+        directory.guard = lambda: self.check(directory)
+        directory.mark = self.mark
+        return directory
 
     def lock(self, directory: OpenDirectory, *, is_ending: bool = False) -> None:
         """Lock a directory, which is to be held.
@@ -93,12 +102,12 @@ class HeldDirectory:
             with self._again() as directory:
                 if checked:
                     self.check(directory)
-                yield directory
+                yield directory if checked else _unguarded(directory)
             return
         try:
             if checked:
                 self.check(opened.directory)
-            yield opened.directory
+            yield opened.directory if checked else _unguarded(opened.directory)
         finally:
             self._leave(opened)
 
@@ -143,7 +152,7 @@ class HeldDirectory:
     def _again(self) -> OpenDirectory:
         """Open it for one use: after its release only where it still is the same one."""
         if self._left is None:
-            return OpenDirectory(self.path)
+            return self._guarded(OpenDirectory(self.path))
         path, identity = self._left
         directory = OpenDirectory(path)
         try:
@@ -152,7 +161,7 @@ class HeldDirectory:
         except OSError:
             directory.close()
             raise
-        return directory
+        return self._guarded(directory)
 
     def _enter(self) -> _Opened | None:
         with self._guard:
@@ -186,7 +195,7 @@ class HeldDirectory:
         """Return a directory in the place of the one that was removed."""
         try:
             make_directory(self.path)
-            new = _Opened(OpenDirectory(self.path))
+            new = _Opened(self._guarded(OpenDirectory(self.path)))
         except OSError as exc:
             reason = f"it was removed while its owner lives, and: {exc.strerror or exc}"
             raise OSError(exc.errno, reason, self.path) from exc
@@ -284,6 +293,13 @@ class FollowedDirectory:
                 self._first = self._directory.path
                 self._directory.close()
                 self._directory = None
+
+
+def _unguarded(directory: OpenDirectory) -> OpenDirectory:
+    """Return an open directory as one whose guard refuses nothing; the first is to be closed."""
+    other = copy.copy(directory)
+    other.guard = lambda: None
+    return other
 
 
 def _is_removed(directory: OpenDirectory) -> bool:

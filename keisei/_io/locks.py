@@ -178,6 +178,35 @@ def locked(
         yield
 
 
+def replaced(directory: files.OpenDirectory, name: str) -> HeldLock:
+    """Replace a file by a copy of itself, and hold the copy's lock.
+
+    Whoever has the file open, or holds its lock, has a file without a name from then on.
+
+    Args:
+        directory: where the file lives.
+        name: its name there.
+
+    Raises:
+        OSError: it cannot be copied; it stays as it is.
+    """
+    temporary = f".{name}.new.tmp"
+    directory.unlink(temporary)
+    fd = directory.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND)
+    lock = HeldLock(os.path.join(directory.path, name), fd)
+    try:
+        lock.exclusive = _try_lock(fd) is True
+        for part in files.parts(directory, name):
+            files.write_all(fd, part)
+        os.fsync(fd)
+        directory.replace(temporary, name)
+    except BaseException:
+        lock.release()
+        directory.unlink(temporary)
+        raise
+    return lock
+
+
 def _taken(
     directory: files.OpenDirectory, name: str, timeout: float, give_up: threading.Event | None
 ) -> HeldLock:

@@ -188,6 +188,7 @@ def _rename(models: OpenDirectory, temporary: str, new: Stored, replaced: Stored
         FileExistsError: another process has put a checkpoint there.
     """
     is_own = replaced is not None and replaced.manifest.run == new.manifest.run
+    models.guard()
     if is_own and exchange(models.fd, temporary, new.name):
         try:
             models.sync()

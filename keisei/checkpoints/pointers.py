@@ -33,7 +33,7 @@ def point(models: OpenDirectory, pointer: str, name: str | None) -> None:
     if name is None:
         models.unlink(pointer)
         return
-    temporary = f".{pointer}.tmp"
+    temporary = f".{pointer}{models.mark}.tmp"
     models.unlink(temporary)
     try:
         models.link(temporary, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from keisei.errors import describe, quoted
 
 _DEEPEST = 32  # directories in directories
 _TRIES = 100
+_POINTING = re.compile(rf"\.({LATEST}|{BEST})(\.\d+)?\.tmp", re.ASCII)
 
 
 @contextmanager
@@ -75,6 +77,9 @@ def clear(models: OpenDirectory, *, spare: str | None = None) -> list[str]:
     """
     removed = []
     for name in models.names():
+        if _POINTING.fullmatch(name):
+            with suppress(OSError):
+                models.unlink(name)
         if name != spare and kind_of(name) in (Kind.STAGED, Kind.REMOVING):
             try:
                 if remove_unused(models, name):
@@ -85,9 +90,6 @@ def clear(models: OpenDirectory, *, spare: str | None = None) -> list[str]:
                     quoted(os.path.join(models.path, name), 300),
                     describe(exc),
                 )
-    for pointer in (LATEST, BEST):
-        with suppress(OSError):
-            models.unlink(f".{pointer}.tmp")
     return removed
 
 

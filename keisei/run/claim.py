@@ -6,17 +6,17 @@ import errno
 import os
 import re
 from collections.abc import Callable
-from contextlib import suppress
-from typing import NamedTuple
+from contextlib import ExitStack, suppress
 
-from keisei._io import files, locks
+from keisei._io import files
 from keisei._io.held import HeldDirectory
 from keisei._log import logger
 from keisei.config.schema import AppConfig
 from keisei.errors import DirectorySetupError, quoted
-from keisei.journal.format import part_of
 from keisei.redaction import clean
 from keisei.run import find, names, session_file
+from keisei.run.claimed import Claimed, Start, enter
+from keisei.run.fence import fence
 from keisei.run.find import absolute_path, root_of_runs
 from keisei.run.layout import (
     EVALUATION_LOG,
@@ -26,28 +26,16 @@ from keisei.run.layout import (
     RunPaths,
     plan_paths,
 )
-from keisei.run.lease import HeldLease, Holder, LeaseSource, holder
-from keisei.run.owned import OwnedRun, lives, now, this_owner
-from keisei.run.rebuild import UNKNOWN, rebuilt_record, salvaged_owner
+from keisei.run.lease import LeaseSource
+from keisei.run.owned import OwnedRun, now, this_owner
+from keisei.run.rebuild import rebuilt_record, salvaged_owner
 from keisei.run.resuming import config_changes
-from keisei.run.session_file import LaunchRecord, Owner, SessionRecord
-from keisei.run.status import FINAL
+from keisei.run.session_file import LaunchRecord, SessionRecord
 
 TEMPORARY = re.compile(
-    r"\.(session|(effective_config|config_origins)(\.attempt-\d+)?|provenance\.\d+)\.json\.tmp"
-    r"|\.code\.\d+\.(diff|tar\.gz)\.tmp"
+    r"\.(session|(effective_config|config_origins)(\.attempt-\d+)?|provenance\.\d+)\.json(\.\d+)?\.tmp"
+    r"|\.code\.\d+\.(diff|tar\.gz)(\.\d+)?\.tmp|\..+\.(log|journal)\.new\.tmp"
 )
-
-
-class _Start(NamedTuple):
-    """What a start brings to a claim."""
-
-    config: AppConfig
-    run_name: str
-    session_id: str
-    launch: LaunchRecord | None
-    leases: LeaseSource | None
-    sync_later: bool
 
 
 async def setup_directories(
@@ -102,7 +90,7 @@ def claim(
         launch: the launch that the session belongs to; a run of an earlier start of it goes on.
         leases: the registry that keeps leases of runs, where there is one.
     """
-    start = _Start(config, run_name, session_id, launch, leases, sync_later)
+    start = Start(config, run_name, session_id, launch, leases, sync_later)
     logging_config = config.logging
     models = os.environ.get("KEISEI_MODEL_DIR") or logging_config.model_dir
     place = run_name
@@ -148,7 +136,7 @@ def shown(exc: Exception) -> Exception:
     return exc
 
 
-def _claim(start: _Start, root: str, model_root: str | None) -> OwnedRun:
+def _claim(start: Start, root: str, model_root: str | None) -> OwnedRun:
     """Make and claim the first directory that may be taken: the name's, or a numbered one."""
     name, number = start.run_name, 1
     while True:
@@ -168,133 +156,25 @@ def _claim(start: _Start, root: str, model_root: str | None) -> OwnedRun:
 
 
 def _take(
-    start: _Start, paths: RunPaths, name: str, unsynced: list[str] | None, *, made: bool
+    start: Start, paths: RunPaths, name: str, unsynced: list[str] | None, *, made: bool
 ) -> OwnedRun | None:
     """Take a directory and hold it open; ``None`` where the next number is to be tried."""
-    with (
-        files.OpenDirectory(paths.run_artifact_dir) as directory,
-        locks.locked(directory, TRAINING_LOG),
-    ):
+    with files.OpenDirectory(paths.run_artifact_dir) as directory, ExitStack() as held:
+        broken = enter(start, name, directory, held)
         if not directory.stands():  # it went to the trash while this start waited
             raise FileNotFoundError(errno.ENOENT, "it has just been moved", directory.path)
         earlier = _read_record(directory, paths, made=made)
-        claimed = _Claimed(start, paths, name, directory, earlier, made)
+        claimed = Claimed(start, paths, name, directory, earlier, made, broken)
         owned = None
         try:
-            owned = _taken(claimed, unsynced)
+            owned = _taken(claimed, unsynced, held)
             return owned
         finally:
             if owned is None and claimed.lease is not None:
                 claimed.lease.release()
 
 
-class _Claimed:
-    """A directory that is being claimed, under the lock that admits one start or repair at a time.
-
-    Args:
-        start: the start that claims it.
-        paths: the run's paths.
-        name: the run's name.
-        directory: the directory.
-        earlier: the record of the run's last attempt.
-        made: whether this start has made the directory.
-
-    Attributes:
-        goes_on: whether the launch that this start belongs to had the last attempt, too.
-        if_exists: what is done with a run that exists.
-        may_live: whether an earlier owner has not ended, as far as is known for sure.
-        alive: whether it counts as alive.
-        lease: the run's lease in the registry, or the wish for it.
-    """
-
-    def __init__(
-        self,
-        start: _Start,
-        paths: RunPaths,
-        name: str,
-        directory: files.OpenDirectory,
-        earlier: SessionRecord | None,
-        made: bool,
-    ) -> None:
-        self.start, self.paths, self.name = start, paths, name
-        self.directory, self.earlier, self.made = directory, earlier, made
-        self.names = [] if made and earlier is None else directory.names()
-        # An attempt whose record is lost has left its journal: no other one gets its number.
-        journals = [known[0] for name in self.names if (known := part_of(name))]
-        self.attempt = max([earlier.attempt if earlier else 0, *journals]) + 1
-        self.session_id = earlier.session_id if earlier is not None else start.session_id
-        # The launcher has ended whatever it starts again, also where that cannot be seen from here.
-        self.goes_on = bool(earlier and start.launch and start.launch.goes_on_from(earlier.launch))
-        self.if_exists = "resume" if self.goes_on else start.config.logging.if_exists
-        self.may_live = self.alive = False
-        if earlier is not None and earlier.status not in FINAL:
-            self.may_live = lives(earlier, directory, None)
-            timeout = start.config.logging.owner_timeout
-            self.alive = self.may_live and not self.goes_on and lives(earlier, directory, timeout)
-        self.lease: HeldLease | None = None
-        if self.made or self.if_exists == "resume":
-            self._acquire()
-        if self.lease is not None and self.lease.was_over:
-            self.alive = False
-
-    @property
-    def taken_over(self) -> bool:
-        """Whether the lease says that the run is to be taken from an owner that may live."""
-        return self.may_live and self.lease is not None and self.lease.was_over
-
-    def _acquire(self) -> None:
-        """Acquire the run's lease, where its owner cannot have it.
-
-        Raises:
-            SessionInUseError: it has it.
-        """
-        earlier, leases = self.earlier, self.start.leases
-        over = earlier.lease if earlier is not None and self.alive else None
-        if leases is None or (self.alive and over is None):
-            return
-        known = earlier is not None and (self.goes_on or not self.may_live)
-        answer = leases.acquire(
-            self.session_id,
-            holder(this_owner(), self.attempt),
-            gone=holder(earlier.owner, earlier.attempt) if earlier is not None and known else None,
-            over=over,
-            least=1 if earlier is None or earlier.lease is None else earlier.lease.epoch + 1,
-        )
-        if isinstance(answer, Holder):
-            other = Owner(host=answer.host, pid=answer.pid, process_start=answer.start)
-            raise session_file.in_use(self.name, other, self.directory.path, leased=True)
-        self.lease, was = answer, earlier and earlier.lease
-        if was and answer.lease and was.registry != answer.lease.registry:
-            text = (
-                "run %s was in another registry (%s): starts that do not name the same one do not "
-            )
-            text += "see each other's leases. It goes on, owned as this registry and the locks say"
-            logger.warning(text, self.name, was.registry)
-
-    def lock(self, home: HeldDirectory) -> bool:
-        """Lock the directory for the life of its owner; return whether it may be taken.
-
-        A stopped owner, whose lease was over, keeps its lock: then the run is held without one.
-
-        Raises:
-            SessionInUseError: another one holds its lock.
-        """
-        earlier = self.earlier
-        try:
-            ends = bool(earlier and earlier.status in FINAL and earlier.owner != UNKNOWN)
-            home.lock(self.directory, is_ending=ends)
-        except locks.LockedError:
-            # A process that was forked from an owner that has died keeps its lock.
-            dead = earlier is not None and find.seen(earlier.owner) is False
-            if not dead and not self.taken_over:
-                if self.start.config.logging.if_exists == "number":
-                    return False
-                owner = earlier.owner if earlier is not None else UNKNOWN
-                raise session_file.in_use(self.name, owner, self.directory.path) from None
-        return True
-
-
-def _taken(claimed: _Claimed, unsynced: list[str] | None) -> OwnedRun | None:
+def _taken(claimed: Claimed, unsynced: list[str] | None, held: ExitStack) -> OwnedRun | None:
     """Take a directory; ``None`` where the next number is to be tried."""
     directory, earlier, made = claimed.directory, claimed.earlier, claimed.made
     paths, name, config = claimed.paths, claimed.name, claimed.start.config
@@ -336,8 +216,16 @@ def _taken(claimed: _Claimed, unsynced: list[str] | None) -> OwnedRun | None:
         launch=claimed.start.launch,
         started_by=session_file.started_by(earlier, claimed.start.launch),
         lease=None if claimed.lease is None else claimed.lease.lease,
+        fencing=claimed.fencing,
     )
+    home.mark = directory.mark = claimed.mark
     files.write_atomic(directory, RECORD_FILE, record.text(), sync_name=unsynced is None)
+    if record.fencing:
+        fence(directory, paths.model_dir, record.fencing, held)
+        for log in logs:
+            files.append(directory, log, b"")  # half a line of theirs may be in the copy
+        record = record.model_copy(update={"fencing": ()})
+        files.write_atomic(directory, RECORD_FILE, record.text(), sync_name=unsynced is None)
     home.hold(directory)
     return OwnedRun(
         paths,

@@ -117,6 +117,8 @@ class SessionRecord(BaseModel):
     restart of its processes, or a requeue by the scheduler."""
     lease: Lease | None = None
     """The attempt's lease, where a registry has given it one."""
+    fencing: tuple[int, ...] = ()
+    """Earlier attempts whose owners may live, while what they have open is being replaced."""
 
     def text(self) -> bytes:
         """Return the record as the text of its file."""

@@ -14,7 +14,7 @@ from keisei._log import logger
 from keisei.checkpoints import forecast, pointers, policy, retention
 from keisei.checkpoints.commit import commit
 from keisei.checkpoints.content import Content, Facts
-from keisei.checkpoints.layout import BEST, LATEST
+from keisei.checkpoints.layout import BEST
 from keisei.checkpoints.listing import found
 from keisei.checkpoints.mirror import Mirror
 from keisei.checkpoints.values import Checkpoint
@@ -146,10 +146,10 @@ class Saver:
                     models, taken.content, manifest, before_rename=publish, ranks=ranks
                 )
             except CheckpointError as exc:
+                self._check()  # a takeover removes what is being saved
                 checkpoint = self._standing(models, taken, exc)
             seconds = time.monotonic() - begun
             if is_new and leads:
-                self._check_new(models, checkpoint)
                 self._log(SAVED, checkpoint, seconds)
             best = None
             if keep is not None:
@@ -195,20 +195,6 @@ class Saver:
         except OSError:
             pass  # the directory cannot be opened: the commit says why
 
-    def _check_new(self, models: OpenDirectory, new: Checkpoint) -> None:
-        """Take back what was committed while another owner has taken the run over.
-
-        A process that was stopped right before the rename goes on with it.
-        """
-        try:
-            self._check()
-        except TakenOverError:
-            with suppress(CheckpointError, OSError):
-                models.remove_tree(os.path.basename(new.path))
-                left = found(models, self._facts.session_id).checkpoints
-                pointers.point(models, LATEST, left[-1].name if left else None)
-            raise
-
     def _keep(
         self, models: OpenDirectory, keep: CheckpointsConfig, new: Checkpoint | None
     ) -> Checkpoint | None:
@@ -253,6 +239,8 @@ class Saver:
             reason = exc.strerror or exc
             problem = f"the models directory {quoted(path, 300)} cannot be opened: {reason}"
             raise CheckpointError(problem, path=path) from exc
+        if (owned := self._facts.owned) is not None:
+            directory.guard, directory.mark = self._check, owned.home.mark
         with directory:
             yield directory
 

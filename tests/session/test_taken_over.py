@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -127,29 +126,6 @@ def test_no_way_to_write_is_left(make_config: MakeConfig) -> None:
     finally:
         log.removeHandler(handler)
     assert content(session) == before
-
-
-def test_a_checkpoint_that_was_under_way_does_not_stay(make_config: MakeConfig) -> None:
-    """The run is taken over between the last look and the rename: it is taken back."""
-    session = SessionManager(make_config(), run_name="r")
-    session.setup_directories()
-    session.save_checkpoint({"step": 1}, 1)
-    owned = session._facts.owned
-    assert owned is not None
-    check, calls = owned.check, []
-
-    def late() -> None:
-        check()
-        calls.append(threading.current_thread())
-        if len(calls) == 2:  # the last look before the rename
-            take_over(session)
-
-    owned.check = late  # type: ignore[method-assign]
-    with pytest.raises(TakenOverError):
-        session.save_checkpoint({"step": 2}, 2)
-    models = Path(session.model_dir)
-    assert [path.name for path in models.glob("*.ckpt")] == [os.readlink(models / "latest")]
-    session.finalize_session()
 
 
 def test_rows_that_were_being_written_are_taken_back(make_config: MakeConfig) -> None:
