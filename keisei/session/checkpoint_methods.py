@@ -8,16 +8,20 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Final, Literal
 
+import anyio
 from anyio.lowlevel import checkpoint
 
-from keisei._io import portal
+from keisei._io import files, portal
+from keisei._log import logger
 from keisei.checkpoints.values import Checkpoint, Restored
 from keisei.config.schema import KeepBest
-from keisei.errors import CheckpointError
+from keisei.distributed.meeting import LOOK
+from keisei.errors import CheckpointError, describe
 from keisei.session.checkpointing import Checkpointing, WhenBusy
 from keisei.session.facts import ConfigT
 from keisei.session.savable import AutoState, State
 from keisei.session.stopping import SessionStopping
+from keisei.session.watching import Watching
 
 
 class _FromConfig(Enum):
@@ -35,6 +39,21 @@ class SessionCheckpoints(SessionStopping[ConfigT]):
     """What of a session's checkpoints needs no waiting, and so is the same on both faces."""
 
     _checkpointing: Checkpointing
+    _watching: Watching
+
+    async def _goes_on(self, step: int) -> bool:
+        """Wait for the other ranks of a preempted run; return whether one of them is further."""
+        meeting, decision = self._watching.meeting, "wait"
+        while meeting is not None and self._interruption.holds and decision == "wait":
+            try:
+                decision = await files.in_thread(meeting.look, int(step))
+            except OSError as exc:
+                logger.warning("the other ranks are not waited for: %s", describe(exc))
+                break
+            if decision == "wait":
+                await anyio.sleep(LOOK)
+        self._checkpointing.schedule.goes_on = decision == "go on"
+        return decision == "go on"
 
     def setup_auto_checkpointing(
         self,
@@ -190,6 +209,7 @@ class AsyncCheckpoints(SessionCheckpoints[ConfigT]):
             schedule.step = step
             return None
         saved = None
+        goes_on = self._watching.meeting is not None and await self._goes_on(step)
         try:
             if (taken := saves.take_due(step)) is not None:
                 saved = await saves.save(taken)
@@ -197,7 +217,7 @@ class AsyncCheckpoints(SessionCheckpoints[ConfigT]):
             if not self._interruption.holds:
                 raise
             saves.not_saved(schedule.step, exc)
-        if self._interruption.holds:
+        if self._interruption.holds and not goes_on:
             self._interruption.at_safe_point()
             await checkpoint()
         return saved
@@ -278,6 +298,7 @@ class BlockingCheckpoints(SessionCheckpoints[ConfigT]):
             schedule.step = step
             return None
         saved = None
+        goes_on = self._watching.meeting is not None and portal.call(self._goes_on, step)
         try:
             if (taken := saves.take_due(step)) is not None:
                 saved = portal.call(saves.save, taken)
@@ -285,7 +306,9 @@ class BlockingCheckpoints(SessionCheckpoints[ConfigT]):
             if not self._interruption.holds:
                 raise
             saves.not_saved(schedule.step, exc)
-        if self._interruption.holds and (error := self._interruption.at_safe_point()) is not None:
+        if goes_on or not self._interruption.holds:
+            return saved
+        if (error := self._interruption.at_safe_point()) is not None:
             raise error
         return saved
 

@@ -22,6 +22,7 @@ from keisei._io.loop import ThreadEvent, load_backend
 from keisei._io.offload import Work, patiently
 from keisei._log import logger
 from keisei.distributed import slurm
+from keisei.distributed.meeting import Meeting
 from keisei.distributed.rank import Owned
 from keisei.errors import RankLostError, TakenOverError, quoted
 from keisei.run.failure import Failure, failure_of
@@ -315,7 +316,10 @@ class Ending:
         _living.add(self)
         if (owned := self._facts.owned) is not None:
             launch, record = self._facts.launch, owned.record
-            self._watching.shares = launch is not None and launch.world_size > 1
+            if launch is not None and launch.world_size > 1:
+                where = owned.home, record.attempt, launch.rank, launch.world_size
+                self._watching.meeting = Meeting(*where)
+                self._watching.last_step = lambda: self._checkpointing.schedule.step
             self._watching.start(owned.home, record.session_id, record.attempt)
 
     def end_at_exit(self, error: BaseException | None, timeout: float) -> None:

@@ -22,7 +22,8 @@ class Schedule:
         due_time: the same as a time of the monotonic clock; ``None`` where only steps count.
         step: the last safe point; ``None`` before the first.
         saved_step: the step that was saved or restored last, and needs not be saved again.
-        preempted: whether the preemption signal has asked for a save.
+        goes_on: whether the training goes on, although the run is preempted: another rank is
+            further.
     """
 
     def __init__(self) -> None:
@@ -31,11 +32,12 @@ class Schedule:
         self.due_time: float | None = None
         self.step: int | None = None
         self.saved_step: int | None = None
+        self.goes_on = False
         self._give_up: float | None = None
 
     @property
     def preempted(self) -> bool:
-        """Whether the preemption signal has asked for a save."""
+        """Whether a preemption has asked for a save."""
         return self._give_up is not None
 
     def plan(self) -> None:
@@ -63,11 +65,19 @@ class Schedule:
     def is_due(self, step: int) -> bool:
         """Return whether a safe point is to be saved, and plan the next one where it is."""
         timed = self.due_time is not None and time.monotonic() >= self.due_time
-        due = self.preempted or timed or step >= self.due_step
+        by_step = self._is_due_anyway(step) if self.goes_on else step >= self.due_step
+        due = timed or by_step or (self.preempted and not self.goes_on)
         self.step = step
         if due:
             self.plan()
         return due and step != self.saved_step
+
+    def _is_due_anyway(self, step: int) -> bool:
+        """Return whether a safe point would be saved were the run not preempted."""
+        if self.policy is None:
+            return False
+        behind = -1 if self.saved_step is None else self.saved_step
+        return step >= policy.next_due(self.policy, behind)
 
     def due_at_end(self, status: FinalStatus) -> int | None:
         """Return the step to save when the session ends so; ``None`` where there is none."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -17,6 +18,7 @@ from keisei._io.held import HeldDirectory
 from keisei._io.shared_threads import SharedThreads, join_threads
 from keisei._log import logger
 from keisei.config.schema import AppConfig
+from keisei.distributed.meeting import Meeting
 from keisei.distributed.preemption import Notice, Preempting
 from keisei.distributed.sources import EndOfTime, PreemptFile, Source
 from keisei.errors import describe
@@ -51,18 +53,23 @@ class Watching:
 
     Attributes:
         over: whether it has looked for the last time.
-        shares: whether other processes of the run are told of a preemption by a request.
+        meeting: the ranks that agree on where they end once they are preempted, where there are
+            several; a preemption is shared with them by a request.
+        last_step: returns the last safe point.
     """
 
     def __init__(self, config: AppConfig, interruption: Interruption) -> None:
-        self.over = self.shares = False
+        self.over = False
+        self.meeting: Meeting | None = None
         self._config, self._interruption = config, interruption
         self._home: HeldDirectory | None = None
         self._run = ("", 0)
         self._threads: SharedThreads | None = None
         self._sources: list[Source] = []
         self._knows_end = self._shared = self._complained = False
+        self._is_asked = False  # by a request, which need not be written again
         self._seen: tuple[Any, ...] | None = None
+        self.last_step: Callable[[], int | None] = lambda: None
 
     def start(self, home: HeldDirectory, session_id: str, attempt: int) -> None:
         """Begin to look; where the system has no thread left, do nothing.
@@ -101,7 +108,7 @@ class Watching:
         try:
             if told.verdict.notice is None:
                 self._look(time.time())
-            elif self.shares and not self._shared:
+            elif self.meeting is not None and not self._shared:
                 self._share(told.verdict.notice.preempting)
         except Exception as exc:  # noqa: BLE001 - the threads are shared, and it looks again
             if not self._complained:
@@ -125,7 +132,7 @@ class Watching:
             if (found := source.look(now)) is not None:
                 self._tell(Notice("preempted", found.source, found.deadline, number))
         if (request := self._request()) is not None:
-            self._shared = True
+            self._is_asked = True
             self._tell(requested(request, now + signals.grace, number))
 
     def _tell(self, notice: Notice) -> None:
@@ -153,7 +160,10 @@ class Watching:
     def _share(self, preempting: Preempting | None) -> None:
         """Write a preemption where the run's other processes look."""
         self._shared = True
-        if preempting is None or self._home is None:
+        if preempting is None or self._home is None or self.meeting is None:
+            return
+        self.meeting.learn(self.last_step(), ends=not self._interruption.holds)
+        if self._is_asked:
             return
         session_id, attempt = self._run
         request = StopRequest(

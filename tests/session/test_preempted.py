@@ -27,6 +27,7 @@ from keisei import (
     SessionManager,
 )
 from keisei._io.directories import OpenDirectory
+from keisei.distributed.meeting import Meeting
 from keisei.run.stop_request import StopRequest, read_request, write_request
 from tests.conftest import MakeConfig
 from tests.support.session_files import record_of
@@ -232,13 +233,16 @@ def test_a_preemption_is_shared_with_the_other_processes(config: AppConfig) -> N
     session = SessionManager(config, run_name="r")
     with pytest.raises(SystemExit), session:
         session.setup_auto_checkpointing(10**6, state={})
-        session._watching.shares = True
+        home = session._facts.owned
+        assert home is not None
+        session._watching.meeting = Meeting(home.home, 1, 0, 2)
         session.preempt(2e9, "a test")
         session._watching.serve()
         with OpenDirectory(session.run_artifact_dir) as directory:
             found = read_request(directory)
         assert found is not None
         assert (found.status, found.source, found.deadline) == ("preempted", "a test", 2e9)
+        Meeting(home.home, 1, 1, 2).learn(1, ends=True)
         session.checkpoint_if_due(1)
 
 
