@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from keisei._log import logger
 from keisei.run.session_file import Lease, Owner
 
 
@@ -84,3 +85,17 @@ class LeaseSource(Protocol):
             The lease, or who has it.
         """
         ...
+
+
+def warn_of_two_registries(run_name: str, earlier: Lease | None, lease: Lease | None) -> None:
+    """Warn where a run's lease is in another registry than that of its last attempt was.
+
+    Args:
+        run_name: the run's name.
+        earlier: the lease of its last attempt.
+        lease: the new one.
+    """
+    if earlier is not None and lease is not None and earlier.registry != lease.registry:
+        text = "run %s was in another registry (%s): starts that do not name the same one do not "
+        text += "see each other's leases. It goes on, owned as this registry and the locks say"
+        logger.warning(text, run_name, earlier.registry)
