@@ -19,25 +19,27 @@ SIZE = 4
 REQUEUES = 5
 OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
 
-# A learner with checkpoints: each start goes on where the last one has saved, until step 3000.
+# A learner with checkpoints: each start goes on where the last one has saved, until the step that it
+# is told, the same for all ranks.
 LEARNER = """
 import os, sys, time
 from pathlib import Path
 from keisei import SessionManager, load_config
 
-signs = Path(sys.argv[1])
+signs, rank = Path(sys.argv[1]), os.environ["SLURM_PROCID"]
+stop = signs / "stop"
 with SessionManager(load_config(overrides=sys.argv[2:]), run_name="learner") as session:
     restored = session.restore_checkpoint()
     state = {"step": 0} if restored is None else restored.state
     session.setup_auto_checkpointing(interval=200, state=lambda: dict(state))
     attempt = session.get_session_summary()["attempt"]
-    while not (signs / "stop").exists():
+    while not (stop.exists() and state["step"] >= int(stop.read_text())):
         state["step"] += 1
         session.log_metrics({"square": state["step"] ** 2}, step=state["step"])
         session.checkpoint_if_due(state["step"])
         if state["step"] % 10 == 0:
             session.flush()
-            (signs / f"{attempt}.0").write_text(str(os.getpid()))
+            (signs / f"{attempt}.{rank}").write_text(str(os.getpid()))
         time.sleep(0.01)
 """
 
@@ -88,26 +90,30 @@ def test_a_requeued_job_goes_on_with_its_run(slurm: Slurm, tmp_path: Path) -> No
     assert (run.state, run.record.attempt) == ("completed", 2)
 
 
-@pytest.mark.requirement("RANK-6")
-def test_preemptions_requeue_the_job_and_lose_nothing(slurm: Slurm, tmp_path: Path) -> None:
+@pytest.mark.requirement("RANK-6", "RANK-7")
+@pytest.mark.parametrize("size", [1, 3])
+def test_preemptions_requeue_the_job_and_lose_nothing(
+    size: int, slurm: Slurm, tmp_path: Path
+) -> None:
     """Five in a row: each saves, ends as preempted and asks SLURM to requeue; the job goes on from
     there, and the series is that of a run that was never interrupted."""
     root, ranks = tmp_path / "runs", Ranks(tmp_path, LEARNER)
     text = script(ranks, root, "signals.handle=true", "distributed.requeue=true")
-    job = slurm.submit(text, "--ntasks=1", "--requeue")
+    job = slurm.submit(text, f"--ntasks={size}", "--requeue")
     for attempt in range(1, REQUEUES + 1):
-        ranks.wait_for(1, lambda: slurm.output(job), attempt=attempt)
+        ranks.wait_for(size, lambda: slurm.output(job), attempt=attempt)
         slurm.run("scancel", "--signal=USR2", job)
-    ranks.wait_for(1, lambda: slurm.output(job), attempt=REQUEUES + 1)
-    ranks.stop()
+    ranks.wait_for(size, lambda: slurm.output(job), attempt=REQUEUES + 1)
+    ranks.stop((read_run(the_run(root).directory).last_step() or 0) + 300)
     assert slurm.wait_for(job, *OVER) == "COMPLETED", slurm.output(job)
     assert slurm.field(job, "Restarts") == str(REQUEUES)
     run = the_run(root)
     assert run.record is not None
     assert (run.state, run.record.attempt) == ("completed", REQUEUES + 1)
-    steps, values = read_run(run.directory).columns("square")
-    assert list(steps) == list(range(1, len(steps) + 1))
-    assert list(values) == [step**2 for step in steps if step is not None]
+    for rank in range(size):
+        rows = list(read_run(run.directory).rows(rank=rank))
+        assert [row.step for row in rows] == list(range(1, len(rows) + 1)), rank
+        assert all(row.values["square"] == row.step**2 for row in rows if row.step), rank
 
 
 @pytest.mark.requirement("RANK-6")

@@ -111,9 +111,11 @@ class Ranks:
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
 
-    def stop(self) -> None:
-        """Tell all ranks to end."""
-        (self.signs / "stop").touch()
+    def stop(self, step: int = 0) -> None:
+        """Tell all ranks to end, at a step where they look for one."""
+        told = self.signs / "told"
+        told.write_text(str(step))
+        told.rename(self.signs / "stop")
 
 
 def parts_in(directory: str) -> dict[str, PartState]:
