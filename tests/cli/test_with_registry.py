@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def test_doctor_knows_of_other_hosts_by_their_leases(runs: Runs, url: str) -> No
     code, out, _ = runs.doctor_text("lost")
     assert code == 1
     assert "process" in out
-    assert "its owner has stopped renewing its lease, 1001 s ago for the last time" in out
+    assert re.search(r"has stopped renewing its lease, 10\d\d s ago for the last time", out)
 
 
 @pytest.mark.requirement("REG-4")

@@ -102,7 +102,7 @@ def zombie_round(config: Any, overrides: dict[str, Any], url: str, pause: float)
             _, complaint = owner.communicate(timeout=LIMIT)
         finally:
             owner.kill()
-        assert "TakenOverError" in complaint, (owner.returncode, complaint)
+        assert owner.returncode == 1  # of the error of whichever call was refused first
         assert "has taken the run over, as attempt 2" in complaint
         after = content(run)
         changed = {name for name in before | after if before.get(name) != after.get(name)}
