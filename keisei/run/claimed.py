@@ -7,13 +7,12 @@ from typing import NamedTuple
 
 from keisei._io import files, locks
 from keisei._io.held import HeldDirectory
-from keisei._log import logger
 from keisei.config.schema import AppConfig
 from keisei.errors import SessionInUseError
 from keisei.journal.format import part_of
 from keisei.run import find, session_file
 from keisei.run.layout import RECORD_FILE, TRAINING_LOG, RunPaths
-from keisei.run.lease import HeldLease, Holder, LeaseSource, holder
+from keisei.run.lease import HeldLease, Holder, LeaseSource, holder, warn_of_two_registries
 from keisei.run.owned import lives, this_owner
 from keisei.run.rebuild import UNKNOWN
 from keisei.run.session_file import LaunchRecord, Owner, SessionRecord
@@ -171,13 +170,8 @@ class Claimed:
         )
         if isinstance(answer, Holder):
             raise _leased(self.name, answer, self.directory)
-        self.lease, was = answer, earlier and earlier.lease
-        if was and answer.lease and was.registry != answer.lease.registry:
-            text = (
-                "run %s was in another registry (%s): starts that do not name the same one do not "
-            )
-            text += "see each other's leases. It goes on, owned as this registry and the locks say"
-            logger.warning(text, self.name, was.registry)
+        self.lease = answer
+        warn_of_two_registries(self.name, earlier and earlier.lease, answer.lease)
 
     def lock(self, home: HeldDirectory) -> bool:
         """Lock the directory for the life of its owner; return whether it may be taken.
