@@ -171,7 +171,7 @@ class Claimed:
         if isinstance(answer, Holder):
             raise _leased(self.name, answer, self.directory)
         self.lease = answer
-        warn_of_two_registries(self.name, earlier and earlier.lease, answer.lease)
+        warn_of_two_registries(self.name, earlier.lease if earlier else None, answer.lease)
 
     def lock(self, home: HeldDirectory) -> bool:
         """Lock the directory for the life of its owner; return whether it may be taken.
