@@ -361,4 +361,13 @@ REQUIREMENTS: dict[str, str] = {
         "what it beat; on resume the difference to the earlier attempt is said, by field: free, "
         "worth a warning, refused."
     ),
+    "RANK-2": (
+        "All ranks get one run: name, id and attempt are agreed by the launch's identity without "
+        "torch and without a barrier, over the shared directory or the registry, within "
+        "`distributed.timeout`. A rank that never comes does not hang the others."
+    ),
+    "RANK-4": (
+        "The end is the truth about all: the first rank that failed, with its error, decides; a "
+        "rank that has vanished is known within a minute; others are told and end too."
+    ),
 }

@@ -15,6 +15,7 @@ from keisei.run.session_file import Owner
 
 DIRECTORY = ".launches"  # under the root; no run can have such a name
 _NAME = re.compile(r"([0-9a-f]{32})\.(\d{1,10})\.(\d{1,10})\.(\d{1,10})\.json")
+_UNSET = object()
 _MOST = 5  # differences that a message shows
 # What is rank 0's alone, or of no consequence; the run's name is compared by itself.
 _NOT_COMPARED = (
@@ -145,12 +146,19 @@ def _differences(
     labels = ("the run's name", "the world size", "keisei's version")
     for label, one, other in zip(labels, theirs, own, strict=False):
         if one != other and (other is not None or label != labels[0]):
-            yield label, (quoted(one), quoted(other))
+            yield label, (_shown(one), _shown(other))
     fields, mine = dict(_fields(theirs.config)), dict(_fields(own.config))
     for name in dict.fromkeys([*fields, *mine]):
-        one, other = fields.get(name, "unset"), mine.get(name, "unset")
+        one, other = fields.get(name, _UNSET), mine.get(name, _UNSET)
         if one != other and not any(f"{name}.".startswith(f"{path}.") for path in excepted):
-            yield name, (quoted(one), quoted(other))
+            yield name, (_shown(one), _shown(other))
+
+
+def _shown(value: object) -> str:
+    """Return a value as it may stand in a message."""
+    if value is _UNSET:
+        return "unset"
+    return quoted(value) if isinstance(value, str) else quoted(value)[1:-1]
 
 
 def _fields(data: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

@@ -28,6 +28,7 @@ from keisei.run.layout import RECORD_FILE
 from keisei.run.outcome import Outcome
 from keisei.run.part_file import part_of_rank
 from keisei.run.parts import SILENT_AFTER, FoundPart, parts_of
+from keisei.run.session_file import SessionRecord
 from keisei.run.status import FINAL, FinalStatus
 
 INTERVAL = 0.5  # seconds between two looks at how the ranks end
@@ -80,7 +81,7 @@ class Ranks:
 
     def _watch(self) -> None:
         next_sign = next_check = time.monotonic()
-        while not self._over.wait(INTERVAL):
+        while not self._over.wait(INTERVAL) and self._owned.taken_over is None:
             try:
                 now = time.monotonic()
                 if now >= next_sign:
@@ -121,22 +122,31 @@ class Ranks:
 
     def _check(self) -> None:
         """Look whether the others live, and publish it where one does not. It blocks."""
-        lost = self._check_owner() if self._launch.rank else self._check_parts()
-        if lost is not None:
-            self.publish(lost)
+        if self._launch.rank:
+            self._check_owner()
+        else:
+            self._note_lost()
 
-    def _check_owner(self) -> Outcome | None:
-        """Return how the ranks end where rank 0 is gone."""
+    def _check_owner(self) -> bool:
+        """Publish how the ranks end where rank 0 is gone; return whether it is. It blocks."""
         assert isinstance(self._owned, OwnedRank)
-        over = self._owned.look()
-        if over is not None:
-            return Outcome(rank=0, what=f"has ended the run ({over})")
+        if self._owned.look() is not None:
+            with self._entered() as directory:
+                record = SessionRecord.parsed(directory.read(RECORD_FILE) or b"")
+            # A preemption reaches every rank by itself, and leaves each the time to save.
+            if record is not None and record.status in FINAL and record.status != "preempted":
+                self._outcome = self._outcome or Outcome(
+                    rank=0, what=f"has ended the run as {record.status}", failure=record.failure
+                )
+            return True
         with self._entered() as directory:
             owner = self._owned.rank_0
             state = find.owner_state(owner, directory)
             if state == "elsewhere" and directory.now() - find.last_sign(directory) > SILENT_AFTER:
                 state = "died"
-        return Outcome(rank=0, what="has vanished") if state == "died" else None
+        if state == "died":
+            self.publish(Outcome(rank=0, what="has vanished"))
+        return state == "died"
 
     def _check_parts(self) -> Outcome | None:
         """Return how the ranks end where one of them is gone, or has ended without saying so."""
@@ -171,10 +181,10 @@ class Ranks:
         Returns:
             How they end.
         """
-        if self._outcome is None:
+        if self._outcome is None and self._owned.taken_over is None:
             with self._entered() as directory:
                 self._outcome = outcome.publish(directory, self._attempt, own)
-        return self._outcome
+        return self._outcome or own
 
     def has_ended(self, status: FinalStatus, failure: Failure | None) -> None:
         """Publish how this rank has ended, where that ends all. It blocks; failures are logged.
@@ -267,7 +277,9 @@ class Ranks:
     def _note_lost(self) -> bool:
         """Publish that a rank is gone, where one is; return whether one is. It blocks."""
         lost = self._check_parts()
-        return lost is not None and self.publish(lost) is not None
+        if lost is not None:
+            self.publish(lost)
+        return lost is not None
 
     def _note_unended(self) -> None:
         """Publish that a rank has not ended, although rank 0 has waited for it. It blocks."""
@@ -297,7 +309,7 @@ class Ranks:
 
     def _is_owner_over(self) -> bool:
         assert isinstance(self._owned, OwnedRank)
-        return self._owned.look() is not None or self._check_owner() is not None
+        return self._check_owner()
 
     @contextmanager
     def _entered(self) -> Iterator[OpenDirectory]:

@@ -257,6 +257,9 @@ class Ending:
         duration_s = facts.has_ended()
         timeout = JOURNAL_TIMEOUT if timeout is None else timeout
         give_up = time.monotonic() + timeout
+        if facts.ranks is not None:
+            facts.ranks.has_ended(status, facts.failure)
+            facts.ranks.stop()
         self._checkpointing.close(timeout / 2)
         self._recorder.close(max(0.0, give_up - time.monotonic()), facts.failure)
         if facts.owned is not None:
@@ -270,8 +273,6 @@ class Ending:
                     text = "the end of run %s is recorded, but not in its training log: %s"
                 logger.error(text, facts.run_name, exc)
             facts.owned.release()
-        if facts.ranks is not None:
-            facts.ranks.stop()
 
     def _write_end(
         self, owned: Owned, status: FinalStatus, duration_s: float, give_up: float
