@@ -62,7 +62,7 @@ class Ranks:
         self._over = threading.Event()
         self._outcome: Outcome | None = None
         self._noting = threading.Lock()
-        self._is_told = False
+        self._is_told = self._is_own = False
 
     @property
     def ended_by(self) -> str | None:
@@ -112,7 +112,7 @@ class Ranks:
     def _tell(self) -> None:
         """Call `lost`, once, where another rank has ended the run."""
         found = self._outcome
-        if found is None or found.rank == self._launch.rank or self._over.is_set():
+        if found is None or self._is_own or self._over.is_set():
             return
         with self._noting:
             first, self._is_told = not self._is_told, True
@@ -200,7 +200,8 @@ class Ranks:
             if status == "failed" and self._found() is None:
                 self._check()
                 self._note_lost()
-            self.publish(_of_end(self._launch.rank, status, failure))
+            own = _of_end(self._launch.rank, status, failure)
+            self._is_own = self.publish(own) is own
         except OSError as exc:
             logger.warning("the other ranks are not told how this one has ended: %s", exc)
 
@@ -243,7 +244,7 @@ class Ranks:
             failure: why.
         """
         decided = self._outcome
-        if decided is None or decided.rank == self._launch.rank:
+        if decided is None or self._is_own:
             return status, failure
         if status == "preempted" and not self._is_told:
             return status, failure

@@ -52,7 +52,7 @@ class Ranks:
 
     def __init__(self, make_config: MakeConfig, world_size: int, **sections: Any) -> None:
         self.world_size, self._make, self._sections = world_size, make_config, sections
-        self.identity = "test"
+        self.identity = str(make_config().logging.log_dir)
         self.sessions: dict[int, AsyncSessionManager[AppConfig]] = {}
         self.errors: dict[int, BaseException | None] = {}
 
@@ -98,6 +98,15 @@ def runs(config: AppConfig) -> list[Path]:
     return [path for path in root.iterdir() if not path.name.startswith(".")]
 
 
+def ranks_logged(directory: str) -> dict[int, list[object]]:
+    """Return what each of four ranks has logged as `rank`."""
+    run = read_run(directory)
+    return {
+        rank: [row.values["rank"] for row in run.rows(rank=rank) if "rank" in row.values]
+        for rank in range(4)
+    }
+
+
 @pytest.mark.requirement("RANK-2", "RANK-3")
 async def test_all_ranks_come_to_one_run(make_config: MakeConfig) -> None:
     """Ranks that start at once have one name, one id, one attempt, and no directory too many."""
@@ -119,9 +128,8 @@ async def test_all_ranks_come_to_one_run(make_config: MakeConfig) -> None:
     assert (record.status, record.attempt, record.started_by) == ("completed", 1, "start")
     assert record.launch is not None
     assert (record.launch.world_size, record.launch.launcher) == (4, "given")
-    run = read_run(met[0][2])
-    for rank in range(4):
-        assert [row.values["rank"] for row in run.rows(rank=rank) if "rank" in row.values] == [rank]
+    logged = await anyio.to_thread.run_sync(ranks_logged, met[0][2])
+    assert logged == {rank: [rank] for rank in range(4)}
 
 
 @pytest.mark.requirement("RANK-3")
@@ -365,11 +373,11 @@ async def test_sessions_follow_each_other_in_one_launch(make_config: MakeConfig)
 @pytest.mark.requirement("RANK-2")
 @pytest.mark.parametrize("began", ["restart", "requeue", "resume"])
 async def test_what_begins_an_attempt_is_told_apart(
-    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, began: str
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, began: str
 ) -> None:
     """An elastic restart, a requeue and a resume by hand go on with one run, and are recorded."""
     torchrun = {
-        "TORCHELASTIC_RUN_ID": "abc",
+        "TORCHELASTIC_RUN_ID": str(tmp_path),
         "TORCHELASTIC_RESTART_COUNT": "0",
         "WORLD_SIZE": "1",
         "RANK": "0",
@@ -400,7 +408,7 @@ async def test_what_begins_an_attempt_is_told_apart(
     changed = {
         "restart": {"TORCHELASTIC_RESTART_COUNT": "1"},
         "requeue": {"SLURM_RESTART_COUNT": "1"},
-        "resume": {"TORCHELASTIC_RUN_ID": "abd"},
+        "resume": {"TORCHELASTIC_RUN_ID": f"{tmp_path}-2"},
     }
     second = await start(changed[began])
     assert (first.started_by, second.started_by) == ("start", began)
