@@ -95,9 +95,9 @@ def test_what_is_rank_0s_alone_may_differ() -> None:
 def test_a_message_shows_few_of_many_differences() -> None:
     """Of many differences a message shows some, and says how many more there are."""
     config = {f"field{n}": n for n in range(100)}
-    with pytest.raises(RankMismatchError, match="and 96 more") as caught:
+    with pytest.raises(RankMismatchError, match="and 94 more") as caught:
         check_terms(agreed(config=config), Terms("r", 4, "1.0", {}), 3, ["field0"])
-    assert len(caught.value.values) == 101 - 2 + 2
+    assert len(caught.value.values) == 99
     assert len(str(caught.value)) < 1000
 
 
