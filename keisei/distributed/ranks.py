@@ -272,8 +272,10 @@ class Ranks:
         if not for_all and (self._found() is not None or self._note_lost()):
             return True
         found = self._parts(None if for_all else SILENT_AFTER)
+        # One that is still to come would find no run, and wait for it.
         all_came = len(found) == self._launch.world_size - 1
-        return (for_all or all_came) and all(_is_over(part) for part in found.values())
+        is_late = for_all and time.monotonic() - self._began > self._timeout
+        return (all_came or is_late) and all(_is_over(part) for part in found.values())
 
     def _note_lost(self) -> bool:
         """Publish that a rank is gone, where one is; return whether one is. It blocks."""

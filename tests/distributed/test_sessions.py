@@ -148,10 +148,6 @@ async def test_every_method_works_on_a_rank_above_0(make_config: MakeConfig) -> 
         await session.log_session_info(lines.append)
         await session.log_session_start()
         await session.flush()
-        session.setup_auto_checkpointing(1, state={"x": 1})
-        assert await session.checkpoint_if_due(1) is None
-        assert await session.save_checkpoint({"x": 1}, 1) is None
-        assert await session.restore_checkpoint() is None
         session.log_event("hello", {"rank": 1})
         session.resume_at(0)
         assert session.handle().session_id == session.session_id
@@ -173,7 +169,7 @@ async def test_every_method_works_on_a_rank_above_0(make_config: MakeConfig) -> 
     assert ranks.errors == {1: None}
     log = Path(ranks.sessions[1].log_file_path).read_text("utf-8")
     assert log.count("session started") == 1
-    assert log.count("session ended") + log.count("completed") >= 1
+    assert log.count("completed") == 1
 
 
 @pytest.mark.requirement("RANK-4")
