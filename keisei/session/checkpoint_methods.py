@@ -201,13 +201,13 @@ class AsyncCheckpoints(SessionCheckpoints[ConfigT]):
         """
         saves = self._checkpointing
         schedule = saves.schedule
-        if (
-            type(step) is int
-            and step < schedule.due_step
-            and (schedule.due_time is None or time.monotonic() < schedule.due_time)
-        ):
-            schedule.step = step
-            return None
+        if type(step) is int:
+            schedule.reached = step
+            if step < schedule.due_step and (
+                schedule.due_time is None or time.monotonic() < schedule.due_time
+            ):
+                schedule.step = step
+                return None
         saved = None
         goes_on = self._watching.meeting is not None and await self._goes_on(step)
         try:
@@ -290,13 +290,13 @@ class BlockingCheckpoints(SessionCheckpoints[ConfigT]):
         """
         saves = self._checkpointing
         schedule = saves.schedule
-        if (
-            type(step) is int
-            and step < schedule.due_step
-            and (schedule.due_time is None or time.monotonic() < schedule.due_time)
-        ):
-            schedule.step = step
-            return None
+        if type(step) is int:
+            schedule.reached = step
+            if step < schedule.due_step and (
+                schedule.due_time is None or time.monotonic() < schedule.due_time
+            ):
+                schedule.step = step
+                return None
         saved = None
         goes_on = self._watching.meeting is not None and portal.call(self._goes_on, step)
         try:

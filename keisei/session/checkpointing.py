@@ -164,7 +164,7 @@ class Checkpointing:
             raise NotReadyError(
                 "checkpoint_if_due() needs a policy: call setup_auto_checkpointing() first"
             )
-        now = savable.whole_step(step)
+        now = self.schedule.reached = savable.whole_step(step)
         return self._taken_now(now) if self.schedule.is_due(now) else None
 
     def take_last(self, status: FinalStatus) -> Taken | None:
@@ -173,6 +173,8 @@ class Checkpointing:
         Args:
             status: how the session ends.
         """
+        if status == "preempted" and self._together.shared:
+            return None  # the body was cut off, on each rank elsewhere
         step = self.schedule.due_at_end(status)
         if step is None or self._facts.status in FINAL or self._facts.paths is None:
             return None

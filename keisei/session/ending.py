@@ -320,7 +320,7 @@ class Ending:
             if launch is not None and launch.world_size > 1:
                 where = owned.home, record.attempt, launch.rank, launch.world_size
                 self._watching.meeting = Meeting(*where)
-                self._watching.last_step = lambda: self._checkpointing.schedule.step
+                self._watching.last_step = lambda: self._checkpointing.schedule.reached
             self._watching.start(owned.home, record.session_id, record.attempt)
 
     def end_at_exit(self, error: BaseException | None, timeout: float) -> None:

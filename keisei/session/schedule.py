@@ -21,6 +21,8 @@ class Schedule:
         due_step: the step from which on `checkpoint_if_due` has to look closer.
         due_time: the same as a time of the monotonic clock; ``None`` where only steps count.
         step: the last safe point; ``None`` before the first.
+        reached: the same, set before it is looked at whether it is due: whoever sets `due_step`
+            and reads this afterwards knows of every safe point that was passed.
         saved_step: the step that was saved or restored last, and needs not be saved again.
         goes_on: whether the training goes on, although the run is preempted: another rank is
             further.
@@ -31,6 +33,7 @@ class Schedule:
         self.due_step = ALWAYS
         self.due_time: float | None = None
         self.step: int | None = None
+        self.reached: int | None = None
         self.saved_step: int | None = None
         self.goes_on = False
         self._give_up: float | None = None
@@ -59,7 +62,7 @@ class Schedule:
 
     def go_back(self, step: int | None) -> None:
         """Go on from a checkpoint of this step."""
-        self.step, self.saved_step = None, step
+        self.step, self.reached, self.saved_step = None, None, step
         self.plan()
 
     def is_due(self, step: int) -> bool:

@@ -16,7 +16,6 @@ from keisei import (
     AsyncSessionManager,
     CheckpointError,
     ConfigError,
-    DistributedError,
     RankLostError,
     Restored,
     WorldSizeError,
@@ -62,8 +61,24 @@ class Launches:
         try:
             async with session:
                 self.got[rank] = await body(session)
-        except Exception as exc:
+        except (Exception, SystemExit) as exc:
             self.got[rank] = exc
+
+
+class Barrier:
+    """What a collective does: nobody goes on before all ranks have come."""
+
+    def __init__(self, count: int) -> None:
+        self._count, self._come, self._gate = count, 0, anyio.Event()
+
+    async def wait(self) -> None:
+        """Wait for the others."""
+        self._come += 1
+        gate = self._gate
+        if self._come == self._count:
+            self._come, self._gate = 0, anyio.Event()
+            gate.set()
+        await gate.wait()
 
 
 @pytest.fixture
@@ -157,10 +172,16 @@ async def test_a_rank_with_nothing_of_its_own(launches: Launches) -> None:
 async def test_another_world_size(launches: Launches) -> None:
     """It is an error with both numbers on every rank, and each shard can be read by its rank."""
     await launches.run(saves)
-    got = await launches.run(restores, 2)
+    barrier = Barrier(2)
+
+    async def together(session: Session) -> Restored | None:
+        await barrier.wait()
+        return await restores(session)
+
+    got = await launches.run(together, 2)
     assert isinstance(got[0], WorldSizeError)
     assert (got[0].saved, got[0].world_size) == (3, 2)
-    assert isinstance(got[1], (DistributedError, CheckpointError))  # told, or too late for that
+    assert isinstance(got[1], (CheckpointError, RankLostError))
 
     async def body(session: Session) -> list[Any]:
         shards = [await session.restore_checkpoint(shard=rank) for rank in range(3)]
@@ -234,3 +255,40 @@ async def test_what_differs_between_ranks_is_refused(launches: Launches) -> None
                 session.setup_auto_checkpointing(state=3)  # type: ignore[arg-type]
 
     assert set((await launches.run(body)).values()) == {None}
+
+
+@pytest.mark.requirement("RANK-6", "RANK-7")
+@pytest.mark.parametrize(
+    ("told", "collective"),
+    [
+        (2, True),
+        *(pytest.param(*case, marks=pytest.mark.storm) for case in ((0, True), (1, False))),
+    ],
+)
+async def test_a_preemption_saves_the_same_step_on_all_ranks(
+    launches: Launches, told: int, collective: bool
+) -> None:
+    """One rank is told; all save at the first step that none has passed, although each waits for
+    the others in every step, and none of them waits in vain."""
+    barrier = Barrier(3)
+
+    async def body(session: Session) -> None:
+        state: dict[str, Any] = {"rank": session.rank}
+        session.setup_auto_checkpointing(1000, state=state)
+        for step in range(1, 100_000):
+            state["step"] = step
+            if step == 20 and session.rank == told:
+                session.preempt()
+            if collective:
+                await barrier.wait()
+            await anyio.sleep(0.002 if collective else 0.002 * (session.rank + 1))
+            await session.checkpoint_if_due(step)
+
+    with anyio.fail_after(60):
+        got = await launches.run(body, signals={"grace": 15.0})
+    assert all(isinstance(left, SystemExit) for left in got.values()), got
+    got = await launches.run(restores)
+    steps = {got[rank].state["step"] for rank in range(3)}
+    assert len(steps) == 1
+    assert steps.pop() >= 20
+    assert [got[rank].state["rank"] for rank in range(3)] == [0, 1, 2]
