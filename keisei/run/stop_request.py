@@ -6,6 +6,7 @@ attempt: the next one does not look at it.
 
 # No `from __future__ import annotations`: pydantic would compile each annotation by itself.
 from typing import Annotated, Literal
+from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -35,12 +36,17 @@ class StopRequest(BaseModel):
 
 
 def write_request(directory: OpenDirectory, request: StopRequest) -> None:
-    """Write a request, in place of one that stands there.
+    """Write a request, in place of one that stands there; all ranks may do so at once.
 
     Raises:
         OSError: it cannot be written.
     """
-    files.write_atomic(directory, STOP_FILE, request.model_dump_json(indent=2).encode() + b"\n")
+    mark = directory.mark
+    directory.mark = f"{mark}.{uuid4().hex[:8]}"  # one temporary name would be every rank's
+    try:
+        files.write_atomic(directory, STOP_FILE, request.model_dump_json(indent=2).encode() + b"\n")
+    finally:
+        directory.mark = mark
 
 
 def read_request(directory: OpenDirectory) -> StopRequest | None:

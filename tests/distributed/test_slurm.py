@@ -19,8 +19,8 @@ SIZE = 4
 REQUEUES = 5
 OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
 
-# A learner with checkpoints: each start goes on where the last one has saved, until the step that it
-# is told, the same for all ranks.
+# A learner with checkpoints: each start goes on where the last one has saved, until the step that
+# it is told, the same for all ranks.
 LEARNER = """
 import os, sys, time
 from pathlib import Path
