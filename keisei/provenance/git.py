@@ -124,7 +124,7 @@ def ask(
                 timer.cancel()
                 _kill(process)
             if timed_out.is_set():
-                raise GitError(f"git {arguments[0]} has not ended in {left:.3g} s, and was killed")
+                raise GitError(f"git {arguments[0]} has not ended in time, and was killed")
             if status and not is_cut:
                 errors.seek(0)
                 raise _failed(arguments[0], status, errors.read(4096))

@@ -80,6 +80,22 @@ def test_a_list_that_a_validator_takes_apart_is_from_its_line(tmp_path: Path) ->
     assert found["tracking.trackers.mlflow"].origin.line == 2
 
 
+def test_a_key_below_a_list_beats_the_list(tmp_path: Path) -> None:
+    """An override that makes a mapping of it goes before it; what is set over a mapping, before all
+    of that."""
+    (tmp_path / "c.yaml").write_text("tracking:\n  trackers: [tensorboard]\n")
+    found = explained(load_config(tmp_path / "c.yaml", ["tracking.trackers.mlflow.a=1"]))
+    (beaten,) = found["tracking.trackers.mlflow.a"].beaten
+    assert (beaten.source, beaten.line, beaten.value) == ("file", 2, ["tensorboard"])
+    (tmp_path / "c.yaml").write_text("tracking:\n  trackers:\n    mlflow: {a: 1}\n")
+    found = explained(load_config(tmp_path / "c.yaml", ["tracking.trackers=[tensorboard]"]))
+    one = found["tracking.trackers.tensorboard"]
+    assert [(o.source, o.line) for o in (one.origin, *one.beaten)] == [
+        ("override", None),
+        ("file", 3),
+    ]
+
+
 def test_a_field_with_an_alias_is_found_under_it(tmp_path: Path) -> None:
     """A file names a field by its alias."""
 
