@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from keisei._io.directories import OpenDirectory
-from keisei.journal.attempt import take_up
+from keisei.journal.attempt import AttemptReader, take_up
 from keisei.journal.format import file_name
 from keisei.journal.merging import reduced
 from keisei.journal.reader import read_run
@@ -125,6 +125,20 @@ def test_a_part_goes_on_behind_what_a_killed_process_has_left(tmp_path: Path) ->
             (2, 2, {"z": 4.0, "x": 5.0}),
         ]
         assert sum(read_run(tmp_path).of("a").damage()) == 0
+
+
+def test_names_of_an_earlier_life_are_not_taken_for_those_of_a_later_one(tmp_path: Path) -> None:
+    """Whoever reads only the end of the file finds the names of each row."""
+    with Journal(str(tmp_path), 1, part="a") as journal:
+        for step in range(100):
+            journal.log_metrics({"x": 1.0}, step)
+    with gone_on(tmp_path, "a") as journal:
+        journal.log_metrics({"y": 2.0}, 100)
+    size = os.path.getsize(tmp_path / file_name(1, "a"))
+    with AttemptReader(str(tmp_path), 1, part="a") as reader:
+        reader.seek_back(size // 2)
+        rows = [(raw[-1], keys) for _, keys, raw in reader.rows()]
+    assert rows[-2:] == [(99, ("x",)), (100, ("y",))]
 
 
 def test_a_part_that_was_killed_before_its_first_block_begins_again(tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ def test_a_fork_does_not_keep_a_part_alive(session: SessionManager[Any]) -> None
     """A child that was forked from a member holds no lock of its part."""
     part = claimed(session)
     ready, go_on = multiprocessing.Pipe()
-    child = multiprocessing.get_context("fork").Process(target=ready.recv)
+    child = multiprocessing.get_context("fork").Process(target=ready.recv, daemon=True)
     child.start()
     part.release()
     assert states(session) == {"a": "died"}
