@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from keisei._io.directories import OpenDirectory
 from keisei.checkpoints import failing
 from keisei.checkpoints.digests import PLAIN, digest_of
-from keisei.checkpoints.layout import FILES
+from keisei.checkpoints.layout import FILES, MANIFEST
 from keisei.checkpoints.listing import Fault, Stored, stored_as
 from keisei.checkpoints.manifest import Manifest, encode
 from keisei.checkpoints.opening import GoneError, check_file, opened, read_manifest
@@ -66,10 +66,12 @@ def read_checkpoint(models: OpenDirectory, stored: Stored, reader: Reader = ALON
             raise GoneError(stored.name)
         shard = shard_to_read(manifest, reader)
         decides = reader.rank == 0 and reader.shard is None
-        unread = range(1, manifest.world_size) if decides else ()
+        unread = {rank_of(entry.name) for entry in manifest.files} if decides else ()
         _verify(directory, path, manifest, {*unread, shard} - {0})
         own, whose = directory, manifest
         if shard > 0:
+            if manifest.file(f"{shard_name(shard)}/{MANIFEST}") is None:
+                raise failing.damaged(path, f"its manifest has no shard of rank {shard}")
             own = held.enter_context(directory.inside(shard_name(shard)))
             whose, _ = read_manifest(own)
         random = position = None

@@ -88,17 +88,20 @@ def _print(listing: Listing, console: Console) -> None:
 
 def _table(listing: Listing, console: Console) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("step", "attempt", "saved", "size", "marks"):
-        right = name in ("step", "attempt", "size")
+    stands = [*listing.there.checkpoints, *filter(None, [listing.there.final_model])]
+    of_ranks = any(stored.manifest.world_size > 1 for stored in stands)
+    for name in ("step", "attempt", *(["ranks"] if of_ranks else []), "saved", "size", "marks"):
+        right = name in ("step", "attempt", "ranks", "size")
         table.add_column(name, justify="right" if right else "left", no_wrap=True)
     if listing.verified:
         table.add_column("verified", no_wrap=True)
     table.add_column("metrics", overflow="fold")
-    for stored in [*listing.there.checkpoints, *filter(None, [listing.there.final_model])]:
+    for stored in stands:
         one = stored.checkpoint
         cells = [
             "final" if one.step is None else str(one.step),
             str(one.attempt),
+            *([str(stored.manifest.world_size)] if of_ranks else []),
             one.created_at[:19].replace("T", " "),
             size(one.size),
             ", ".join(_marks(listing, stored)),
@@ -181,6 +184,7 @@ def _stored_as_data(listing: Listing, stored: Stored) -> dict[str, Any]:
     return {
         "name": stored.name,
         **one._asdict(),
+        "world_size": stored.manifest.world_size,
         "metrics": {name: _valid(value) for name, value in one.metrics.items()},
         "latest": stored.name == listing.latest,
         "best": stored.name == listing.best,

@@ -15,8 +15,9 @@ from keisei import CheckpointError, WorldSizeError
 from keisei._io.directories import OpenDirectory
 from keisei.checkpoints.choosing import awaited, choice_of, publish, read_chosen
 from keisei.checkpoints.listing import found
-from keisei.checkpoints.manifest import FORMAT
+from keisei.checkpoints.manifest import FORMAT, encode, parse
 from keisei.checkpoints.meeting import Ranks
+from keisei.checkpoints.mirror import Mirror
 from keisei.checkpoints.restore import load
 from keisei.checkpoints.shards import Reader, is_replicated
 from keisei.checkpoints.verify import verify
@@ -271,18 +272,20 @@ def test_two_processes_of_one_rank(models: OpenDirectory) -> None:
 
 def test_a_rank_that_gives_up_is_not_in_it(models: OpenDirectory) -> None:
     """Who withdraws its shard before rank 0 takes it knows that there is no checkpoint of it."""
-    waits = threading.Event()
+    has_given_up = threading.Event()
+
+    def give_up() -> None:
+        raise CheckpointError("given up")
 
     def one(rank: int) -> Any:
         if rank == 0:
-            waits.wait(30)
-
-        def check() -> None:
-            waits.set()
-            raise CheckpointError("given up")
-
-        ranks = Ranks(rank, WORLD, check=check if rank == 1 else lambda: None)
-        return save_shard(models.path, 1, ranks)
+            has_given_up.wait(30)
+        ranks = Ranks(rank, WORLD, check=give_up if rank == 1 else lambda: None)
+        try:
+            return save_shard(models.path, 1, ranks)
+        finally:
+            if rank == 1:
+                has_given_up.set()
 
     for outcome in all_ranks(one).values():
         assert isinstance(outcome, CheckpointError)
@@ -297,3 +300,34 @@ def test_retention_sees_whole_checkpoints(models: OpenDirectory) -> None:
         keep(models, step)
     assert [stored.checkpoint.step for stored in found(models, RUN).checkpoints] == [2, 3]
     assert sorted(os.listdir(models.path)) == ["checkpoint_2.ckpt", "checkpoint_3.ckpt", "latest"]
+
+
+def test_copies_at_a_url_have_all_shards(models: OpenDirectory, tmp_path: Path) -> None:
+    """A run whose disk is gone goes on from them, each rank from its own."""
+    saved(save_all(models.path, 1))
+    mirror = Mirror((tmp_path / "there").as_uri(), "walker", models.path)
+    mirror.follow()
+    assert mirror.finish(20.0)
+    models.remove_tree("checkpoint_1.ckpt")
+    name, faults = mirror.fetch(models, RUN, 2)
+    assert (name, faults) == ("checkpoint_1.ckpt", [])
+    assert unsound(models) == []
+    for rank in range(WORLD):
+        load_shard(models, Reader(rank, WORLD))
+
+
+def test_a_manifest_that_promises_too_much(models: OpenDirectory) -> None:
+    """One with more ranks than shards, from whomever, is damaged for those ranks; nothing of it is
+    read that it does not name, and its number of ranks costs nothing."""
+    saved(save_all(models.path, 1))
+    path = Path(models.path, "checkpoint_1.ckpt", "manifest.json")
+    manifest = parse(path.read_bytes())
+    many = 2**31 - 1
+    files = [entry for entry in manifest.files if not entry.name.startswith("rank2/")]
+    forged = manifest.model_copy(update={"world_size": many, "files": files})
+    path.write_bytes(encode(forged))
+    assert load_shard(models, Reader(0, many)).stored.manifest.world_size == many
+    load_shard(models, Reader(1, many))
+    for rank in (2, 3):
+        with pytest.raises(CheckpointError, match=f"no shard of rank {rank}"):
+            load(models, run=RUN, set_aside=False, reader=Reader(rank, many))

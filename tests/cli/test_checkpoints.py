@@ -20,6 +20,7 @@ from keisei.redaction import HIDDEN
 from tests.conftest import MakeConfig
 from tests.support.runs import Runs, snapshot
 from tests.support.saved_checkpoints import flip, save
+from tests.support.shards import save_all
 
 
 @pytest.fixture
@@ -231,3 +232,21 @@ def test_a_config_that_cannot_be_read_is_no_policy(run: Path, config: str) -> No
     done = keisei("checkpoints", "r")
     assert done.exit_code == 0
     assert ("is not known" in done.stdout) == (config != "{}")
+
+
+@pytest.mark.requirement("RANK-7")
+def test_checkpoints_of_several_ranks(run: Path) -> None:
+    """They are listed with the number of ranks, and every shard is verified, by doctor too."""
+    session_id = json.loads((run / "session.json").read_text(encoding="utf-8"))["session_id"]
+    saved = save_all(str(run / "models"), 60, run=session_id)
+    assert not [got for got in saved.values() if isinstance(got, BaseException)]
+    shown = keisei("checkpoints", "r", "--verify")
+    assert shown.exit_code == 0
+    assert "ranks" in shown.stdout.splitlines()[0]
+    assert [one["world_size"] for one in listed()["checkpoints"]] == [1, 1, 1, 1, 1, 3]
+    flip(run / "models" / "checkpoint_60.ckpt" / "rank1" / "state.json")
+    assert keisei("checkpoints", "r").exit_code == 0
+    verified = keisei("checkpoints", "r", "--verify")
+    assert verified.exit_code == 1
+    assert "rank1/state.json" in verified.stdout
+    assert "rank1/state.json" in keisei("doctor", "r").stdout

@@ -36,10 +36,10 @@ def state_of_rank(step: int | None, rank: int) -> dict[str, Any]:
     return state_of((step or 0) * 1000 + rank)
 
 
-def facts_of_rank(step: int | None, rank: int, attempt: int = 1) -> Facts:
+def facts_of_rank(step: int | None, rank: int, attempt: int = 1, run: str = RUN) -> Facts:
     """Return what a shard's manifest says of it."""
     position = Position(attempt, rank)
-    return Facts(RUN, step, attempt, position, {"rank": float(rank)}, {"random": [rank]})
+    return Facts(run, step, attempt, position, {"rank": float(rank)}, {"random": [rank]})
 
 
 def save_shard(
@@ -49,13 +49,14 @@ def save_shard(
     *,
     content: Content | Mapping[str, Any] | Literal["its own"] = "its own",
     attempt: int = 1,
+    run: str = RUN,
     before: Callable[[], object] = lambda: None,
 ) -> Checkpoint:
     """Save as one rank, in a directory of its own opening."""
     if content == "its own":
         content = state_of_rank(step, ranks.rank)
     packed = pack(content, copy=True) if isinstance(content, Mapping) else content
-    facts = facts_of_rank(step, ranks.rank, attempt)
+    facts = facts_of_rank(step, ranks.rank, attempt, run)
     with OpenDirectory(models) as directory:
         return commit(directory, packed, facts, before_rename=before, ranks=ranks)
 
