@@ -41,11 +41,6 @@ def _running_trio() -> Any | None:
     return trio if trio is not None and trio.lowlevel.in_trio_task() else None
 
 
-def on_trio() -> bool:
-    """Return whether a task of trio's runs here."""
-    return _running_trio() is not None
-
-
 def calling_soon(func: Callable[[], object]) -> Callable[[], None]:
     """Return what calls a function in the loop that runs here, and itself never waits.
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import anyio
 
-from keisei._io.loop import calling_soon, on_trio
+from keisei._io.loop import calling_soon
 
 
 class Left(NamedTuple):
@@ -64,11 +64,11 @@ class Body:
         Args:
             scoped: whether a scope is opened around it. What is cancelled so stays cancelled, but
                 has to be left in the task that entered it, and in the order of scopes. On trio
-                there is no other way.
+                there is no other way: without it, the body's next call raises.
         """
         if self._scope is not None:
             return
-        if scoped or on_trio():
+        if scoped:
             scope = anyio.CancelScope()
             self._scope = scope.__enter__()
             self._task, self._cancel = current_task(), calling_soon(scope.cancel)

@@ -218,8 +218,10 @@ class AsyncCheckpoints(SessionCheckpoints[ConfigT]):
                 raise
             saves.not_saved(schedule.step, exc)
         if self._interruption.holds and not goes_on:
-            self._interruption.at_safe_point()
+            error = self._interruption.at_safe_point()
             await checkpoint()
+            if error is not None and not self._interruption.body.is_known:
+                raise error  # on trio, without a scope
         return saved
 
     async def restore_checkpoint(

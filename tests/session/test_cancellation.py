@@ -362,6 +362,7 @@ async def not_let_go(session: Session) -> list[str]:
         await following.setup_directories()
     except Exception as exc:
         found.append(f"the next attempt: {exc!r}")
+    await following.finalize_session("cancelled")  # or its watch would be a thread that is left
     return found
 
 
