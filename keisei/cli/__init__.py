@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
@@ -10,10 +11,12 @@ from keisei._io.exits import exit_at_once
 from keisei.errors import MissingExtraError
 
 _HOOKS_TIMEOUT = 5.0  # seconds
+_RARELY = 100_000  # new objects between two collections of garbage
 
 
 def main() -> None:
     """Run the program; only the command that is named is imported."""
+    gc.set_threshold(_RARELY)  # what a command imports and lists stays until its end
     try:
         _open_closed_streams()
         _check_extra()
