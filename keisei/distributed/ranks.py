@@ -144,13 +144,15 @@ class Ranks:
             state = find.owner_state(owner, directory)
             if state == "elsewhere" and directory.now() - find.last_sign(directory) > SILENT_AFTER:
                 state = "died"
-        if state == "died":
+        if state == "died" and self._owned.look() is None:  # it has not just recorded its end
             self.publish(Outcome(rank=0, what="has vanished"))
         return state == "died"
 
     def _check_parts(self) -> Outcome | None:
         """Return how the ranks end where one of them is gone, or has ended without saying so."""
         found = self._parts(SILENT_AFTER)
+        if any(part.state == "died" for part in found.values()):
+            found = self._parts(SILENT_AFTER)  # one may have ended as it was looked at
         for rank, part in sorted(found.items()):
             record = part.record
             if part.state == "died":
