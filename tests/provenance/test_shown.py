@@ -29,6 +29,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (repo / "new.py").write_text("new\n")
     (tmp_path / "c.yaml").write_text("env:\n  seed: 3\n")
     monkeypatch.chdir(repo)
+    monkeypatch.setenv("COLUMNS", "500")  # nothing is folded
     overrides = ["env.seed=5", f"logging.log_dir={tmp_path / 'runs'}"]
     with SessionManager(load_config(tmp_path / "c.yaml", overrides), run_name="r"):
         pass
