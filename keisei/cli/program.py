@@ -23,7 +23,7 @@ COMMANDS = {
     "registry": "Make the registry again, or look at it.",
     "restore": "Bring runs back from the trash.",
     "rm": "Move runs to the trash.",
-    "show": "Show one run, with its labels and metrics, and what it was started from.",
+    "show": "Show one run, its labels, metrics and origin.",
     "sync": "Send trackers what they have not got of the runs.",
     "tag": "Tag a run; the tags that it has stay.",
     "tail": "Show what a run logs, as it comes, until it has ended.",

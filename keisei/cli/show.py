@@ -65,7 +65,7 @@ def show(
     url: RegistryUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Show one run, with its labels and metrics, and what it was started from.
+    """Show one run, its labels, metrics and origin.
 
     Exit status: 0 where the run is shown, 2 where it cannot be found or read, 130 after Ctrl-C.
     """
