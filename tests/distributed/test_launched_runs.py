@@ -37,7 +37,7 @@ HERE = {
 }
 
 
-@pytest.mark.requirement("RANK-3")
+@pytest.mark.requirement("RANK-2", "RANK-3")
 @pytest.mark.parametrize("launcher", HERE)
 def test_four_processes_are_one_run(launcher: str, tmp_path: Path) -> None:
     """They share a name that none of them was given; each has logged rows of its own; it ends as
@@ -62,6 +62,7 @@ def test_four_processes_are_one_run(launcher: str, tmp_path: Path) -> None:
         assert len(steps) >= 5
 
 
+@pytest.mark.requirement("RANK-2")
 @pytest.mark.parametrize("launcher", ["torchrun", "mpich"])
 def test_launches_that_nothing_tells_apart_are_runs_of_their_own(
     launcher: str, tmp_path: Path
@@ -89,6 +90,7 @@ def test_launches_that_nothing_tells_apart_are_runs_of_their_own(
         assert parts_in(run.directory) == {f"rank{rank}": "completed" for rank in range(1, SIZE)}
 
 
+@pytest.mark.requirement("RANK-4")
 @pytest.mark.parametrize("rank", [0, 2])
 @pytest.mark.parametrize("launcher", HERE)
 def test_a_killed_rank_is_how_the_run_ends(launcher: str, rank: int, tmp_path: Path) -> None:
@@ -110,6 +112,7 @@ def test_a_killed_rank_is_how_the_run_ends(launcher: str, rank: int, tmp_path: P
     assert run.state == ("failed" if known else "died"), running.output()
 
 
+@pytest.mark.requirement("RANK-2")
 def test_a_restart_of_torchrun_is_the_next_attempt(tmp_path: Path) -> None:
     """torchrun starts all ranks again where one was killed: the same run goes on, and completes.
 

@@ -162,7 +162,7 @@ def test_actors_end_with_a_driver_that_is_killed(tmp_path: Path, temporary: str)
     assert all(len(list(journal.rows(part=f"rollout-{n}"))) >= 5 for n in range(ACTORS))
 
 
-@pytest.mark.requirement("RANK-1")
+@pytest.mark.requirement("RANK-2", "RANK-1")
 def test_workers_of_a_trainer_are_ranks_of_one_run(tmp_path: Path, temporary: str) -> None:
     """Ray's trainer says who is which rank; its two workers share one run."""
     if missing := no_torch():

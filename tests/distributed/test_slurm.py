@@ -49,7 +49,7 @@ def script(ranks: Ranks, root: Path, *overrides: str, srun: str = "srun") -> str
     return f"#!/bin/bash\nexport KEISEI_LOG_DIR={root}\n{command}\n"
 
 
-@pytest.mark.requirement("RANK-3")
+@pytest.mark.requirement("RANK-2", "RANK-3")
 def test_tasks_on_two_nodes_are_one_run(slurm: Slurm, tmp_path: Path) -> None:
     """Four tasks, which no one has told a name, share a run that ends as completed."""
     root, ranks = tmp_path / "runs", Ranks(tmp_path)
@@ -64,6 +64,7 @@ def test_tasks_on_two_nodes_are_one_run(slurm: Slurm, tmp_path: Path) -> None:
     assert all(len(list(journal.rows(rank=rank))) >= 5 for rank in range(SIZE))
 
 
+@pytest.mark.requirement("RANK-4")
 def test_a_killed_task_is_known_to_the_others(slurm: Slurm, tmp_path: Path) -> None:
     """srun waits for the other tasks: they learn within a minute that one has gone, and end."""
     root, ranks = tmp_path / "runs", Ranks(tmp_path)
@@ -75,6 +76,7 @@ def test_a_killed_task_is_known_to_the_others(slurm: Slurm, tmp_path: Path) -> N
     assert the_run(root).state == "failed", slurm.output(job)
 
 
+@pytest.mark.requirement("RANK-2")
 def test_a_requeued_job_goes_on_with_its_run(slurm: Slurm, tmp_path: Path) -> None:
     """What `scontrol requeue` starts again is the next attempt of the same run, on all ranks."""
     root, ranks = tmp_path / "runs", Ranks(tmp_path)

@@ -14,6 +14,7 @@ from tests.support.launchers import free_ports, launched, the_run
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 
 
+@pytest.mark.requirement("RANK-4")
 @pytest.mark.parametrize("killed", [0, 1])
 def test_the_next_call_of_a_blocking_body_raises(killed: int, tmp_path: Path) -> None:
     """Of two ranks without signal handlers one is killed, and the other ends by an error."""
