@@ -103,6 +103,8 @@ class Meeting:
             OSError: the files of the others cannot be read, or its own cannot be written.
         """
         with self._publishing:
+            if self._own == Standing(step, "goes on"):
+                return "go on"  # it learned of the preemption here, and others may have read so
             if self._own != Standing(step, "waits"):
                 self._publish(Standing(step, "waits"))
             decision = decide(step, self._read())

@@ -41,6 +41,17 @@ class SessionCheckpoints(SessionStopping[ConfigT]):
     _checkpointing: Checkpointing
     _watching: Watching
 
+    def _decided(self) -> bool | None:
+        """Return whether the training goes on from a safe point; ``None``: the ranks decide.
+
+        It is decided once for a safe point: one at which a preemption comes is passed, for this is
+        what the other ranks are told of it.
+        """
+        if self._watching.meeting is not None and self._interruption.holds:
+            return None
+        self._checkpointing.schedule.goes_on = self._watching.meeting is not None
+        return self._checkpointing.schedule.goes_on
+
     async def _goes_on(self, step: int) -> bool:
         """Wait for the other ranks of a preempted run; return whether one of them is further."""
         meeting, decision = self._watching.meeting, "wait"
@@ -209,7 +220,8 @@ class AsyncCheckpoints(SessionCheckpoints[ConfigT]):
                 schedule.step = step
                 return None
         saved = None
-        goes_on = self._watching.meeting is not None and await self._goes_on(step)
+        if (goes_on := self._decided()) is None:
+            goes_on = await self._goes_on(step)
         try:
             if (taken := saves.take_due(step)) is not None:
                 saved = await saves.save(taken)
@@ -300,7 +312,8 @@ class BlockingCheckpoints(SessionCheckpoints[ConfigT]):
                 schedule.step = step
                 return None
         saved = None
-        goes_on = self._watching.meeting is not None and portal.call(self._goes_on, step)
+        if (goes_on := self._decided()) is None:
+            goes_on = portal.call(self._goes_on, step)
         try:
             if (taken := saves.take_due(step)) is not None:
                 saved = portal.call(saves.save, taken)

@@ -24,8 +24,8 @@ class Schedule:
         reached: the same, set before it is looked at whether it is due: whoever sets `due_step`
             and reads this afterwards knows of every safe point that was passed.
         saved_step: the step that was saved or restored last, and needs not be saved again.
-        goes_on: whether the training goes on, although the run is preempted: another rank is
-            further.
+        goes_on: whether the training goes on from this safe point, although the run may be
+            preempted: one of several ranks is further, or did not know of it when it came here.
     """
 
     def __init__(self) -> None:
@@ -49,8 +49,7 @@ class Schedule:
             return
         every = self.policy.every_seconds
         self.due_time = None if every is None else time.monotonic() + every
-        behind = [step for step in (self.step, self.saved_step) if step is not None]
-        self.due_step = policy.next_due(self.policy, max(behind, default=-1))
+        self.due_step = policy.next_due(self.policy, self._behind)
         if self._give_up is not None:  # looked at last: the signal's handler sets both
             self.due_step = ALWAYS
 
@@ -68,8 +67,10 @@ class Schedule:
     def is_due(self, step: int) -> bool:
         """Return whether a safe point is to be saved, and plan the next one where it is."""
         timed = self.due_time is not None and time.monotonic() >= self.due_time
-        by_step = self._is_due_anyway(step) if self.goes_on else step >= self.due_step
-        due = timed or by_step or (self.preempted and not self.goes_on)
+        by_step = step >= self.due_step  # looked at before it is asked whether it is preempted
+        if self.preempted:
+            by_step = self._is_due_anyway(step) if self.goes_on else True
+        due = timed or by_step
         self.step = step
         if due:
             self.plan()
@@ -79,8 +80,12 @@ class Schedule:
         """Return whether a safe point would be saved were the run not preempted."""
         if self.policy is None:
             return False
-        behind = -1 if self.saved_step is None else self.saved_step
-        return step >= policy.next_due(self.policy, behind)
+        return step >= policy.next_due(self.policy, self._behind)
+
+    @property
+    def _behind(self) -> int:
+        """The step up to which nothing is due any more; -1 before the first."""
+        return max((s for s in (self.step, self.saved_step) if s is not None), default=-1)
 
     def due_at_end(self, status: FinalStatus) -> int | None:
         """Return the step to save when the session ends so; ``None`` where there is none."""

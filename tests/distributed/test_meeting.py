@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from keisei.distributed.meeting import Decision, Standing, State, decide
+from keisei._io.held import HeldDirectory
+from keisei.distributed.meeting import Decision, Meeting, Standing, State, decide
 from tests.support.file_faults import fast_place
 from tests.support.storms import repetitions
 
@@ -85,6 +86,18 @@ def test_no_two_ranks_leave_each_other() -> None:
             if None not in ended:
                 break
         assert len(set(ended) - {None}) == len(set(ended)) == 1, (seed, ended, steps, known)
+
+
+def test_a_safe_point_that_was_passed_stays_passed(tmp_path: Path) -> None:
+    """A rank that learns of the preemption as it comes to one has told the others that it goes on,
+    and some may have gone on by then."""
+    meetings = [Meeting(HeldDirectory(str(tmp_path)), 1, rank, 2) for rank in range(2)]
+    meetings[0].learn(5, ends=False)
+    assert meetings[1].look(5) == "go on"
+    assert meetings[0].look(5) == "go on"
+    assert meetings[0].look(6) == "wait"
+    assert meetings[1].look(6) == "end"
+    assert meetings[0].look(6) == "end"
 
 
 def preempted_ranks(place: Path, ranks: int, face: str, chance: random.Random) -> None:

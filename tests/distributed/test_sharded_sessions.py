@@ -292,3 +292,33 @@ async def test_a_preemption_saves_the_same_step_on_all_ranks(
     assert len(steps) == 1
     assert steps.pop() >= 20
     assert [got[rank].state["rank"] for rank in range(3)] == [0, 1, 2]
+
+
+@pytest.mark.requirement("RANK-6", "RANK-7")
+async def test_a_preemption_in_the_middle_of_a_save(launches: Launches) -> None:
+    """The rank that is told while it saves leaves nobody behind: it goes on to the next safe
+    point, for the others that wait at this one learn that it was passed."""
+    barrier = Barrier(3)
+
+    async def body(session: Session) -> None:
+        reached = {"step": 0}
+
+        def state() -> dict[str, Any]:
+            if reached["step"] == 20 and session.rank == 2:
+                session.preempt()
+            return {"rank": session.rank, **reached}
+
+        session.setup_auto_checkpointing(10, state=state)
+        for step in range(1, 100_000):
+            reached["step"] = step
+            await barrier.wait()
+            await anyio.sleep(0.002)
+            await session.checkpoint_if_due(step)
+
+    with anyio.fail_after(60):
+        got = await launches.run(body, signals={"grace": 15.0})
+    assert all(isinstance(left, SystemExit) for left in got.values()), got
+    got = await launches.run(restores)
+    steps = {got[rank].state["step"] for rank in range(3)}
+    assert len(steps) == 1
+    assert steps.pop() > 20
