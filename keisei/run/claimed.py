@@ -15,7 +15,7 @@ from keisei.run.layout import RECORD_FILE, TRAINING_LOG, RunPaths
 from keisei.run.lease import HeldLease, Holder, LeaseSource, holder, warn_of_two_registries
 from keisei.run.owned import lives, this_owner
 from keisei.run.rebuild import UNKNOWN
-from keisei.run.session_file import LaunchRecord, Owner, SessionRecord
+from keisei.run.session_file import LaunchRecord, Lease, SessionRecord
 from keisei.run.status import FINAL
 
 _PATIENCE = 2.0  # seconds for another start, before the lease is asked
@@ -65,8 +65,8 @@ def _lease_over(start: Start, name: str, directory: files.OpenDirectory) -> Held
     resumes = start.config.logging.if_exists == "resume"
     if start.leases is None or record is None or record.lease is None or not resumes:
         return None
-    own, least = holder(this_owner(), record.attempt + 1), record.lease.epoch + 1
-    lease = start.leases.acquire(record.session_id, own, over=record.lease, least=least)
+    own = holder(this_owner(), record.attempt + 1)
+    lease = _acquired(start.leases, record.session_id, own, None, record.lease, record.lease)
     if isinstance(lease, Holder):
         raise _leased(name, lease, directory)
     if lease.was_over:
@@ -75,9 +75,24 @@ def _lease_over(start: Start, name: str, directory: files.OpenDirectory) -> Held
     return None
 
 
+def _acquired(
+    leases: LeaseSource,
+    session_id: str,
+    own: Holder,
+    gone: Holder | None,
+    over: Lease | None,
+    last: Lease | None,
+) -> HeldLease | Holder:
+    """Acquire a run's lease, also that of a start that was killed before it had the run."""
+    least = 1 if last is None else last.epoch + 1
+    answer = leases.acquire(session_id, own, gone=gone, over=over, least=least)
+    if isinstance(answer, Holder) and find.seen(answer.as_owner) is False:
+        answer = leases.acquire(session_id, own, gone=answer, over=over, least=least)
+    return answer
+
+
 def _leased(name: str, other: Holder, directory: files.OpenDirectory) -> SessionInUseError:
-    owner = Owner(host=other.host, pid=other.pid, process_start=other.start)
-    return session_file.in_use(name, owner, directory.path, leased=True)
+    return session_file.in_use(name, other.as_owner, directory.path, leased=True)
 
 
 class Claimed:
@@ -161,17 +176,13 @@ class Claimed:
         if leases is None or (self.alive and over is None):
             return
         known = earlier is not None and (self.goes_on or not self.may_live)
-        answer = leases.acquire(
-            self.session_id,
-            holder(this_owner(), self.attempt),
-            gone=holder(earlier.owner, earlier.attempt) if earlier is not None and known else None,
-            over=over,
-            least=1 if earlier is None or earlier.lease is None else earlier.lease.epoch + 1,
-        )
+        own, last = holder(this_owner(), self.attempt), earlier.lease if earlier else None
+        gone = holder(earlier.owner, earlier.attempt) if earlier is not None and known else None
+        answer = _acquired(leases, self.session_id, own, gone, over, last)
         if isinstance(answer, Holder):
             raise _leased(self.name, answer, self.directory)
         self.lease = answer
-        warn_of_two_registries(self.name, earlier.lease if earlier else None, answer.lease)
+        warn_of_two_registries(self.name, last, answer.lease)
 
     def lock(self, home: HeldDirectory) -> bool:
         """Lock the directory for the life of its owner; return whether it may be taken.

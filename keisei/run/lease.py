@@ -17,17 +17,33 @@ class Holder(NamedTuple):
         pid: its process.
         start: when that was started, in a form that two processes of one id never share.
         attempt: which attempt of the run it is.
+        kernel: the host and the kernel that it runs under, where that is known.
+        namespace: the namespace that its id belongs to, where that is known.
     """
 
     host: str
     pid: int
     start: str
     attempt: int
+    kernel: str | None = None
+    namespace: str | None = None
+
+    @property
+    def as_owner(self) -> Owner:
+        """The holder as the session file names an owner."""
+        return Owner(
+            host=self.host,
+            pid=self.pid,
+            process_start=self.start,
+            kernel=self.kernel,
+            pid_namespace=self.namespace,
+        )
 
 
 def holder(owner: Owner, attempt: int) -> Holder:
     """Return the owner of an attempt as its lease names it."""
-    return Holder(owner.host, owner.pid, owner.process_start, attempt)
+    start, namespace = owner.process_start, owner.pid_namespace
+    return Holder(owner.host, owner.pid, start, attempt, owner.kernel, namespace)
 
 
 class HeldLease(Protocol):
@@ -78,7 +94,7 @@ class LeaseSource(Protocol):
             owner: who acquires it.
             gone: an owner that is known to have ended: its lease is free.
             over: the lease of an owner that may live: nothing is acquired unless its time is over
-                in this registry.
+                in this registry, or another one has acquired the run's lease since.
             least: the least epoch.
 
         Returns:

@@ -73,6 +73,7 @@ class KeptLease:
         self._gone, self._least = gone, least
         self._on_lost: Callable[[Holder], object] = lambda other: None
         self._on_acquired: Callable[[Lease], object] = lambda lease: None
+        self._found_over = False
         self._process = os.getpid()
 
     def keep(self, lost: Callable[[Holder], object], acquired: Callable[[Lease], object]) -> None:
@@ -101,7 +102,7 @@ class KeptLease:
         """
         from keisei.store import leases
 
-        was_over = leases.is_over(connection, self._session_id)
+        was_over = leases.is_over(connection, self._session_id, over.epoch if over else None)
         if over is not None and (over.registry != registry or was_over is None):
             return None
         if over is not None and not was_over:
@@ -114,7 +115,7 @@ class KeptLease:
             gone=self._gone,
             least=self._least,
         )
-        self.was_over = bool(was_over) and isinstance(answer, int)
+        self._found_over = bool(was_over)
         return answer
 
     def renewed_in(self, connection: Connection, registry: str) -> Answer:
@@ -152,6 +153,11 @@ class KeptLease:
             _aside(self._on_lost, answer)
         # Else it is still an earlier owner's, from whom the directory was taken: it will be over.
         self.due = asked_at + self.ttl / BEATS
+
+    def acquired(self, epoch: int, registry: str, asked_at: float) -> None:
+        """Note that it was acquired for a start that has waited for it; it is committed."""
+        self.was_over = self._found_over
+        self.noted(epoch, registry, asked_at)
 
     def noted(self, epoch: int, registry: str, asked_at: float) -> Lease | None:
         """Note an epoch, and return the lease where it is news."""

@@ -127,19 +127,25 @@ def holder(connection: Connection, session_id: str) -> Holder | None:
     return None if text is None else Holder(**json.loads(text))
 
 
-def is_over(connection: Connection, session_id: str) -> bool | None:
+def is_over(connection: Connection, session_id: str, epoch: int | None = None) -> bool | None:
     """Return whether the time of a run's lease is over.
 
     Args:
         connection: a transaction; in Postgres nobody else can change the lease before its end.
         session_id: the run's id.
+        epoch: the epoch of the lease that is meant; the time of one that another owner has
+            acquired since is over, whatever that one has done with it.
 
     Returns:
         ``None`` where it has none, or one that was released.
     """
     over = sa.or_(leases.c.expires < now(), leases.c.clock != boot())
-    statement = sa.select(leases.c.released == 0, over).where(leases.c.session_id == session_id)
+    statement = sa.select(leases.c.released == 0, over, leases.c.epoch).where(
+        leases.c.session_id == session_id
+    )
     row = connection.execute(statement.with_for_update()).first()
+    if row is not None and epoch is not None and row[2] > epoch:
+        return True
     return bool(row[1]) if row is not None and row[0] else None
 
 

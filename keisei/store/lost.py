@@ -7,7 +7,6 @@ ended, it is seen to be dead) stays as it is: only a run that was running can be
 from __future__ import annotations
 
 import json
-import os
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -16,8 +15,8 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-from keisei._io import process
-from keisei.run.lease import Holder
+from keisei.run.lease import Holder, holder
+from keisei.run.owned import this_owner
 from keisei.store import leases as ownership
 from keisei.store.clock import boot, now
 from keisei.store.schema import leases, runs
@@ -95,10 +94,10 @@ def lease_of(connection: Connection, session_id: str, attempt: int) -> Lease | N
     if found is None:
         return None
     text, is_over, counts, silent = found
-    holder = Holder(**json.loads(text))
-    if holder.attempt < attempt:
+    has = Holder(**json.loads(text))
+    if has.attempt < attempt:
         return None
-    return Lease(holder, not is_over, max(0.0, silent) if counts else None)
+    return Lease(has, not is_over, max(0.0, silent) if counts else None)
 
 
 def take_over(connection: Connection, session_id: str, attempt: int) -> tuple[Holder, int] | None:
@@ -112,7 +111,6 @@ def take_over(connection: Connection, session_id: str, attempt: int) -> tuple[Ho
     Returns:
         Who has it now, and its epoch, for its release; ``None`` where its owner has renewed it.
     """
-    pid = os.getpid()
-    own = Holder(process.host_name(), pid, process.process_start(pid) or "unknown", attempt)
+    own = holder(this_owner(), attempt)
     epoch = ownership.acquire(connection, session_id, own, _REPAIR_TTL)
     return None if isinstance(epoch, Holder) else (own, epoch)

@@ -75,11 +75,20 @@ class Keeper:
         """Acquire a lease; see `keisei.run.lease.LeaseSource`."""
         if time.monotonic() < self._quiet_until:
             return held
-        asked = _Asked(lambda connection, registry: held.acquired_in(connection, over, registry))
+        given_up = threading.Event()
+
+        def call(connection: Connection, registry: str) -> Answer:
+            answer = held.acquired_in(connection, over, registry)
+            if given_up.is_set() and over is not None:  # the run was left to the other owner
+                raise TimeoutError("the start that has asked waits no more")
+            return answer
+
+        asked = _Asked(call)
         try:
             self._ask(asked)
             answer, registry, asked_at = asked.answer.result(ENTRY_TIMEOUT)
         except TimeoutError:
+            given_up.set()
             asked.answer.cancel()
             self._is_away(f"no answer within {ENTRY_TIMEOUT:g} s")
             return held
@@ -87,7 +96,7 @@ class Keeper:
             self._is_away(str(exc))
             return held
         if isinstance(answer, int):
-            held.noted(answer, registry, asked_at)
+            held.acquired(answer, registry, asked_at)
         return answer if isinstance(answer, Holder) else held
 
     def keep(self, held: KeptLease) -> None:
