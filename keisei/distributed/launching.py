@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from keisei._io import process
+from keisei.distributed import slurm
 from keisei.distributed.launch import Given, Launch, find_launch
 from keisei.run.session_file import LaunchRecord
 
@@ -22,6 +23,22 @@ def launch_here(given: Given, run_name: str | None) -> Launch | None:
         LaunchError: what is said of it contradicts itself.
     """
     return find_launch(os.environ, given, pid=os.getpid(), parent=_parent(), run_name=run_name)
+
+
+def start_of_job(found: Launch | None, identity: str | None) -> Launch | None:
+    """Return what tells the starts of a job's only process from those of other processes.
+
+    A process that `multiprocessing` has made has the command line of the one that has made it, and
+    so the same: nothing tells it from that one.
+
+    Args:
+        found: the launch that the process belongs to, where there is one.
+        identity: what tells it from others, where the config says it.
+
+    Returns:
+        A launch of one process; ``None`` outside of SLURM's jobs.
+    """
+    return None if _parent() else slurm.start_of_job(os.environ, found, sys.argv, identity)
 
 
 def _parent() -> str | None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+
+from keisei.distributed.launch import Launch, whole
 
 ASK_TIMEOUT = 5.0  # seconds for one call of scontrol
 _END = re.compile(r"(?:^|\s)EndTime=(\S+)")
@@ -21,6 +24,42 @@ def job_of(environ: Mapping[str, str]) -> str | None:
     if array and task:
         return f"{array}_{task}"
     return environ.get("SLURM_JOB_ID") or environ.get("SLURM_JOBID") or None
+
+
+def start_of_job(
+    environ: Mapping[str, str],
+    found: Launch | None,
+    program: Sequence[str],
+    identity: str | None = None,
+) -> Launch | None:
+    """Return the start of a job as a launch of one process; ``None`` outside of jobs.
+
+    It has one identity in all starts of the job, and another one for each step and command line
+    in it. What a launcher has found cannot tell that: torchrun's ids are new after a requeue.
+
+    Args:
+        environ: the process's environment.
+        found: the launch of one process, where a launcher has started it.
+        program: the program's command line.
+        identity: what tells it from others in place of the command line.
+    """
+    if (job := job_of(environ)) is None:
+        return None
+    line = "\0".join(program).encode("utf-8", "surrogateescape")
+    own = hashlib.sha256(line).hexdigest()[:12] if identity is None else identity
+    step = environ.get("SLURM_STEP_ID") or environ.get("SLURM_STEPID")
+    where = (environ.get("SLURM_CLUSTER_NAME"), job, step, own)
+    return Launch(
+        "slurm",
+        0,
+        1,
+        0,
+        None,
+        "/".join(["job", *(part for part in where if part)]),
+        0 if found is None else found.restart,
+        whole(environ.get("SLURM_RESTART_COUNT")) or 0,
+        "SLURM_JOB_ID",
+    )
 
 
 def end_in(environ: Mapping[str, str]) -> float | None:

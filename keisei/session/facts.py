@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 from keisei.config.checking import check_config
 from keisei.config.schema import AppConfig
 from keisei.distributed.launch import Given, Launch
-from keisei.distributed.launching import launch_here
+from keisei.distributed.launching import launch_here, start_of_job
 from keisei.distributed.rank import Owned
 from keisei.distributed.ranks import Ranks
 from keisei.errors import ForkedSessionError, NotReadyError, SessionEndedError, SessionInUseError
@@ -106,6 +106,17 @@ class SessionFacts(Generic[ConfigT]):
         """The launch, where it has other processes than this one."""
         launch = self.launch
         return launch if launch is not None and launch.world_size > 1 else None
+
+    @property
+    def meets(self) -> Launch | None:
+        """The launch whose processes, or starts, have to come to one run.
+
+        A job that asks for its requeue is started again without a word of the run that it had.
+        """
+        asks = self.chosen_name is None and self.config.distributed.requeue
+        if self.shared is not None or not asks:
+            return self.shared
+        return start_of_job(self.launch, self.given.identity)
 
     @property
     def rank(self) -> int:

@@ -60,8 +60,8 @@ class Steps:
     async def claim(self) -> None:
         """Make the run's directories and own them."""
         facts = self._facts
-        if (launch := facts.shared) is not None:
-            await self._claim_shared(launch)
+        if (launch := facts.meets) is not None:
+            await self._claim_agreed(launch)
             return
         set_up = utils.setup_directories
         if set_up is claim.setup_directories:
@@ -69,7 +69,7 @@ class Steps:
         with self._setting_up():
             await set_up(facts.config, facts.run_name, facts.session_id, self._claimed)
 
-    async def _claim_shared(self, launch: Launch) -> None:
+    async def _claim_agreed(self, launch: Launch) -> None:
         """Claim the run as rank 0, or a part of it as another rank; all come to one run."""
         facts, config = self._facts, self._facts.config
         with self._setting_up():
@@ -81,16 +81,14 @@ class Steps:
             )
             meeting = Meeting(launch, await files.in_thread(_roots, config.logging), terms)
             if launch.rank == 0:
-                await files.in_thread(meeting.lead, self._claimed_first)
+                await files.in_thread(meeting.lead, partial(self._claimed_first, launch))
             else:
                 timeout, may_differ = config.distributed.timeout, config.distributed.may_differ
                 await meeting.follow(timeout, may_differ, self._claimed_part)
 
-    def _claimed_first(self, earlier: str | None) -> OwnedRun:
+    def _claimed_first(self, launch: Launch, earlier: str | None) -> OwnedRun:
         """Claim the run, as rank 0; on a thread."""
         facts = self._facts
-        launch = facts.shared
-        assert launch is not None
         owned = claim.claim(
             facts.config,
             earlier or facts.run_name,
@@ -134,7 +132,7 @@ class Steps:
         """Whether nothing waits between the steps, and the claim is keisei's own."""
         return (
             not self._facts.done
-            and self._facts.shared is None
+            and self._facts.meets is None
             and self._facts.status not in FINAL
             and not (self._facts.config.tracking.wait and self._tracking.wanted)
             and utils.setup_directories is claim.setup_directories

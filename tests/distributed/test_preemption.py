@@ -12,6 +12,7 @@ import pytest
 
 from keisei import AppConfig, SessionManager
 from keisei.distributed import slurm
+from keisei.distributed.launch import Launch
 from keisei.distributed.preemption import Preempting
 from keisei.distributed.sources import EndOfTime, PreemptFile
 from tests.conftest import MakeConfig
@@ -103,6 +104,30 @@ def test_a_job_is_named_as_scontrol_names_it() -> None:
     assert slurm.job_of({}) is None
     assert slurm.job_of({"SLURM_JOB_ID": "9"}) == "9"
     assert slurm.job_of(array) == "7_0"
+
+
+@pytest.mark.requirement("RANK-6")
+def test_the_starts_of_a_job_have_one_identity() -> None:
+    """Other jobs, steps and command lines have others, and torchrun's own id counts for nothing."""
+    environ = {"SLURM_CLUSTER_NAME": "c", "SLURM_JOB_ID": "7"}
+    found = Launch("torchrun", 0, 1, 0, 0, "torchrun/7/abc", restart=2)
+    first = slurm.start_of_job(environ, None, ["train.py", "--lr", "1"])
+    again = slurm.start_of_job(
+        environ | {"SLURM_RESTART_COUNT": "1"}, found, ["train.py", "--lr", "1"]
+    )
+    assert first is not None
+    assert again is not None
+    assert again.identity == first.identity
+    assert (first.requeues, first.restart, first.world_size) == (0, 0, 1)
+    assert (again.requeues, again.restart, again.world_size) == (1, 2, 1)
+    others = [
+        slurm.start_of_job(environ, None, ["train.py", "--lr", "2"]),
+        slurm.start_of_job(environ | {"SLURM_JOB_ID": "8"}, None, ["train.py", "--lr", "1"]),
+        slurm.start_of_job(environ | {"SLURM_STEP_ID": "0"}, None, ["train.py", "--lr", "1"]),
+        slurm.start_of_job(environ, None, ["train.py", "--lr", "1"], "mine"),
+    ]
+    assert len({first.identity, *(each.identity for each in others if each)}) == 5
+    assert slurm.start_of_job({}, None, ["train.py"]) is None
 
 
 def test_what_scontrol_prints_is_parsed() -> None:

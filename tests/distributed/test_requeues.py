@@ -39,10 +39,11 @@ class Job:
     Args:
         root: where it and its run live.
         seed: of the instants at which it is preempted.
+        name: the run's name, where the program gives it one.
     """
 
-    def __init__(self, root: Path, seed: int) -> None:
-        self.root, self.chance = root, random.Random(seed)
+    def __init__(self, root: Path, seed: int, name: str | None) -> None:
+        self.root, self.chance, self.name = root, random.Random(seed), name
         self.starts = 0
         program = root / "bin" / "scontrol"
         program.parent.mkdir()
@@ -54,13 +55,15 @@ class Job:
         (self.root / "ready").unlink(missing_ok=True)
         environ = os.environ | {
             "SLURM_JOB_ID": "4711",
+            "STEPS": str(steps),
             "SLURM_RESTART_COUNT": str(self.starts),
             "PATH": f"{self.root}/bin{os.pathsep}{os.environ['PATH']}",
         }
-        face = FACES[self.starts % len(FACES)]
+        # Without a name it is the command line that tells the job's programs apart.
+        face = FACES[self.starts % len(FACES) if self.name else 0]
         self.starts += 1
         command = [sys.executable, "-m", "tests.support.requeued_training"]
-        command += [str(self.root), str(steps), face]
+        command += [str(self.root), face, *([self.name] if self.name else [])]
         return subprocess.Popen(command, cwd=REPOSITORY, env=environ)
 
     def preempt(self, process: subprocess.Popen[bytes]) -> str:
@@ -85,15 +88,20 @@ class Job:
         return len(path.read_text().splitlines()) if path.exists() else 0
 
 
-def preempted(root: Path, times: int) -> None:
+def runs_in(root: Path) -> list[Path]:
+    """Return the runs' directories."""
+    return [path for path in (root / "runs").iterdir() if not path.name.startswith(".")]
+
+
+def preempted(root: Path, times: int, name: str | None = "job") -> None:
     """Preempt and requeue a job so often, let it come to its end, and check what is there."""
     seed = random.randrange(10**6)
-    job = Job(root, seed)
+    job = Job(root, seed, name)
     lost, ways = 0, {"signal": 0, "file": 0}
-    run = root / "runs" / "job"
     for number in range(1, times + 1):
         process = job.start(10**9)
         ways[job.preempt(process)] += 1
+        (run,) = runs_in(root)
         record = json.loads((run / "session.json").read_bytes())
         assert (record["status"], record["attempt"]) == ("preempted", number)
         assert job.requeues() == number
@@ -115,7 +123,9 @@ def preempted(root: Path, times: int) -> None:
     )
     assert lost == 0
     assert (record["status"], record["attempt"]) == ("completed", times + 1)
-    assert sorted(path.name for path in (root / "runs").iterdir() if path.is_dir()) == ["job"]
+    assert runs_in(root) == [run]
+    assert run.name == name or name is None
+    assert record["started_by"] == ("requeue" if name is None else "resume")
     assert list(steps) == list(range(1, last + 1))
     assert list(weights) == wanted
 
@@ -125,6 +135,13 @@ def test_a_requeued_job_goes_on_as_one_run(tmp_path: Path) -> None:
     """Each start is the run's next attempt, and no step is lost or done twice in its series."""
     with fast_place(tmp_path) as place:
         preempted(place, 4)
+
+
+@pytest.mark.requirement("RANK-6")
+def test_a_requeued_job_needs_no_name(tmp_path: Path) -> None:
+    """The run of a program without a run name goes on, too: the job's id leads to it."""
+    with fast_place(tmp_path) as place:
+        preempted(place, 2, name=None)
 
 
 @pytest.mark.storm

@@ -1,12 +1,14 @@
 """A training that is preempted and requeued many times, as a job of a stand-in for SLURM.
 
-Run as ``python -m tests.support.requeued_training ROOT STEPS FACE``: one start of the job. It logs
-a row for each step, notes in `acknowledged` how far `flush` has returned, and resumes from its
-newest checkpoint. The row of a step is what a training that was never interrupted would have.
+Run as ``python -m tests.support.requeued_training ROOT FACE [NAME]``: one start of the job; without
+a name, the run's is a generated one. The variable `STEPS` says where it ends. It logs a row for
+each step, notes in `acknowledged` how far `flush` has returned, and resumes from its newest
+checkpoint. The row of a step is what a training that was never interrupted would have.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -52,10 +54,10 @@ def say_ready(root: Path) -> None:
     (root / "ready").touch()
 
 
-async def train(root: Path, steps: int) -> None:
+async def train(root: Path, steps: int, name: str | None) -> None:
     """Train on a loop to the last step, or to the next preemption."""
     acknowledged = Acknowledged(root)
-    async with AsyncSessionManager(config_of(root), run_name="job") as session:
+    async with AsyncSessionManager(config_of(root), run_name=name) as session:
         state: dict[str, Any] = {"step": 0, "weight": 1}
         session.setup_auto_checkpointing(50, state=lambda: dict(state), keep_last=2)
         if (restored := await session.restore_checkpoint()) is not None:
@@ -71,10 +73,10 @@ async def train(root: Path, steps: int) -> None:
             await session.checkpoint_if_due(state["step"])
 
 
-def train_blocking(root: Path, steps: int) -> None:
+def train_blocking(root: Path, steps: int, name: str | None) -> None:
     """Train without a loop to the last step, or to the next preemption."""
     acknowledged = Acknowledged(root)
-    with SessionManager(config_of(root), run_name="job") as session:
+    with SessionManager(config_of(root), run_name=name) as session:
         state: dict[str, Any] = {"step": 0, "weight": 1}
         session.setup_auto_checkpointing(50, state=lambda: dict(state), keep_last=2)
         if (restored := session.restore_checkpoint()) is not None:
@@ -92,11 +94,13 @@ def train_blocking(root: Path, steps: int) -> None:
 
 def main() -> None:
     """Train as one start of the job does."""
-    root, steps, face = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    root, face, *names = Path(sys.argv[1]), *sys.argv[2:]
+    steps = int(os.environ["STEPS"])
+    name = names[0] if names else None
     if face == "blocking":
-        train_blocking(root, steps)
+        train_blocking(root, steps, name)
     else:
-        anyio.run(train, root, steps, backend=face)
+        anyio.run(train, root, steps, name, backend=face)
 
 
 if __name__ == "__main__":
