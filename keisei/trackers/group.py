@@ -66,7 +66,8 @@ class WorkerGroup:
             kept: what of them is stored in the cursor; without it, all.
             start_by: when the start has to be over, by the monotonic clock, in seconds.
             finish_timeout: in place of the group's, in seconds.
-            known_away: returns whether somebody else has warned of what it cannot reach.
+            known_away: returns whether somebody else has warned of what it cannot reach; that it
+                only starts slowly is no warning then.
         """
         if known_away is not None:
             self._known_away[name] = known_away
@@ -203,9 +204,10 @@ class WorkerGroup:
         """Warn, once, of a tracker that did not end well."""
         record, behind, kept = worker.state.record, worker.behind, worker.state.kept
         problem, live, done = record.problem, worker.live, worker.done.is_set()
+        hosted = isinstance(worker, HostedWorker) and worker.here is None
         if not done and (live or (behind and record.state == "connecting")):
             problem = f"did not {'finish' if live else 'start'} within {timeout:.1f} s"
-            if isinstance(worker, HostedWorker) and worker.here is None:
+            if hosted:
                 problem += f": its process goes on for {self._linger:g} s at most"
             else:
                 problem += ": the run is abandoned there"
@@ -220,7 +222,10 @@ class WorkerGroup:
         if live and record.directory:
             problem += f"; its local files are in {quoted(record.directory, 300)}"
         known_away = self._known_away.get(worker.name)
-        level = logging.INFO if known_away is not None and known_away() else logging.WARNING
+        # One that only starts slowly, as a busy machine lets it, delivers from its own process.
+        slow = not live and record.problem is None and hosted
+        aside = known_away is not None and (known_away() or slow)
+        level = logging.INFO if aside else logging.WARNING
         logger.log(level, "%s %s", worker.name, problem)
 
 

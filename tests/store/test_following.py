@@ -97,6 +97,22 @@ def test_a_killed_program_has_died_there(tmp_path: Path) -> None:
     assert row(url, status="died").metrics["loss"].step == 7
 
 
+def test_a_slow_start_is_no_warning(
+    make_config: MakeConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Where a session ends before its host process is up, nothing is wrong, and the row follows."""
+    monkeypatch.setattr("keisei.session.tracking.REGISTRY_TIMEOUT", 0.001)
+    url = f"sqlite:///{tmp_path}/registry.db"
+    with SessionManager(make_config(registry={"url": url}), run_name="r") as session:
+        session.log_metrics({"loss": 0.5}, step=7)
+    found = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
+    assert found == []
+    assert row(url, status="completed").metrics["loss"].step == 7
+
+
 def _state(session: SessionManager[AppConfig]) -> object:
     return session.get_session_summary()["trackers"]["registry"]["state"]
 
