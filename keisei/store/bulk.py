@@ -51,7 +51,7 @@ def upsert(
     connection: Connection,
     table: sa.Table,
     rows: Sequence[tuple[Any, ...]],
-    newer_by: str | None = None,
+    newer_by: tuple[str, ...] = (),
 ) -> None:
     """Insert rows, each in place of the one that has its primary key.
 
@@ -59,8 +59,8 @@ def upsert(
         connection: a transaction that writes.
         table: the table.
         rows: the values of its columns, in their order, each key once.
-        newer_by: the column by which a row is newer than the one that is there; with a lesser
-            value it is left out. Without, each is newer.
+        newer_by: the columns by which a row is newer than the one that is there, the first that
+            differs: with a lesser value it is left out. Without, each is newer.
     """
     if not rows:
         return
@@ -95,7 +95,7 @@ def _delete(table: sa.Table, postgres: bool) -> sa.TextClause:
 
 
 @lru_cache
-def _upsert(table: sa.Table, newer_by: str | None, postgres: bool) -> str:
+def _upsert(table: sa.Table, newer_by: tuple[str, ...], postgres: bool) -> str:
     names = ", ".join(f'"{column.name}"' for column in table.c)
     key = [column.name for column in table.primary_key]
     if postgres:
@@ -105,7 +105,10 @@ def _upsert(table: sa.Table, newer_by: str | None, postgres: bool) -> str:
         values = f"VALUES ({', '.join('?' for _ in table.c)})"
     changed = ", ".join(f'"{c.name}" = excluded."{c.name}"' for c in table.c if c.name not in key)
     then = f"UPDATE SET {changed}" if changed else "NOTHING"
-    if newer_by is not None:
-        then += f" WHERE {table.name}.{newer_by} <= excluded.{newer_by}"
+    if newer_by:
+        pairs = [(f"{table.name}.{name}", f"excluded.{name}") for name in newer_by]
+        # A column that is unknown in either row does not differ.
+        whens = "".join(f" WHEN {a} < {b} THEN 1 WHEN {a} > {b} THEN 0" for a, b in pairs)
+        then += f" WHERE CASE{whens} ELSE 1 END = 1"
     conflict = ", ".join(f'"{name}"' for name in key)
     return f"INSERT INTO {table.name} ({names}) {values} ON CONFLICT ({conflict}) DO {then}"

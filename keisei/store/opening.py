@@ -125,7 +125,7 @@ class Opened:
 
         now = time.time()
         with database.writing() as connection:
-            tables.write(connection, [tables.Entry(row, now) for row in rows])
+            tables.write(connection, [tables.Entry(row, now) for row in rows], anew=True)
 
     def forget(self, directory: str) -> None:
         """Remove the row of the run in a directory."""

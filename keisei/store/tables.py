@@ -39,14 +39,19 @@ class Entry:
         return str(_storable(self.row.session_id or self.row.directory))
 
 
-def write(connection: Connection, entries: Sequence[Entry]) -> None:
+def write(connection: Connection, entries: Sequence[Entry], *, anew: bool = False) -> None:
     """Write runs, each in place of what was known of it; an older word changes nothing.
+
+    A later attempt's word is the newer one, whatever the clocks of two hosts say: that of an
+    earlier one may come from a process that was stopped meanwhile.
 
     Args:
         connection: a transaction that writes.
         entries: the runs, each key once.
+        anew: whether a directory that has gone back to an earlier attempt is believed.
     """
-    bulk.upsert(connection, runs, [_values(entry) for entry in entries], newer_by="updated")
+    newer_by = ("updated",) if anew else ("attempt", "updated")
+    bulk.upsert(connection, runs, [_values(entry) for entry in entries], newer_by=newer_by)
     keys = [entry.key for entry in entries]
     written = {key: updated for key, updated in bulk.select(connection, _UPDATED, keys)}  # noqa: C416
     entries = [entry for entry in entries if written.get(entry.key) == entry.updated]

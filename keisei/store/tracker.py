@@ -119,13 +119,13 @@ class _FollowedRun(TrackerRun):
         Args:
             anew: whether its metrics are read from the journals, which may have a backlog.
         """
-        began = time.monotonic()
+        began, read_at = time.monotonic(), time.time()
         row = self._row(self._summaries if self._next_seq and not anew else None)
         if row is not None:
             from keisei.store.tables import Entry
             from keisei.store.writing import writer_for
 
-            writer_for(self._url).write(Entry(row, time.time()))
+            writer_for(self._url).write(Entry(row, read_at))
         ended = time.monotonic()
         share = 0.0 if self._summaries is not None else _SHARE * (ended - began)
         self._due = ended + max(PAUSE, share)

@@ -134,6 +134,23 @@ def test_an_older_word_changes_nothing(database: Database) -> None:
         assert reading.find(connection) == []
 
 
+def test_an_earlier_attempts_word_is_older(database: Database) -> None:
+    """Whatever its clock says; a session file that cannot be read, and a rebuild, are believed."""
+    words: list[tuple[int | None, float, bool, int | None]] = [
+        (1, 9000.0, False, 1),
+        (2, 1.0, False, 2),  # by a host whose clock is behind
+        (1, 9999.0, False, 2),  # by a process that was stopped meanwhile
+        (None, 2.0, False, None),
+        (2, 3.0, False, 2),
+        (1, 4.0, True, 1),
+    ]
+    with database.writing() as connection:
+        for attempt, updated, anew, then in words:
+            row = RunRow("r", "/runs/r", session_id="x", attempt=attempt)
+            tables.write(connection, [Entry(row, updated)], anew=anew)
+            assert [row.attempt for row in reading.find(connection)] == [then]
+
+
 @pytest.mark.parametrize("order_by", ["-started", "started", "name", "-env.seed", "loss.last"])
 def test_pages_hold_every_run_once(database: Database, order_by: str) -> None:
     """Limit and offset walk through the whole order, whether SQL sorts or not."""
