@@ -27,6 +27,8 @@ from keisei.store.file_systems import network_file_system
 
 BUSY_TIMEOUT = 30.0  # seconds that SQLite waits for another writer
 CONNECT_TIMEOUT = 10  # seconds, for a server
+_SILENCE = 30  # seconds, after which a server that the network does not reach is given up
+_IDLE = 10  # seconds, after which a server gives up a transaction whose process is stopped
 _LOCK = 0x6B656973  # the number of the advisory lock under which Postgres is migrated
 _making = threading.Lock()
 _ANEW = "Name another database, and fill it with `keisei registry rebuild`"
@@ -193,8 +195,17 @@ def _engine(url: URL, shown: str) -> sa.Engine:
         sa.event.listen(engine, "begin", _begin_sqlite)
         return engine
     try:
-        options: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT, "application_name": "keisei"}
-        return sa.create_engine(url, connect_args=options, pool_pre_ping=True)
+        options: dict[str, Any] = {
+            "connect_timeout": CONNECT_TIMEOUT,
+            "application_name": "keisei",
+            "tcp_user_timeout": _SILENCE * 1000,
+            "keepalives_idle": _SILENCE // 3,
+            "keepalives_interval": _SILENCE // 6,
+            "keepalives_count": 4,
+        }
+        engine = sa.create_engine(url, connect_args=options, pool_pre_ping=True)
+        sa.event.listen(engine, "connect", _prepare_postgres)
+        return engine
     except ImportError as exc:
         raise MissingExtraError(
             f"a registry in Postgres needs {exc.name}: pip install 'keisei[postgres]'"
@@ -242,6 +253,12 @@ def _prepare_sqlite(connection: sqlite3.Connection, _: object) -> None:
     for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}").close()
     clock.prepare(connection)
+
+
+def _prepare_postgres(connection: Any, _: object) -> None:
+    """Let the server undo what a stopped process has begun: its locks would keep all others out."""
+    connection.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE}s'")
+    connection.commit()
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -69,11 +69,12 @@ class Keeper:
         self._database: Database | None = None
         self._backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         self._quiet_until = 0.0
+        self._hangs = False  # whether the call that is under way has been waited for enough
         self.said = False
 
     def acquire(self, held: KeptLease, over: Lease | None) -> KeptLease | Holder:
         """Acquire a lease; see `keisei.run.lease.LeaseSource`."""
-        if time.monotonic() < self._quiet_until:
+        if self._is_quiet():
             return held
         given_up = threading.Event()
 
@@ -89,7 +90,9 @@ class Keeper:
             answer, registry, asked_at = asked.answer.result(ENTRY_TIMEOUT)
         except TimeoutError:
             given_up.set()
-            asked.answer.cancel()
+            with self._changed:
+                self._hangs = not asked.answer.done()
+                asked.answer.cancel()
             self._is_away(f"no answer within {ENTRY_TIMEOUT:g} s")
             return held
         except Exception as exc:  # noqa: BLE001 - a registry never stops a training
@@ -109,16 +112,20 @@ class Keeper:
     def confirm(self, held: KeptLease) -> None:
         """Renew a lease now, and wait for the answer, shortly."""
         with self._changed:
-            if time.monotonic() < self._quiet_until or held not in self._kept:
+            if self._is_quiet() or held not in self._kept:
                 return
             held.due, before = 0.0, held.renewed
-            with suppress(RuntimeError):
+            try:
                 self._wake()
-                if not self._changed.wait_for(
-                    lambda: held.other or held.renewed > before or not self._kept,
-                    CONFIRM_TIMEOUT,
-                ):
-                    self._quiet_until = time.monotonic() + QUIET
+            except RuntimeError:  # no thread is left
+                return
+            hangs = not self._changed.wait_for(
+                lambda: held.other or held.renewed > before or self._is_quiet() or not self._kept,
+                CONFIRM_TIMEOUT,
+            )
+            self._hangs = self._hangs or hangs
+        if hangs:
+            self._is_away(f"no answer within {CONFIRM_TIMEOUT:g} s")
 
     def release(self, held: KeptLease) -> None:
         """Release a lease; never waits."""
@@ -128,6 +135,10 @@ class Keeper:
                 return
         with suppress(RuntimeError):
             self._ask(_Asked(held.released_in))
+
+    def _is_quiet(self) -> bool:
+        """Return whether nobody waits now: the last call has failed just now, or this one hangs."""
+        return self._hangs or time.monotonic() < self._quiet_until
 
     def _ask(self, asked: _Asked) -> None:
         with self._changed:
@@ -185,9 +196,9 @@ class Keeper:
                 renewed = [one.renewed_in(connection, registry) for one in due]
         except BaseException as exc:  # noqa: BLE001 - whoever waits gets it
             self._close()
-            self._retry(due, exc)
             for one in asked:
                 one.answer.set_exception(exc)
+            self._retry(due, exc)
             return
         for one, answer in zip(asked, answers, strict=True):
             one.answer.set_result((answer, registry, asked_at))
@@ -198,7 +209,7 @@ class Keeper:
                     if held.other is not None:
                         self._kept.discard(held)
             self._backoff.reset()
-            self._quiet_until = 0.0
+            self._quiet_until, self._hangs = 0.0, False
             said, self.said = self.said, False
             self._changed.notify_all()
         if said:
@@ -208,7 +219,7 @@ class Keeper:
         """Try again soon; at the first lease whose time is over, say so."""
         now = since_boot()
         with self._changed:
-            self._quiet_until = time.monotonic() + QUIET
+            self._quiet_until, self._hangs = time.monotonic() + QUIET, False
             again = now + self._backoff.next()
             for held in due:
                 held.due = again

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -85,6 +86,14 @@ def test_another_programs_database_is_left_alone(url: str) -> None:
         Database(url)
     assert sa.inspect(other).get_table_names() == ["experiments"]
     other.dispose()
+
+
+@pytest.mark.postgres
+def test_what_a_stopped_process_has_begun_keeps_nobody_out(new_postgres: Callable[[], str]) -> None:
+    """The server undoes a transaction whose process says nothing any more, and frees its locks."""
+    with Database(new_postgres()) as database, database.reading() as connection:
+        shown = connection.execute(sa.text("SHOW idle_in_transaction_session_timeout"))
+        assert shown.scalar() == "10s"
 
 
 def test_an_error_undoes_the_transaction(url: str) -> None:

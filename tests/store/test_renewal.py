@@ -247,6 +247,32 @@ def test_a_registry_that_hangs_is_waited_for_shortly(
     assert "secret" not in caplog.text
 
 
+def test_a_renewal_that_hangs_is_waited_for_once(
+    make_config: MakeConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """However many writes come while the registry does not answer: the first one says it."""
+    monkeypatch.setattr(renewal, "CONFIRM_TIMEOUT", 0.2)
+    monkeypatch.setattr(renewal, "QUIET", 0.0)
+    url = f"sqlite:///{tmp_path}/registry.db"
+    session = SessionManager(make_config(registry={"url": url, "lease": 1.0}), run_name="r")
+    session.setup_directories()
+    with Database(url) as database, database.writing():  # renewals wait behind this one
+        until(lambda: session.save_checkpoint({"step": 1}, 1) and "does not answer" in caplog.text)
+        waits: list[float] = []
+        monkeypatch.setattr(
+            renewal.Keeper, "_is_away", lambda keeper, reason: waits.append(time.monotonic())
+        )
+        for step in range(2, 6):
+            session.save_checkpoint({"step": step}, step)
+        assert not waits
+    session.finalize_session()
+    assert session.status == "completed"
+    assert caplog.text.count("does not answer") == 1
+
+
 def test_after_a_gap_an_owner_asks_before_it_writes(
     configured: Callable[..., Any], database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,6 +42,7 @@ with SessionManager(config, run_name="r") as session:
 """
 LIMIT = 60.0  # seconds for a program on a busy machine
 TTL = 1.0
+URLS = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGSTOP")
 
@@ -80,6 +81,18 @@ def over(database: Database) -> bool:
         return bool(connection.execute(sa.select(expires)).scalar())
 
 
+def wait_for_row(database: Database, attempt: int) -> tuple[str, int | None]:
+    """Wait until the run's row is an attempt's; return its status and its owner's process."""
+    deadline = time.monotonic() + LIMIT
+    while True:
+        with database.reading() as connection:
+            (row,) = reading.find(connection) or [None]
+        if row is not None and row.attempt == attempt:
+            return row.status, row.pid
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def zombie_round(config: Any, overrides: dict[str, Any], url: str, pause: float) -> None:
     """Stop a program, take its run over when its lease is over, wake it, and look."""
     with program(overrides) as owner, Database(url) as database:
@@ -98,6 +111,7 @@ def zombie_round(config: Any, overrides: dict[str, Any], url: str, pause: float)
             run = Path(session.run_artifact_dir)
             before = content(run)
             rows = sum(1 for _ in read_run(run).rows(include_superseded=True))
+            wait_for_row(database, attempt=2)
             owner.send_signal(signal.SIGCONT)
             _, complaint = owner.communicate(timeout=LIMIT)
         finally:
@@ -108,6 +122,7 @@ def zombie_round(config: Any, overrides: dict[str, Any], url: str, pause: float)
         changed = {name for name in before | after if before.get(name) != after.get(name)}
         assert not changed, changed
         assert sum(1 for _ in read_run(run).rows(include_superseded=True)) == rows
+        assert wait_for_row(database, attempt=2) == ("running", os.getpid())
         assert session.finalize_session() == "completed"
         with database.reading() as connection:
             found = connection.execute(sa.select(schema.leases)).one()
@@ -116,13 +131,20 @@ def zombie_round(config: Any, overrides: dict[str, Any], url: str, pause: float)
 
 @pytest.mark.requirement("REG-3")
 @pytest.mark.parametrize("rounds", [2, pytest.param(200, marks=pytest.mark.storm)])
+@pytest.mark.parametrize("kind", URLS)
 def test_a_stopped_owner_writes_nothing_after_a_takeover(
-    make_config: MakeConfig, tmp_path: Path, rounds: int
+    make_config: MakeConfig,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    kind: str,
+    rounds: int,
 ) -> None:
     """Neither session file, config, logs, journal, checkpoints nor the database."""
     chance = random.Random(24)
     for number in range(repetitions(rounds) if rounds > 2 else rounds):
         url = f"sqlite:///{tmp_path}/{number}.db"
+        if kind == "postgres":
+            url = request.getfixturevalue("new_postgres")()
         overrides: dict[str, Any] = {
             "registry": {"url": url, "lease": TTL},
             "logging": {"log_dir": str(tmp_path / str(number))},
