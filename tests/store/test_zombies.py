@@ -86,9 +86,9 @@ def wait_for_row(database: Database, attempt: int) -> tuple[str, int | None]:
     deadline = time.monotonic() + LIMIT
     while True:
         with database.reading() as connection:
-            (row,) = reading.find(connection) or [None]
-        if row is not None and row.attempt == attempt:
-            return row.status, row.pid
+            for row in reading.find(connection):
+                if row.attempt == attempt:
+                    return row.status, row.pid
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
