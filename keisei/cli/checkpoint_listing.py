@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,7 +14,8 @@ from keisei.checkpoints.verify import verify
 from keisei.config.schema import CheckpointsConfig
 from keisei.errors import CheckpointError, quoted
 from keisei.run.find import FoundRun, absolute_path, read_file, reason
-from keisei.run.layout import CONFIG_FILE, MODELS
+from keisei.run.layout import CONFIG_FILE
+from keisei.store import directories
 
 
 @dataclass(frozen=True)
@@ -57,19 +57,11 @@ class Listing:
 def models_of(run: FoundRun, models: str | None = None) -> str:
     """Return the directory of a run's models.
 
-    A run's own files do not say it: they may come from somebody else.
-
     Args:
         run: the run.
         models: where the user says that it is.
     """
-    own = os.path.join(run.directory, MODELS)
-    if models is not None:
-        return absolute_path(models)
-    root = os.environ.get("KEISEI_MODEL_DIR")
-    if root and not os.path.lexists(own):
-        return os.path.join(absolute_path(root), run.name)
-    return own
+    return directories.models_of(run.directory) if models is None else absolute_path(models)
 
 
 def list_checkpoints(

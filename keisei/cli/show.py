@@ -109,12 +109,13 @@ def _print(
         "tags": ", ".join(row.tags) or None,
         "note": row.note,
         "trackers": ", ".join(f"{name} ({state})" for name, state in row.trackers.items()) or None,
+        "checkpoints": _checkpoints(row.checkpoints),
         "parts": parts_in_words(row.directory, row.attempt),
         "directory": row.directory,
     }
     for name, value in known.items():
         if value is not None:
-            console.print(Text(f"  {name:<10} {plain(str(value), console)}"))
+            console.print(Text(f"  {name:<11} {plain(str(value), console)}"))
     if snapshot is not None:
         print_snapshot(snapshot, console)
     if row.metrics:
@@ -125,6 +126,14 @@ def _print(
         text = json.dumps(dict(row.config), indent=2, ensure_ascii=False)
         for line in text.splitlines():
             console.print(Text(plain(line, console)))
+
+
+def _checkpoints(known: Mapping[str, object]) -> str | None:
+    if not known.get("count"):
+        return None
+    steps = {which: known.get(which) for which in ("latest", "best")}
+    named = [f"{which} {step}" for which, step in steps.items() if step is not None]
+    return ", ".join([str(known["count"]), *named])
 
 
 def _metrics(metrics: Mapping[str, MetricSummary], console: Console) -> Table:

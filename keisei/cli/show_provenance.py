@@ -41,14 +41,14 @@ def print_snapshot(snapshot: Mapping[str, Any], console: Console) -> None:
     }
     for name, value in known.items():
         if value.strip(", "):
-            console.print(Text(f"  {name:<10} {plain(value, console)}"))
+            console.print(Text(f"  {name:<11} {plain(value, console)}"))
     differs = texts(snapshot, "differs")
     for number, text in enumerate(differs[:_MOST]):
-        console.print(Text(f"  {'' if number else 'differs':<10} {plain(text, console)}"))
+        console.print(Text(f"  {'' if number else 'differs':<11} {plain(text, console)}"))
     for number, one in enumerate(_mappings(snapshot, "config_changes")[:_MOST]):
         text = f"{one.get('key')}: {one.get('earlier')}, now {one.get('now')}"
         text += f" ({one.get('verdict')})"
-        console.print(Text(f"  {'' if number else 'changed':<10} {plain(text, console)}"))
+        console.print(Text(f"  {'' if number else 'changed':<11} {plain(text, console)}"))
 
 
 def print_origins(directory: str, console: Console) -> None:

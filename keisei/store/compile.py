@@ -1,7 +1,8 @@
 """A query as a condition of SQL, as far as SQL can say it exactly.
 
-What it cannot say (a path in the config) is left out where that only widens the result, and the
-rest is checked by `keisei.store.matching` on the rows that come back.
+What it cannot say (of what a row holds as JSON: config, trackers, checkpoints) is left out where
+that only widens the result, and the rest is checked by `keisei.store.matching` on the rows that
+come back.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ _NUMBERS = {
     "started": runs.c.started,
     "ended": runs.c.ended,
 }
+_IN_JSON = ("tracker", "checkpoints", "latest_checkpoint", "best_checkpoint")
 
 
 class Compiled(NamedTuple):
@@ -69,7 +71,7 @@ def compiled(node: Node) -> Compiled:
 
 
 def _condition(node: Condition) -> Compiled:
-    if node.kind == "config" or node.name == "tracker":
+    if node.kind == "config" or (node.kind == "field" and node.name in _IN_JSON):
         return Compiled(sa.true(), False)
     negated = node.operator == "!="
     operator: Operator = "=" if negated else node.operator

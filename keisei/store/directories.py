@@ -11,11 +11,12 @@ from datetime import datetime
 from functools import partial
 
 from keisei._io import files
+from keisei.checkpoints.counted import counted
 from keisei.journal.reader import RunJournal
 from keisei.run import find
 from keisei.run.find import FoundRun
 from keisei.run.labels import Labels, read_labels
-from keisei.run.layout import CONFIG_FILE, LABELS_FILE
+from keisei.run.layout import CONFIG_FILE, LABELS_FILE, MODELS
 from keisei.store.rows import Lazily, MetricSummary, RunRow
 from keisei.store.summaries import Summaries
 
@@ -38,7 +39,7 @@ def rows(root: str, wanted: Iterable[str] = (), gone: Collection[str] = ()) -> I
 def row_of(run: FoundRun) -> RunRow:
     """Return the row of a run that was found; what of it cannot be read is left out.
 
-    Its config and its metrics are read when they are first asked for.
+    Its config, its metrics and its checkpoints are read when they are first asked for.
 
     Args:
         run: the run.
@@ -57,6 +58,7 @@ def row_of(run: FoundRun) -> RunRow:
         note=labels.note,
         config=config,
         metrics=Lazily(partial(metrics_of, directory, config)),
+        checkpoints=Lazily(partial(_checkpoints, directory)),
     )
     if record is None:
         return row
@@ -96,6 +98,21 @@ def best_in(config: Mapping[str, object]) -> dict[str, str]:
     return {}
 
 
+def models_of(directory: str) -> str:
+    """Return the directory of a run's models: in its own one, else under `KEISEI_MODEL_DIR`.
+
+    A run's own files do not say it: they may come from somebody else.
+
+    Args:
+        directory: the run's directory.
+    """
+    own = os.path.join(directory, MODELS)
+    root = os.environ.get("KEISEI_MODEL_DIR")
+    if root and not os.path.lexists(own):
+        return os.path.join(find.absolute_path(root), os.path.basename(directory))
+    return own
+
+
 def timestamp(text: str | None) -> float | None:
     """Return the seconds since the epoch of a time in ISO 8601; ``None`` where it is none."""
     with suppress(ValueError, TypeError, OverflowError, OSError):
@@ -109,6 +126,13 @@ def _labels(path: str) -> Labels:
         with suppress(OSError), files.OpenDirectory(path) as directory:
             return read_labels(directory)
     return Labels()
+
+
+def _checkpoints(directory: str) -> dict[str, object]:
+    try:
+        return counted(models_of(directory))
+    except OSError:  # no directory can have the path of KEISEI_MODEL_DIR
+        return {}
 
 
 def _config(path: str) -> dict[str, object]:

@@ -33,12 +33,16 @@ FIELDS: dict[str, str] = {
     "host": "the host of its last owner",
     "failure": "why it failed; `:` holds where it contains the text",
     "tracker": "one of its trackers",
+    "checkpoints": "how many checkpoints it has: `checkpoints>0`",
+    "latest_checkpoint": "the step of the latest",
+    "best_checkpoint": "the step of the best",
     "duration": "how long it took, or has taken: `duration>2h`",
     "started": "when it was started: `started>2026-11-01`",
     "ended": "when it ended",
     "since": "started no longer ago than that, or not before that day: `since:7d`",
     "before": "started longer ago than that, or before that day",
 }
+NUMBERS = ("attempt", "checkpoints", "latest_checkpoint", "best_checkpoint")  # among the fields
 METRIC_PARTS = ("last", "min", "max", "mean", "best", "count", "step")
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
@@ -283,7 +287,7 @@ class _Parser:
         if name == "duration":
             lengths = tuple(self._duration(value, operator) for value in values)
             return Condition("field", name, "", sign, lengths, field.column)
-        if name == "attempt":
+        if name in NUMBERS:
             numbers = tuple(self._number(value, operator) for value in values)
             return Condition("field", name, "", sign, numbers, field.column)
         if sign not in ("=", "!="):

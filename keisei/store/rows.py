@@ -80,7 +80,8 @@ class RunRow:
         config: its effective config, secrets hidden.
         metrics: what its metrics have come to, by name.
         trackers: the state of each tracker, by its name.
-        checkpoints: how many it has, and which is the latest.
+        checkpoints: its `count`, and the steps of the `latest` and of the `best`; empty where its
+            models cannot be seen.
         trashed: when it was moved to the trash, in seconds since the epoch.
     """
 

@@ -27,6 +27,8 @@ def runs(tmp_path: Path, make_config: MakeConfig) -> Runs:
         config = make_config(env={"seed": seed})
         with SessionManager(config, run_name=name) as session:
             session.log_metrics({"loss": loss}, step=7)
+            if seed == 2:
+                session.save_checkpoint({"x": 1}, step=7)
             if name == "ppo-2":
                 session.finalize_session("failed")
     return Runs(tmp_path / "runs", make_config)
@@ -67,6 +69,8 @@ def test_columns_are_chosen() -> None:
         ["ppo-2", "0.1", "2"],
     ]
     assert lines[4] == "3 runs: 2 completed, 1 failed"
+    lines = keisei("ls", "-c", "name,checkpoints,latest_checkpoint", "checkpoints>0").splitlines()
+    assert lines[1].split() == ["ppo-2", "1", "7"]
     assert "loss.step" in keisei("ls", "-c", "+loss.step").splitlines()[0]
     assert "status" in keisei("ls", "-c", "+loss.step").splitlines()[0]
 
@@ -102,11 +106,12 @@ def test_one_run_is_shown() -> None:
     keisei("tag", "ppo-2", "best", "ppo")
     keisei("note", "ppo-2", "the one")
     text = keisei("show", "ppo-2")
-    for part in ("ppo-2", "failed", "best, ppo", "the one", "loss", "0.1"):
+    for part in ("ppo-2", "failed", "best, ppo", "the one", "1, latest 7", "loss", "0.1"):
         assert part in text
     document: dict[str, Any] = json.loads(keisei("show", "ppo-2", "--json"))
     assert document["config"]["env"]["seed"] == 2
     assert document["metrics"]["loss"]["last"] == 0.1
+    assert document["checkpoints"] == {"count": 1, "latest": 7, "best": None}
     assert '"seed": 2' in keisei("show", "ppo-2", "--config")
 
 

@@ -19,12 +19,22 @@ def row(name: str, seed: object = None, loss: float | None = None, **more: objec
 
 def test_a_column_is_a_field_a_metric_or_a_config_path() -> None:
     """A column is named as a query names it."""
-    one = row("a", seed=3, loss=0.5, tags=("x", "y"), duration_s=2.5)
+    one = row(
+        "a",
+        seed=3,
+        loss=0.5,
+        tags=("x", "y"),
+        duration_s=2.5,
+        checkpoints={"count": 2, "latest": 9},
+    )
     values = {
         "name": "a",
         "tag": ["x", "y"],
         "Duration": 2.5,
         "train/loss.last": 0.5,
+        "checkpoints": 2,
+        "latest_checkpoint": 9,
+        "best_checkpoint": None,
         "env.seed": 3,
         "config.env.seed": 3,
         "env.device": None,

@@ -40,6 +40,7 @@ ROWS = st.builds(
         st.builds(MetricSummary, last=NUMBERS, min=NUMBERS, count=st.integers(0, 3)),
         max_size=2,
     ),
+    checkpoints=st.just({}) | st.builds(lambda count: {"count": count}, st.integers(0, 3)),
 )
 TEXT_FIELDS = st.sampled_from(["name", "status", "host", "tag", "note", "failure"])
 NUMBER_FIELDS = st.sampled_from(["attempt", "duration", "loss.last", "a/b.min", "loss.count"])
@@ -58,7 +59,7 @@ CONDITIONS = st.one_of(
         st.integers(0, 4),
     ),
     st.builds("env.seed>={}".format, st.integers(0, 3)),
-    st.sampled_from(["status:failed", "status!=failed", "tag:a", "tracker:wandb"]),
+    st.sampled_from(["status:failed", "status!=failed", "tag:a", "tracker:wandb", "checkpoints>1"]),
 )
 QUERIES = st.recursive(
     CONDITIONS,
@@ -113,12 +114,16 @@ def test_a_row_comes_back_as_it_was(database: Database) -> None:
             "x": MetricSummary(count=0),
         },
         trackers={"wandb": "live"},
+        checkpoints={"count": 2, "latest": 2**40, "best": None},
     )
     with database.writing() as connection:
         tables.write(connection, [Entry(row, 1.0)])
         (found,) = reading.find(connection, "id:01JDA0000000000000000000AB")
     assert found.directory == "/runs/\\udcffr"
-    known = {name: getattr(found, name) for name in ("failure", "tags", "note", "config", "pid")}
+    known = {
+        name: getattr(found, name)
+        for name in ("failure", "tags", "note", "config", "pid", "checkpoints")
+    }
     assert known == {name: getattr(row, name) for name in known}
     assert found.metrics["up"] == MetricSummary(float("inf"), -1e308, count=2**40)
 

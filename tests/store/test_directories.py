@@ -70,6 +70,47 @@ def test_what_nobody_asks_for_is_not_read(runs: Runs) -> None:
     assert row.config["later"] == 1
 
 
+def test_checkpoints_are_counted_and_not_opened(runs: Runs, make_config: MakeConfig) -> None:
+    """A row has the count, the latest and the best, whatever stands inside of them."""
+    config = make_config(
+        checkpoints={"keep_last": 3, "keep_best": {"metric": "loss", "mode": "min"}}
+    )
+    with SessionManager(config, run_name="r") as session:
+        session.setup_auto_checkpointing(None, state={}, at_end=False)
+        for step, loss in ((5, 0.2), (10, 0.1), (20, 0.3)):
+            session.save_checkpoint({"step": step}, step=step, metrics={"loss": loss})
+        session.save_final_model({"step": 20})
+    models = Path(session.model_dir)
+    for path in models.glob("*/manifest.json"):
+        path.write_text("{")
+    (row,) = rows(str(runs.root))
+    assert row.checkpoints == {"count": 3, "latest": 20, "best": 10}
+    (models / "latest").unlink()
+    (models / "best").unlink()
+    (models / "best").symlink_to("checkpoint_7.ckpt")
+    (row,) = rows(str(runs.root))
+    assert row.checkpoints == {"count": 3, "latest": 20, "best": None}
+
+
+def test_without_models_nothing_is_known_of_checkpoints(
+    runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Models that are elsewhere are found as the environment says; a symlink is not followed."""
+    path = runs.completed("r")
+    (row,) = rows(str(runs.root))
+    assert row.checkpoints == {"count": 0, "latest": None, "best": None}
+    (path / "models").rmdir()
+    (tmp_path / "elsewhere" / "r" / "checkpoint_3.ckpt").mkdir(parents=True)
+    (row,) = rows(str(runs.root))
+    assert row.checkpoints == {}
+    monkeypatch.setenv("KEISEI_MODEL_DIR", str(tmp_path / "elsewhere"))
+    (row,) = rows(str(runs.root))
+    assert row.checkpoints == {"count": 1, "latest": 3, "best": None}
+    (path / "models").symlink_to(tmp_path / "elsewhere" / "r")
+    (row,) = rows(str(runs.root))
+    assert row.checkpoints == {}
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, "\xff"])
 def test_a_config_that_cannot_be_read_is_empty(runs: Runs, text: str) -> None:
     """Damage in one file costs what it holds, and no list."""

@@ -45,9 +45,11 @@ async def test_a_session_is_in_the_registry(make_config: MakeConfig, tmp_path: P
     async with AsyncSessionManager(config, run_name="r") as session:
         for step in range(5):
             session.log_metrics({"loss": 1.0 / (step + 1)}, step=step)
+        await session.save_checkpoint({"x": 1}, step=4)
         await session.flush()
     found = await _in_thread(url)
     assert (found.session_id, found.attempt) == (session.session_id, 1)
+    assert found.checkpoints == {"count": 1, "latest": 4, "best": None}
     assert (found.config["env"], found.metrics["loss"].last) == ({"seed": 3, "device": "cpu"}, 0.2)
 
 

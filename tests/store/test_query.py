@@ -39,6 +39,7 @@ WALKER = RunRow(
         "eval.return": MetricSummary(last=475.5, count=3),
     },
     trackers={"wandb": "finished"},
+    checkpoints={"count": 3, "latest": 900, "best": None},
 )
 
 
@@ -71,6 +72,8 @@ def fits(query: str) -> bool:
         "attempt:2",
         "attempt>1",
         "tracker:wandb",
+        "checkpoints>0 latest_checkpoint>=900",
+        "best_checkpoint!=900",
         "duration>1h",
         "duration<=7200",
         "since:4d",
