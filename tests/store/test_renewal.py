@@ -22,6 +22,7 @@ from keisei.run.lease import Holder
 from keisei.store import clock, kept_lease, leases, renewal, schema
 from keisei.store.database import Database
 from tests.conftest import MakeConfig
+from tests.support.postgres import stopped
 
 OTHER = Holder("node-2", 22, "started", 1)
 LONG = 3600.0  # seconds
@@ -169,8 +170,9 @@ def steal(database: Database, session_id: str) -> None:
         assert isinstance(got, int)
 
 
+@pytest.mark.parametrize("held", [2.5, pytest.param(120.0, marks=pytest.mark.storm)])
 def test_a_loop_that_is_held_loses_no_lease(
-    configured: Callable[..., Any], database: Database
+    configured: Callable[..., Any], database: Database, held: float
 ) -> None:
     """A thread renews it."""
 
@@ -185,7 +187,7 @@ def test_a_loop_that_is_held_loses_no_lease(
         async with AsyncSessionManager(configured(1.0), run_name="r"):
             looks = threading.Thread(target=look)
             looks.start()
-            end = time.monotonic() + 2.5
+            end = time.monotonic() + held
             while time.monotonic() < end:
                 pass
             over.set()
@@ -247,19 +249,29 @@ def test_a_registry_that_hangs_is_waited_for_shortly(
     assert "secret" not in caplog.text
 
 
+@contextmanager
+def hanging(url: str) -> Iterator[None]:
+    """Have a registry answer nothing, for a `with` block."""
+    if url.startswith("postgresql"):
+        with stopped(url):
+            yield
+        return
+    with Database(url) as database, database.writing():  # others wait for this one
+        yield
+
+
 def test_a_renewal_that_hangs_is_waited_for_once(
     make_config: MakeConfig,
-    tmp_path: Path,
+    url: str,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """However many writes come while the registry does not answer: the first one says it."""
     monkeypatch.setattr(renewal, "CONFIRM_TIMEOUT", 0.2)
     monkeypatch.setattr(renewal, "QUIET", 0.0)
-    url = f"sqlite:///{tmp_path}/registry.db"
     session = SessionManager(make_config(registry={"url": url, "lease": 1.0}), run_name="r")
     session.setup_directories()
-    with Database(url) as database, database.writing():  # renewals wait behind this one
+    with hanging(url):
         until(lambda: session.save_checkpoint({"step": 1}, 1) and "does not answer" in caplog.text)
         waits: list[float] = []
         monkeypatch.setattr(
@@ -268,7 +280,7 @@ def test_a_renewal_that_hangs_is_waited_for_once(
         for step in range(2, 6):
             session.save_checkpoint({"step": step}, step)
         assert not waits
-    session.finalize_session()
+        session.finalize_session()
     assert session.status == "completed"
     assert caplog.text.count("does not answer") == 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -57,6 +58,26 @@ def postgres_server(*settings: str) -> Iterator[str]:
         finally:
             stop = [*as_user, str(pg_ctl), "-D", data, "-m", "immediate", "stop"]
             subprocess.run(stop, check=True, capture_output=True, cwd=directory)
+
+
+@contextmanager
+def stopped(url: str) -> Iterator[None]:
+    """Stop a server with all its processes for a `with` block: it accepts, and answers nothing.
+
+    Args:
+        url: of one of its databases.
+    """
+    directory = Path(url.partition("?host=")[2])
+    server = (directory / "data" / "postmaster.pid").read_text().split()[0]
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", server], capture_output=True, text=True)
+    processes = [int(server), *map(int, listed.stdout.split())]
+    try:
+        for process in processes:
+            os.kill(process, signal.SIGSTOP)
+        yield
+    finally:
+        for process in processes:
+            os.kill(process, signal.SIGCONT)
 
 
 def make_database(server: str, name: str) -> str:
