@@ -249,9 +249,10 @@ class DistributedConfig(Section):
     id."""
     timeout: Timeout = 60.0
     """How long the ranks wait for each other, at the start and at the end, in seconds."""
-    track: Literal["none", "all", "mean", "min", "max", "sum"] = "none"
+    track: Literal["none", "all", "mean", "min", "max", "sum", "shared"] = "none"
     """What trackers get of the rows of other ranks and of members: `none`; `all`, with the part's
-    name before the metrics' names; or one row for each step, merged over all parts."""
+    name before the metrics' names; or one row for each step, merged over all parts. `shared` is
+    `all` for W&B alone, to which each rank then sends its own rows."""
     checkpoint_timeout: Timeout = 600.0
     """How long rank 0 waits for the others' shards of a checkpoint, and they for rank 0, in
     seconds."""

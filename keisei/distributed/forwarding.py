@@ -21,9 +21,10 @@ from keisei.journal.merging import Reduction
 from keisei.journal.reader import RunJournal
 from keisei.journal.records import Value
 from keisei.journal.superseding import RESUME
+from keisei.run.part_file import rank_of
 from keisei.run.parts import parts_of
 
-Track = Literal["all"] | Reduction
+Track = Literal["all", "shared"] | Reduction
 Log = Callable[[Mapping[str, object], int | None], object]
 
 INTERVAL = 0.5  # seconds between two looks
@@ -38,13 +39,14 @@ class Forwarder:
         home: the run's directory.
         attempt: the attempt.
         track: ``all`` logs each row of a part with the part's name before the metrics' names;
+            ``shared`` does that for members alone: ranks send their own;
             ``mean``, ``min``, ``max`` and ``sum`` log one row for each step, with that before them.
         log: logs a row of the owner's.
     """
 
     def __init__(self, home: HeldDirectory, attempt: int, track: Track, log: Log) -> None:
         self._home, self._attempt, self._track, self._log = home, attempt, track, log
-        self._merger = None if track == "all" else StepMerger(track)
+        self._merger = None if track == "all" or track == "shared" else StepMerger(track)
         self._readers: dict[Part, AttemptReader] = {}
         self._live: set[Part] = set()
         self._warned = False
@@ -102,6 +104,8 @@ class Forwarder:
         """Open the journals that have come since."""
         run = RunJournal(path)
         names: list[Part] = [*run.parts()]
+        if self._track == "shared":
+            names = [part for part in names if part is not None and rank_of(part) is None]
         if self._merger is not None:
             names.insert(0, None)
         for part in names:

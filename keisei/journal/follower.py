@@ -17,15 +17,21 @@ class Follower:
         after: the position to begin behind.
         last: the attempt whose journal may still grow; those before it have ended.
         cuts: rows to leave out: what a resume of the run has left behind.
+        part: the part whose journals are followed; ``None`` for the owner's own.
 
     Attributes:
         skipped: how many rows of earlier attempts than the last were left out.
     """
 
     def __init__(
-        self, directory: str, after: Position, last: int, cuts: Cuts | None = None
+        self,
+        directory: str,
+        after: Position,
+        last: int,
+        cuts: Cuts | None = None,
+        part: str | None = None,
     ) -> None:
-        self._journals = RunJournal(directory)
+        self._journals = RunJournal(directory, part)
         self._after, self._last = after, last
         self._reader: AttemptReader | None = None
         self._batches: Iterator[Batch] = iter(())
@@ -89,27 +95,29 @@ class Follower:
             return False
         self.close()
         start = self._after.seq + 1 if later[0] == self._after.attempt else 0
-        self._reader = AttemptReader(self._journals.directory, later[0], start)
+        directory, part = self._journals.directory, self._journals.part
+        self._reader = AttemptReader(directory, later[0], start, part=part)
         self._stretches = self._cuts.of(later[0])
         self._batches = self._reader.batches()
         return True
 
 
-def count_after(directory: str, after: Position, last: int) -> int:
+def count_after(directory: str, after: Position, last: int, part: str | None = None) -> int:
     """Count the records of a run behind a position, reading little more than how many there are.
 
     Args:
         directory: the run's directory.
         after: the position.
         last: the last attempt to count.
+        part: the part whose journals are meant; ``None`` for the owner's own.
 
     Raises:
         OSError: a journal cannot be read.
     """
     total = 0
-    for attempt in RunJournal(directory).attempts():
+    for attempt in RunJournal(directory, part).attempts():
         if after.attempt <= attempt <= last:
-            with AttemptReader(directory, attempt) as reader:
+            with AttemptReader(directory, attempt, part=part) as reader:
                 start = after.seq + 1 if attempt == after.attempt else 0
                 total += sum(
                     max(0, seq + count - max(seq, start)) for seq, count in reader.counts()
@@ -117,7 +125,13 @@ def count_after(directory: str, after: Position, last: int) -> int:
     return total
 
 
-def has_rows(directory: str, after: Position, last: Position, cuts: Cuts | None = None) -> bool:
+def has_rows(
+    directory: str,
+    after: Position,
+    last: Position,
+    cuts: Cuts | None = None,
+    part: str | None = None,
+) -> bool:
     """Return whether any row stands behind a position, and not behind another one.
 
     Args:
@@ -125,11 +139,12 @@ def has_rows(directory: str, after: Position, last: Position, cuts: Cuts | None 
         after: the position.
         last: the other one.
         cuts: rows that do not count: what a resume of the run has left behind.
+        part: the part whose journals are meant; ``None`` for the owner's own.
 
     Raises:
         OSError: a journal cannot be read.
     """
-    follower = Follower(directory, after, last.attempt, cuts)
+    follower = Follower(directory, after, last.attempt, cuts, part)
     try:
         while records := follower.read(256):
             for record in records:

@@ -34,6 +34,7 @@ from keisei.session.facts import SessionFacts
 from keisei.session.provenance import origins_text
 from keisei.session.recorder import Recorder
 from keisei.session.tracking import Tracking
+from keisei.trackers.wandb.setup import is_wanted
 from keisei.training import utils
 
 
@@ -191,6 +192,12 @@ class Steps:
                 self._recorder.open(owned.home, facts.attempt, journal, wake)
                 if (track := facts.config.distributed.track) != "none":
                     self._recorder.forward(owned.home, facts.attempt, track)
+                if track == "shared" and not is_wanted(facts.config):
+                    text = (
+                        "distributed.track is shared, and W&B does not track run %s: the rows of "
+                        "its other ranks stay in their journals"
+                    )
+                    logger.warning(text, facts.run_name)
                 self._tracking.open_registry()
                 if facts.attempt > 1:
                     self._log_resume(owned)

@@ -8,6 +8,7 @@ from typing import Any
 from keisei._io import files
 from keisei._io.offload import Work
 from keisei._log import logger
+from keisei.distributed.rank import OwnedRank
 from keisei.errors import TrackerError
 from keisei.run.session_file import TrackerRecord
 from keisei.run.status import FINAL, FinalStatus, Step
@@ -57,8 +58,14 @@ class Tracking:
     def _wants_wandb(self) -> bool:
         """Whether W&B's step has anything to do: one that is replaced decides it by itself."""
         if self._facts.rank:
-            return False
+            return self._shares and is_wanted(self._facts.config)
         return utils.setup_wandb is not setup_wandb or is_wanted(self._facts.config)
+
+    @property
+    def _shares(self) -> bool:
+        """Whether each rank sends its own rows to W&B."""
+        facts = self._facts
+        return facts.shared is not None and facts.config.distributed.track == "shared"
 
     async def wandb(self) -> bool:
         """Start W&B, and wait for it; return whether it tracks the run."""
@@ -265,6 +272,8 @@ class Tracking:
             directory=facts.paths.run_artifact_dir,
             config_text=await config_text(facts),
             working_directory=directory,
+            part=facts.owned.part if isinstance(facts.owned, OwnedRank) else None,
+            shared=self._shares,
         )
 
     async def _record(self) -> None:

@@ -25,6 +25,7 @@ class Backlog:
     Args:
         home: the run's directory, wherever it is moved.
         attempt: the attempt that is the last one.
+        part: the part of the run whose records these are; ``None`` for the owner's own.
 
     Attributes:
         position: the last record that the tracker has got.
@@ -32,10 +33,10 @@ class Backlog:
         told: the last resume that the tracker has been told of.
     """
 
-    def __init__(self, home: FollowedDirectory, attempt: int) -> None:
+    def __init__(self, home: FollowedDirectory, attempt: int, part: str | None = None) -> None:
         self.position, self.told = NOWHERE, NOWHERE
         self.earlier = 0
-        self._home, self._attempt = home, attempt
+        self._home, self._attempt, self._part = home, attempt, part
         self._follower: Follower | None = None
         self._skipped = 0
         self._cuts: Cuts | None = None
@@ -49,7 +50,7 @@ class Backlog:
         Raises:
             OSError: a journal cannot be read.
         """
-        self.earlier = count_after(self._home.path(), position, self._attempt - 1)
+        self.earlier = count_after(self._home.path(), position, self._attempt - 1, self._part)
         self.position = self._unknown = position
         self._last_row = NOWHERE
         self.close()
@@ -65,8 +66,10 @@ class Backlog:
         """
         if self._follower is None:
             if self._cuts is None:
-                self._cuts = RunJournal(self._home.path()).cuts(self._attempt)
-            self._follower = Follower(self._home.path(), self.position, self._attempt, self._cuts)
+                self._cuts = RunJournal(self._home.path(), self._part).cuts(self._attempt)
+            self._follower = Follower(
+                self._home.path(), self.position, self._attempt, self._cuts, self._part
+            )
             self._skipped = 0
         return self._follower.read(most)
 
@@ -114,10 +117,11 @@ class Backlog:
             OSError: a journal cannot be read.
         """
         self.close()
-        cuts = self._cuts = RunJournal(self._home.path()).cuts(self._attempt)
+        cuts = self._cuts = RunJournal(self._home.path(), self._part).cuts(self._attempt)
         after, dropped = cuts.fork(self.told), None
+        where, until = self._home.path(), self._unknown
         if after is not None and (
-            self._last_row > after or has_rows(self._home.path(), after, self._unknown)
+            self._last_row > after or has_rows(where, after, until, part=self._part)
         ):
             dropped = rewound(run, after)
             if dropped:
@@ -128,5 +132,5 @@ class Backlog:
     def left(self) -> int:
         """Return how many records the tracker has not got; 0 where that cannot be read."""
         with suppress(OSError):
-            return count_after(self._home.path(), self.position, self._attempt)
+            return count_after(self._home.path(), self.position, self._attempt, self._part)
         return 0

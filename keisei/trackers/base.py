@@ -32,6 +32,8 @@ class RunInfo:
         directory: its directory, an absolute path.
         config_text: its effective config as JSON, secrets hidden.
         working_directory: the program's, when it asked for the tracker: where relative paths begin.
+        part: the part of the run whose rows these are, as `rank3`; ``None`` for the owner's own.
+        shared: whether the parts of the run send their rows to the tracker by themselves.
     """
 
     session_id: str
@@ -40,6 +42,8 @@ class RunInfo:
     directory: str
     config_text: str
     working_directory: str = ""
+    part: str | None = None
+    shared: bool = False
 
 
 class TrackerRun(Protocol):

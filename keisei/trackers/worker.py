@@ -86,8 +86,8 @@ class Worker(WorkerHandle):
         self._named = named and options is not None
         self._signature: str | None = None
         self.home = FollowedDirectory(info.directory)
-        self._journal, self._journal_size = file_name(info.attempt), -1
-        self._backlog = Backlog(self.home, info.attempt)
+        self._journal, self._journal_size = file_name(info.attempt, info.part), -1
+        self._backlog = Backlog(self.home, info.attempt, info.part)
         self._tracker: Tracker | None = None
         self._lock: HeldLock | None = None
         self._earlier_record = TrackerRecord(state="connecting")
@@ -192,7 +192,7 @@ class Worker(WorkerHandle):
 
     def _read_cursor(self) -> None:
         with suppress(OSError):
-            before = cursor.load(self.home.path(), self.name)
+            before = cursor.load(self.home.path(), self.name, self.info.part)
             self._earlier_record = before.known
             self._backlog.told = Position(*before.rewound)
             self._backlog.move(before.position)
@@ -203,7 +203,7 @@ class Worker(WorkerHandle):
         while self._lock is None:
             try:
                 with OpenDirectory(self.home.path()) as directory:
-                    self._lock = cursor.deliverer(directory, self.name, 0.0)
+                    self._lock = cursor.deliverer(directory, self.name, 0.0, self.info.part)
             except OSError as exc:
                 problem = str(exc) if isinstance(exc, LockedError) else describe(exc)
                 self._publish(state="connecting", problem=problem)
@@ -380,10 +380,9 @@ class Worker(WorkerHandle):
 
     def _store(self, record: TrackerRecord) -> None:
         """Store the cursor."""
-        position = self.state.position
         kept = Cursor(
-            attempt=position.attempt,
-            seq=position.seq,
+            attempt=self.state.position.attempt,
+            seq=self.state.position.seq,
             options=self._options,
             known=record,
             rewound=self._backlog.told,
@@ -391,7 +390,8 @@ class Worker(WorkerHandle):
         )
         try:
             # One that knows its own position needs no cursor that survives a loss of power.
-            cursor.store(self.home.path(), self.name, kept, sync=not self._tells)
+            at, part = self.home.path(), self.info.part
+            cursor.store(at, self.name, kept, sync=not self._tells, part=part)
             self.state = self.state._replace(kept=True)
         except OSError as exc:
             # The tracker's own account, or a row twice in the worst case, is better than none.

@@ -66,6 +66,7 @@ class RecordedRun:
     uploads: dict[str, bytes] = field(default_factory=dict)
     _sent_config: dict[str, Any] = field(default_factory=dict, repr=False)
     _streams: dict[str, dict[int, str]] = field(default_factory=dict, repr=False)
+    _shared_places: dict[tuple[str, str, int], int] = field(default_factory=dict, repr=False)
 
     @property
     def storage_id(self) -> str:
@@ -156,12 +157,16 @@ class Cloud:
             return {"data": None, "errors": [{"message": f"{name}: there is no {missing}"}]}
         return {"data": data}
 
-    def file_stream(self, run_id: str, request: Mapping[str, Any]) -> Answer | None:
+    def file_stream(
+        self, run_id: str, request: Mapping[str, Any], client: str | None = None
+    ) -> Answer | None:
         """Take in one piece of a run's streamed files, and its end if it says so.
 
         Args:
             run_id: The run's id.
             request: The request's body.
+            client: Which of several clients sends it that share the run: the places of its lines
+                are counted by itself, and they come behind those that are there.
 
         Returns:
             The answer's body, or None if there is no such run.
@@ -173,7 +178,12 @@ class Cloud:
             for file, piece in (request.get("files") or {}).items():
                 lines = piece.get("content") or []
                 place = {} if file == _SUMMARY else run._streams.setdefault(file, {})
-                place.update(enumerate(lines, start=piece.get("offset", 0)))
+                for at, line in enumerate(lines, start=piece.get("offset", 0)):
+                    own = (client or "", file, at)
+                    if client is not None and file != _SUMMARY:
+                        place[run._shared_places.setdefault(own, len(place))] = line
+                    else:
+                        place[at] = line
                 run._streams[file] = place
                 run.rows_received += len(lines) if file == _HISTORY else 0
             if request.get("complete"):

@@ -40,6 +40,7 @@ class Request:
         path: The path, with its query.
         body: The body, decompressed.
         mode: How it is treated.
+        client: Which of several clients has sent it that share a run; None where none do.
     """
 
     at: float
@@ -47,6 +48,7 @@ class Request:
     path: str
     body: bytes = field(repr=False)
     mode: Mode = "ok"
+    client: str | None = None
 
     @property
     def parts(self) -> list[str]:
@@ -209,9 +211,11 @@ class FakeWandb:
             self._listener = _Listener(self, self._reserved)
             self._reserved = None
 
-    def _admit(self, method: str, path: str, body: bytes) -> tuple[Request, Fault]:
+    def _admit(
+        self, method: str, path: str, body: bytes, client: str | None
+    ) -> tuple[Request, Fault]:
         """Enter a request into the list; return it with the fault that governs it."""
-        seen = Request(time.monotonic(), method, path, body)
+        seen = Request(time.monotonic(), method, path, body, client=client)
         with self._changed:
             fault = self._faults.governing(seen.operation, seen.endpoint)
             seen = replace(seen, mode=fault.next_mode(seen.ends_run))
@@ -230,7 +234,7 @@ class FakeWandb:
         if request.endpoint == "graphql":
             answer = self._cloud.graphql(request.json())
         elif request.endpoint == "file_stream":
-            answer = self._cloud.file_stream(request.parts[3], request.json())
+            answer = self._cloud.file_stream(request.parts[3], request.json(), request.client)
         elif request.endpoint == "upload":
             _, run_id, *file = request.parts
             answer = {} if self._cloud.upload(run_id, "/".join(file), request.body) else None
@@ -295,7 +299,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)
         owner = self.server.owner
-        request, fault = owner._admit(self.command, self.path, body)
+        shares = self.headers.get("X-Wandb-Use-Async-Filestream") == "true"
+        client = self.headers.get("X-Wandb-Async-Client-Id") if shares else None
+        request, fault = owner._admit(self.command, self.path, body, client)
         if request.mode in ("401", "404", "500"):
             message = f"the server is told to answer {request.mode}"
             self._send(int(request.mode), {"error": message, "errors": [{"message": message}]})

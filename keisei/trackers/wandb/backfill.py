@@ -28,6 +28,7 @@ from keisei.trackers.wandb.local_runs import Attempt, LocalRun
 from keisei.trackers.wandb.mode import NAME
 from keisei.trackers.wandb.rewinding import Holding, step_at
 from keisei.trackers.wandb.run_file import Rest, RunFile
+from keisei.trackers.wandb.shared import PARTS
 from keisei.trackers.wandb.upload import OnServer
 
 _STATE = "keisei-sync.json"
@@ -101,6 +102,12 @@ def sync_run(run: LocalRun, timeout: float) -> Iterator[Outcome]:
     todo = [attempt for attempt in run.attempts if not attempt.uploaded]
     failed: str | None = None
     try:
+        if os.path.isdir(os.path.join(run.directory, PARTS)) and any(one.online for one in todo):
+            raise OSError(
+                "several ranks have sent rows of the run (distributed.track: shared), and W&B does "
+                "not tell which of this file it has got. All its rows are in the journal; `wandb "
+                "sync --include-online` uploads them all, and some perhaps twice"
+            )
         with (
             files.OpenDirectory(run.directory) as above,
             files.OpenDirectory(os.path.join(run.directory, "wandb")) as directory,

@@ -32,7 +32,7 @@ PATIENCE = 10.0
 
 _POLL = 0.002
 _RESERVED = {"", "_step", "_timestamp", "_runtime", "_wandb", NUMBER, STEP}
-_NUMBER = re.compile(r"(\d{1,18})/(\d{1,18})", re.ASCII)
+_NUMBER = re.compile(r"(\d{1,18})/(\d{1,18})(?: (.+))?", re.ASCII)
 _LINE_END = re.compile(rf"\[{NUMBER} (.+)\]\n?\Z")
 
 
@@ -44,9 +44,10 @@ class Rows:
         directory: the run's directory, where the SDK keeps the files of all its attempts.
         file: the file of this one; ``None`` where it is not known, and `send` cannot wait for it.
         on_server: the last rows that the server had when this attempt began.
+        part: the part of the run whose rows these are, under its name; ``None`` for the owner's.
 
     Attributes:
-        directory: the run's directory.
+        directory: the run's directory, or the one of a part in which the SDK keeps its files.
         rewound: the position to which W&B has gone back before the file began; else ``None``.
     """
 
@@ -56,11 +57,12 @@ class Rows:
         directory: str,
         file: str | None,
         on_server: Iterable[Mapping[str, object]] = (),
+        part: str | None = None,
     ) -> None:
-        self._native = native
+        self._native, self._part = native, part
         self.directory = directory
         self._file = file
-        self._on_server = [number_in(row) for row in on_server]
+        self._on_server = [number_in(row, part) for row in on_server]
         self.rewound: Position | None = None
         self._awaited: Position | None = None
         self._stepped = False
@@ -87,10 +89,10 @@ class Rows:
         link = _Link.of(self._native)
         if link is None:
             for record in records:
-                _log(self._native, record)
+                _log(self._native, record, self._part)
                 self._awaited = Position(record.attempt, record.seq)
         else:
-            requests = link.requests(records)
+            requests = link.requests(records, self._part)
             self._awaited = Position(records[-1].attempt, records[-1].seq)
             link.publish(requests)
         if not self._settled():
@@ -109,7 +111,7 @@ class Rows:
         found: list[Position | None] = [self.rewound, *self._on_server]
         for path in reversed(paths):  # a later one may go on from before where an earlier one ended
             with suppress(OSError):
-                found.append(last_number(path))
+                found.append(last_number(path, self._part))
                 if found[-1] is not None:
                     break
         held = max((number for number in found if number is not None), default=None)
@@ -134,7 +136,7 @@ class Rows:
         while True:
             before, size = size, os.path.getsize(file)
             if size != before:
-                held = last_number(file)
+                held = last_number(file, self._part)
                 if held is not None and held >= awaited:
                     return True
             elif not alive:
@@ -177,7 +179,7 @@ class _Link:
             return None
         return link if all(map(callable, known)) else None
 
-    def requests(self, records: Iterable[Record]) -> list[Any]:
+    def requests(self, records: Iterable[Record], part: str | None = None) -> list[Any]:
         """Make the messages that `run.log` and `run.write_logs` would send."""
         made = []
         for record in records:
@@ -187,12 +189,12 @@ class _Link:
             if isinstance(record, Row):
                 history = message.request.partial_history
                 add = history.item.add
-                for name, value in _items(record).items():
+                for name, value in _items(record, part).items():
                     add(key=name, value_json=json.dumps(value))
                 history.action.flush = True
                 message.control.local = True
             else:
-                message.output_logger.line = _line(record)
+                message.output_logger.line = _line(record, part)
             made.append(request)
         return made
 
@@ -220,21 +222,22 @@ class _Link:
         return True
 
 
-def _log(native: Any, record: Record) -> None:
+def _log(native: Any, record: Record, part: str | None) -> None:
     """Log a record by the SDK's public methods."""
     if isinstance(record, Row):
-        native.log(_items(record))
+        native.log(_items(record, part))
     elif write := getattr(native, "write_logs", None):
-        write(_line(record))
+        write(_line(record, part))
 
 
-def _items(row: Row) -> dict[str, float | str]:
+def _items(row: Row, part: str | None) -> dict[str, float | str]:
     """Return the values that a row has on W&B."""
     items: dict[str, float | str] = {} if row.step is None else {STEP: _number(row.step)}
     for name, value in row.values.items():
-        items[_name(name)] = value if type(value) is not int else _number(value)
+        known = _name(name if part is None else f"{part}/{name}")
+        items[known] = value if type(value) is not int else _number(value)
     items["_timestamp"] = row.time
-    items[NUMBER] = f"{row.attempt}/{row.seq}"
+    items[NUMBER] = _numbered(row, part)
     return items
 
 
@@ -259,18 +262,23 @@ def _encodable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _line(event: Event) -> str:
+def _numbered(record: Record, part: str | None) -> str:
+    return f"{record.attempt}/{record.seq}" + ("" if part is None else f" {part}")
+
+
+def _line(event: Event, part: str | None) -> str:
     """Return an event as a line of the run's log."""
     moment = datetime.fromtimestamp(event.time, UTC).isoformat(timespec="milliseconds")
     said = clean(f"{json.dumps(event.name)[1:-1]} {json.dumps(event.data)}")
-    return f"{moment} {said} [{NUMBER} {event.attempt}/{event.seq}]\n"
+    return f"{moment} {said} [{NUMBER} {_numbered(event, part)}]\n"
 
 
-def last_number(path: str) -> Position | None:
+def last_number(path: str, part: str | None = None) -> Position | None:
     """Return the last record that a run file holds; reads no more of its end than it has to.
 
     Args:
         path: the file.
+        part: the part of the run whose records are meant; ``None`` for the owner's own.
 
     Raises:
         OSError: it cannot be read.
@@ -280,33 +288,35 @@ def last_number(path: str) -> Position | None:
         kind = record.WhichOneof("record_type")
         number = None
         if kind == "history":  # and no summary, which comes first, with the same value
-            number = number_of(record)
+            number = number_of(record, part)
         elif kind == "output_logger" and (found := _LINE_END.search(record.output_logger.line)):
-            number = number_in({NUMBER: found[1]})
+            number = number_in({NUMBER: found[1]}, part)
         if number is not None:
             return number
     return None
 
 
-def number_of(record: Any) -> Position | None:
+def number_of(record: Any, part: str | None = None) -> Position | None:
     """Return which record of the run a history row of a run file is; ``None`` for anything else.
 
     Args:
         record: the SDK's own record.
+        part: the part of the run whose rows are meant; ``None`` for the owner's own.
     """
     if record.WhichOneof("record_type") == "history":
         for item in record.history.item:
             if (item.key or "/".join(item.nested_key)) == NUMBER:
-                return number_in({NUMBER: json.loads(item.value_json)})
+                return number_in({NUMBER: json.loads(item.value_json)}, part)
     return None
 
 
-def number_in(row: Mapping[str, object]) -> Position | None:
+def number_in(row: Mapping[str, object], part: str | None = None) -> Position | None:
     """Return which record a history row is, by its hidden number; ``None`` where it is not ours.
 
     Args:
         row: the row's values.
+        part: the part of the run whose rows are meant; ``None`` for the owner's own.
     """
     text = row.get(NUMBER)
     found = _NUMBER.fullmatch(text) if isinstance(text, str) else None
-    return Position(int(found[1]), int(found[2])) if found else None
+    return Position(int(found[1]), int(found[2])) if found and found[3] == part else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,7 +19,7 @@ from keisei.journal.reader import RunJournal
 from keisei.redaction import clean
 from keisei.run.status import FinalStatus
 from keisei.trackers.base import Position, Record, RunInfo, Tracker, TrackerRun
-from keisei.trackers.wandb import local_runs, sdk, upload
+from keisei.trackers.wandb import local_runs, sdk, shared, upload
 from keisei.trackers.wandb.late import PendingStart
 from keisei.trackers.wandb.mode import NAME, requested_mode
 from keisei.trackers.wandb.rewinding import step_at
@@ -58,6 +58,7 @@ class WandbRun(TrackerRun):
     directory: str | None = None
     upload_as: str | None = None
     again: Callable[[str | None], WandbRun] | None = field(default=None, repr=False)
+    before_end: Callable[[], object] = field(default=lambda: None, repr=False)
 
     def send(self, records: Sequence[Record]) -> None:
         """Log the rows, and events as lines of the run's log; blocks until the file has them."""
@@ -102,6 +103,7 @@ class WandbRun(TrackerRun):
         Raises:
             TimeoutError: it gave up; what it has not sent is in the run's local file.
         """
+        self.before_end()
         if status == "preempted":
             self.native.mark_preempting()
         _live.discard(self.run_id)
@@ -133,6 +135,7 @@ class WandbTracker(Tracker):
     """
 
     name = NAME
+    quiet = False
 
     def __init__(self, config: WandbConfig | None = None, **options: object) -> None:
         self.config = config if config is not None else WandbConfig.model_validate(options)
@@ -154,7 +157,14 @@ class WandbTracker(Tracker):
             TrackerError: W&B is disabled, or it cannot be reached and may not fall back.
         """
         with sdk.telling_version():
-            return self._start(run)
+            started = self._start(run)
+        if run.shared and started.mode == "offline":
+            text = (
+                "run %s is tracked offline, and W&B shares no such run (distributed.track: "
+                "shared): the rows of its other ranks stay in their journals."
+            )
+            logger.warning(text, run.run_name)
+        return started
 
     def _start(self, run: RunInfo) -> WandbRun:
         deadline = time.monotonic() + self.start_timeout
@@ -170,10 +180,28 @@ class WandbTracker(Tracker):
                 run.run_name,
             )
             mode = "offline"
+        if run.part is not None:
+            return self._start_part(module, run, mode, deadline)
         run_id = _id_for(run)
         if mode == "offline":
             return self.init(module, run, "offline", run_id)
         return self._start_online(module, run, run_id, deadline)
+
+    def _start_part(self, module: Any, run: RunInfo, mode: str | None, deadline: float) -> WandbRun:
+        """Start to send a part of a run that rank 0 has started."""
+        self.quiet = True  # it is rank 0 that says what is wrong with W&B
+        if mode == "offline":
+            raise shared.offline()
+        run_id = shared.owners_id(run.directory, min(shared.PATIENCE, self.start_timeout))
+        start = partial(self.init, module, run, "online", run_id)
+        self._pending = PendingStart(start, lambda late: late.finish("failed"), "keisei-wandb-part")
+        try:
+            return self._pending.result(deadline - time.monotonic())
+        except TimeoutError:
+            raise
+        except Exception:
+            sdk.free_id(run_id)
+            raise
 
     def _start_online(self, module: Any, run: RunInfo, wanted: str, deadline: float) -> WandbRun:
         falls_back = self.config.offline_fallback
@@ -215,7 +243,7 @@ class WandbTracker(Tracker):
         """Start a run of the SDK's, as `start_run` does, and the service that belongs to it."""
         sdk.start_service()
         started = start_run(module, self.config, run, mode, run_id)
-        if mode == "online":
+        if mode == "online" and not run.shared:
             again = partial(start_run, module, self.config, run, mode, started.run_id, 0.0)
             started.again = lambda moment: again(moment)
         return started
@@ -264,10 +292,7 @@ def start_run(
         finish_timeout: the longest that the SDK lets the run's end take, in seconds; 0 for ever.
         rewind_to: id and step of the run, as the SDK takes them, behind which W&B is to cut it.
     """
-    with files.OpenDirectory(run.directory) as directory:
-        directory.make("wandb")
-    with files.OpenDirectory(os.path.join(run.directory, "wandb")):  # no link out of the run
-        pass
+    home = shared.make_directory(run)
     native = module.init(
         id=run_id,
         name=run.run_name,
@@ -277,13 +302,13 @@ def start_run(
         job_type=clean(config.job_type),
         tags=clean(config.tags) or None,
         notes=clean(config.notes),
-        dir=run.directory,
+        dir=home,
         config=json.loads(run.config_text),
-        mode=mode,
-        resume="allow" if mode == "online" and rewind_to is None else None,
+        mode="shared" if run.shared and mode == "online" else mode,
+        resume="allow" if mode == "online" and rewind_to is None and not run.part else None,
         resume_from=rewind_to,
         reinit="create_new",
-        settings=_settings(module, config, finish_timeout),
+        settings=_settings(module, config, finish_timeout, shared.settings(run)),
     )
     run_id = str(getattr(native, "id", None) or run_id)  # in a sweep it takes another one
     url = getattr(native, "url", None) if mode == "online" else None
@@ -291,7 +316,12 @@ def start_run(
     kept_in = sync_dir if isinstance(sync_dir, str) else None
     _live.add(run_id)
     own = local_runs.id_of(run.directory, run.session_id)
+    patience = max(0.5, config.finish_timeout - 2.0)
+    is_primary = run.shared and run.part is None
     return WandbRun(
+        before_end=partial(shared.wait_for_parts, run.directory, patience)
+        if is_primary
+        else lambda: None,
         run_id=run_id,
         upload_as=own if run_id == f"{own}-{run.attempt}" else None,
         url=url if isinstance(url, str) else None,
@@ -304,17 +334,20 @@ def start_run(
 
 def _rows(native: Any, run: RunInfo, run_id: str, mode: str, directory: str | None) -> Rows:
     file = os.path.join(directory, f"run-{run_id}.wandb") if directory is not None else None
-    earlier = any(attempt.path != file for attempt in local_runs.attempts_in(run.directory))
+    home = shared.directory_of(run)
+    earlier = any(attempt.path != file for attempt in local_runs.attempts_in(home))
     has = OnServer()
     if mode == "online" and earlier:
         # It may have a row that an earlier attempt's file has lost, by a fraction of a second, with
         # the service. Asked now, while it answers: later a dark server would hold up the end.
         with suppress(Exception):
             has = upload.on_server(native.entity, native.project, run_id, 2.0)
-    return Rows(native, run.directory, file, has.tail)
+    return Rows(native, home, file, has.tail, run.part)
 
 
-def _settings(module: Any, config: WandbConfig, finish_timeout: float) -> Any:
+def _settings(
+    module: Any, config: WandbConfig, finish_timeout: float, more: Mapping[str, object]
+) -> Any:
     wanted: dict[str, object] = {
         "silent": True,  # or a start that fails goes on for 10 s
         "console": "off",  # or stdout stays patched after the end
@@ -327,6 +360,7 @@ def _settings(module: Any, config: WandbConfig, finish_timeout: float) -> Any:
         "x_disable_meta": True,  # it holds sys.argv, and with it secrets
         "x_save_requirements": False,  # 70 ms of every start
         "save_code": False,
+        **more,
     }
     known = getattr(module.Settings, "model_fields", wanted)
     return module.Settings(**{name: value for name, value in wanted.items() if name in known})
