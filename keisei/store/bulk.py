@@ -99,7 +99,8 @@ def _upsert(table: sa.Table, newer_by: tuple[str, ...], postgres: bool) -> str:
     names = ", ".join(f'"{column.name}"' for column in table.c)
     key = [column.name for column in table.primary_key]
     if postgres:
-        arrays = (f"%s::{_ARRAYS[type(column.type)]}" for column in table.c)
+        # Binary: as text, each number and name would be written and parsed one by one.
+        arrays = (f"%b::{_ARRAYS[type(column.type)]}" for column in table.c)
         values = f"SELECT * FROM unnest({', '.join(arrays)})"
     else:
         values = f"VALUES ({', '.join('?' for _ in table.c)})"

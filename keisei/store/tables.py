@@ -67,12 +67,14 @@ def _replace(
 ) -> None:
     """Write what runs have of a table, and delete what they do not have any more."""
     columns = tuple(table.primary_key)
-    there = bulk.select(connection, columns, [entry.key for entry in entries])
-    left = {tuple(one) for one in there} - {one[:2] for one in values}
+    there = {tuple(one) for one in bulk.select(connection, columns, [one.key for one in entries])}
+    left = there - {one[:2] for one in values}
     if left:
         gone = sa.and_(*(column == sa.bindparam(f"b_{column.name}") for column in columns))
         keys = [{f"b_{c.name}": v for c, v in zip(columns, one, strict=True)} for one in left]
         connection.execute(sa.delete(table).where(gone), keys)
+    if len(columns) == len(table.c):  # a key is all that there is of it
+        values = [one for one in values if one not in there]
     bulk.upsert(connection, table, values)
 
 
