@@ -67,7 +67,7 @@ class WorkerGroup:
             start_by: when the start has to be over, by the monotonic clock, in seconds.
             finish_timeout: in place of the group's, in seconds.
             known_away: returns whether somebody else has warned of what it cannot reach; that it
-                only starts slowly is no warning then.
+                only starts or ends slowly is no warning then.
         """
         if known_away is not None:
             self._known_away[name] = known_away
@@ -222,8 +222,8 @@ class WorkerGroup:
         if live and record.directory:
             problem += f"; its local files are in {quoted(record.directory, 300)}"
         known_away = self._known_away.get(worker.name)
-        # One that only starts slowly, as a busy machine lets it, delivers from its own process.
-        slow = not live and record.problem is None and hosted
+        # One that is only slow, as a busy machine lets it, delivers from its own process.
+        slow = not done and record.problem is None and hosted
         aside = known_away is not None and (known_away() or slow)
         level = logging.INFO if aside else logging.WARNING
         logger.log(level, "%s %s", worker.name, problem)

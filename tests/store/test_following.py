@@ -115,6 +115,33 @@ def test_a_slow_start_is_no_warning(
     assert row(url, status="completed").metrics["loss"].step == 7
 
 
+def test_a_slow_end_is_no_warning(
+    make_config: MakeConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Where the last row is written after the session's end, nothing is wrong: it follows."""
+    caplog.set_level(logging.INFO, "keisei")
+    monkeypatch.setattr("keisei.session.tracking.REGISTRY_TIMEOUT", 0.001)
+    url = f"sqlite:///{tmp_path}/registry.db"
+    with SessionManager(make_config(registry={"url": url}), run_name="r") as session:
+        session.log_metrics({"loss": 0.5}, step=7)
+        deadline = time.monotonic() + LIMIT
+        while _state(session) != "live":
+            assert time.monotonic() < deadline, caplog.text
+            time.sleep(0.02)
+        for step in range(8, 2000):
+            session.log_metrics({"loss": 0.5}, step=step)
+    found = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
+    assert found == []
+    assert any("did not finish within" in record.message for record in caplog.records)
+    deadline = time.monotonic() + LIMIT
+    while row(url, status="completed").metrics["loss"].step != 1999:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def _state(session: SessionManager[AppConfig]) -> object:
     return session.get_session_summary()["trackers"]["registry"]["state"]
 
