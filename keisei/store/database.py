@@ -256,7 +256,7 @@ def _prepare_sqlite(connection: sqlite3.Connection, _: object) -> None:
 
 
 def _prepare_postgres(connection: Any, _: object) -> None:
-    """Let the server undo what a stopped process has begun: its locks would keep all others out."""
+    """Make the server undo what a stopped process has begun: its locks would keep others out."""
     connection.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE}s'")
     connection.commit()
 
