@@ -46,6 +46,7 @@ class Watch:
             interrupted; ``None`` where it is not.
         gives_way: whether a signal that somebody else handles already is left to them; without it
             their handler is called after this one's.
+        repeatable: those of which a second one changes nothing, where one of them came first.
 
     Attributes:
         numbers: the signals that it watches for.
@@ -64,7 +65,9 @@ class Watch:
         hold: Callable[[], float | None] = lambda: None,
         *,
         gives_way: bool = False,
+        repeatable: Iterable[int] = (),
     ) -> None:
+        self._repeatable = frozenset(repeatable)
         self.numbers = frozenset(numbers)
         self.left: frozenset[int] = frozenset()
         self.grace = grace
@@ -116,7 +119,8 @@ class Watch:
     def receive(self, number: int, frame: FrameType | None) -> BaseException | None:
         """Take a signal, in the main thread."""
         if self.received is not None:
-            self._news.put("signal")
+            if not self._repeatable >= {self.received, number}:
+                self._news.put("signal")
             return None
         self.received = number
         error = self._on_first(number, frame)

@@ -120,6 +120,7 @@ class Interruption:
                 self._receive_again,
                 lambda: self._patience,
                 gives_way=config.others == "instead",
+                repeatable=self._preemptions - {signal.SIGINT},  # a launcher passes it on, too
             )
             if tell is None:
                 self.body.meet()

@@ -164,6 +164,18 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path: Path, backend: str) 
     assert ", preempted after " in (run / "training.log").read_text().splitlines()[-1]
 
 
+def test_a_preemption_signal_may_come_again(tmp_path: Path) -> None:
+    """A scheduler sends it, and a launcher passes it on: the save that it asks for is not cut off,
+    and only another signal ends the process at once."""
+    with stubborn(tmp_path, 60.0, "asyncio") as process:
+        for _ in range(3):
+            process.send_signal(signal.SIGUSR2)
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.3)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 128 + signal.SIGUSR2
+
+
 def test_the_grace_time_is_the_longest_that_a_graceful_end_takes(tmp_path: Path) -> None:
     """A body that does not give in is ended with the process."""
     with stubborn(tmp_path, 0.3, "asyncio") as process:
