@@ -81,6 +81,12 @@ def _own_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterat
 
 
 @pytest.fixture
+def without_provenance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Switch the snapshot off, for a test that counts what its thread changes; it says which."""
+    monkeypatch.setenv("KEISEI_PROVENANCE", "off")
+
+
+@pytest.fixture
 def make_config(tmp_path: Path) -> MakeConfig:
     """Make a config whose runs live in the test's own directory, from dotted overrides."""
     from keisei import load_config

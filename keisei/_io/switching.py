@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from keisei._io.forks import after_in_child
+
 _INTERVAL = 0.0001  # seconds; the interpreter's own is 5 ms
 _lock = threading.Lock()
 _busy = 0
@@ -78,3 +80,18 @@ def quiet_imports(library: str | None = None) -> Iterator[None]:
             _importing -= 1
             if _importing == 0:
                 gc.set_threshold(*_thresholds)
+
+
+def _begin_anew() -> None:
+    """Undo in a forked child what threads have asked for that it has not."""
+    global _lock, _busy, _importing
+    _lock = threading.Lock()
+    if _busy:
+        _busy = 0
+        sys.setswitchinterval(_own)
+    if _importing:
+        _importing = 0
+        gc.set_threshold(*_thresholds)
+
+
+after_in_child(_begin_anew)

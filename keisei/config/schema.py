@@ -313,8 +313,8 @@ class ProvenanceConfig(Section):
     """Whether it is recorded; the environment variable KEISEI_PROVENANCE (`off`, `on`) comes
     before it."""
     timeout: Timeout = 10.0
-    """How long git may take before it is killed, and how long after its beginning the snapshot is
-    waited for at most when the session ends, in seconds."""
+    """How long git may take before it is killed, in seconds; a session's end waits for one
+    second at most."""
     largest_file: Annotated[int, Field(ge=0, le=2**30)] = 2**20
     """The largest changed or untracked file that is kept, in bytes."""
     largest_total: Annotated[int, Field(ge=0, le=2**30)] = 10 * 2**20

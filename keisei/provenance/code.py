@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import stat
+import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -69,6 +70,7 @@ def code_state(
     timeout: float,
     largest_file: int,
     largest_total: int,
+    stop: threading.Event | None = None,
 ) -> Code:
     """Return the state of the code that a program is started from; blocks.
 
@@ -79,15 +81,16 @@ def code_state(
         timeout: how long git may take in all, in seconds.
         largest_file: the largest file that is kept, in bytes.
         largest_total: how much is kept in all, in bytes.
+        stop: once it is set, git is killed, and what is known is that.
     """
-    give_up = time.monotonic() + timeout
+    git = _Git(time.monotonic() + timeout, stop or threading.Event())
     about: dict[str, Any] = {"commit": None, "branch": None, "top": None, "is_dirty": None}
     code = Code(about)
     try:
-        top, commit = _found(directory, give_up)
+        top, commit = _found(directory, git)
         about |= {"top": redact_text(os.fsdecode(top), secrets), "commit": commit}
         inside = [path for each in outside if (path := _below(top, each)) is not None]
-        branch, changed, untracked, is_cut = _status(os.fsdecode(top), inside, give_up)
+        branch, changed, untracked, is_cut = _status(os.fsdecode(top), inside, git)
         about |= {"branch": branch and redact_text(branch, secrets)}
         keeping = _Keeping(os.fsdecode(top), secrets, largest_file, largest_total)
         keeping.keep(changed, untracked)
@@ -103,13 +106,24 @@ def code_state(
             "list_is_cut": is_cut,
         }
         if commit is not None and changed:
-            answer = _diff(os.fsdecode(top), inside, give_up, largest_total)
+            answer = _diff(os.fsdecode(top), inside, git, largest_total)
             code.diff = scrubbed_diff(answer.output, secrets, is_cut=answer.is_cut)
             about["diff_is_cut"] = answer.is_cut
         about["digest"] = _digest(code)
     except GitError as exc:
         about["problem"] = None if exc.is_no_repository else str(exc)
     return code
+
+
+@dataclass(frozen=True)
+class _Git:
+    """Git, until a moment, or until an event is set."""
+
+    give_up: float
+    stop: threading.Event
+
+    def ask(self, directory: str, arguments: list[str], largest: int = 64 * 2**20) -> Answer:
+        return ask(directory, arguments, self.give_up, largest, stop=self.stop)
 
 
 def _digest(code: Code) -> str:
@@ -120,14 +134,14 @@ def _digest(code: Code) -> str:
     return digest.hexdigest()
 
 
-def _found(directory: str, give_up: float) -> tuple[bytes, str | None]:
+def _found(directory: str, git: _Git) -> tuple[bytes, str | None]:
     """Return the top of the working tree, and its commit; ``None`` before the first."""
     try:
-        lines = ask(directory, ["rev-parse", "--show-toplevel", "HEAD"], give_up).output
+        lines = git.ask(directory, ["rev-parse", "--show-toplevel", "HEAD"]).output
     except GitError as exc:
         if not exc.has_answered:
             raise
-        top = ask(directory, ["rev-parse", "--show-toplevel"], give_up).output
+        top = git.ask(directory, ["rev-parse", "--show-toplevel"]).output
         return top.removesuffix(b"\n"), None
     top, _, commit = lines.removesuffix(b"\n").rpartition(b"\n")
     return top, commit.decode() if _COMMIT.fullmatch(commit) else None
@@ -146,12 +160,12 @@ def _outside(inside: Sequence[str]) -> list[str]:
 
 
 def _status(
-    top: str, inside: Sequence[str], give_up: float
+    top: str, inside: Sequence[str], git: _Git
 ) -> tuple[str | None, dict[bytes, str], list[bytes], bool]:
     """Return the branch, the paths that have changed with their modes, and the untracked ones."""
     command = ["status", "--porcelain=v2", "-z", "--branch", "--untracked-files=all"]
     command += ["--no-renames", "--no-ahead-behind", "--ignore-submodules=dirty"]
-    answer = ask(top, [*command, *_outside(inside)], give_up, _LONGEST_STATUS)
+    answer = git.ask(top, [*command, *_outside(inside)], _LONGEST_STATUS)
     branch, changed, untracked = None, dict[bytes, str](), list[bytes]()
     entries = answer.output.split(b"\0")
     if answer.is_cut:
@@ -172,11 +186,11 @@ def _status(
     return branch, changed, [path for path in untracked if path not in changed], answer.is_cut
 
 
-def _diff(top: str, inside: Sequence[str], give_up: float, largest: int) -> Answer:
+def _diff(top: str, inside: Sequence[str], git: _Git, largest: int) -> Answer:
     command = ["diff", "--no-ext-diff", "--no-textconv", "--no-color", "--find-renames"]
     command += ["--src-prefix=a/", "--dst-prefix=b/", "--submodule=short"]
     command += ["--ignore-submodules=dirty", "HEAD"]
-    return ask(top, [*command, *_outside(inside)], give_up, largest)
+    return git.ask(top, [*command, *_outside(inside)], largest)
 
 
 class _Keeping:

@@ -7,6 +7,7 @@ repository it may read, git decides (`safe.directory`).
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import signal
@@ -17,7 +18,9 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import IO
 
+from keisei._io.forks import after_in_child
 from keisei.redaction import clean
 
 # Of git's own variables, those that say which config it reads; others would lead it elsewhere.
@@ -47,8 +50,10 @@ _SWITCHES = [
 ]
 NO_GIT = "git is not installed, or the working directory has gone"
 
-_PART = 1 << 16
 _LONGEST_REASON = 300
+_LONGEST_LOOK = 0.02  # seconds between two looks whether git has ended
+
+_running = set[subprocess.Popen[bytes]]()
 
 
 class GitError(Exception):
@@ -81,8 +86,11 @@ def ask(
     give_up: float,
     largest: int = 64 * 2**20,
     environ: Mapping[str, str] | None = None,
+    stop: threading.Event | None = None,
 ) -> Answer:
     """Run a command of git's, and return what it writes; blocks.
+
+    It writes to files, and not to pipes: a process that is forked meanwhile would keep those open.
 
     Args:
         directory: where it runs.
@@ -90,52 +98,74 @@ def ask(
         give_up: when it is killed, by the monotonic clock.
         largest: how much of its output is read, in bytes; there it is killed.
         environ: more variables.
+        stop: once it is set, git is killed.
 
     Raises:
         GitError: there is no git, it fails, or its time is over.
     """
-    left = give_up - time.monotonic()
-    if left <= 0:
+    if give_up <= time.monotonic():
         raise GitError("git has taken too long")
-    process = None
+    stop = threading.Event() if stop is None else stop
     try:
-        with tempfile.TemporaryFile() as errors:
-            process = subprocess.Popen(
-                ["git", *_SWITCHES, *arguments],
-                cwd=directory,
-                env=_environ() | dict(environ or {}),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                bufsize=0,
-                start_new_session=True,
-                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-            )
-            timed_out = threading.Event()
-            timer = threading.Timer(left, _stop, (process, timed_out))
-            timer.daemon = True
-            timer.start()
+        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
             try:
-                output, is_cut = _read(process, largest)
-                if is_cut:
-                    _kill(process)
-                status = process.wait(5)
+                process = _started(directory, arguments, environ or {}, output, errors)
+            except FileNotFoundError:
+                raise GitError(NO_GIT) from None
+            _running.add(process)
+            try:
+                is_cut = _waited_for(process, arguments[0], output, largest, give_up, stop)
             finally:
-                timer.cancel()
-                _kill(process)
-            if timed_out.is_set():
-                raise GitError(f"git {arguments[0]} has not ended in time, and was killed")
-            if status and not is_cut:
+                kill(process)
+                process.wait(5)
+                _running.discard(process)
+            if process.returncode and not is_cut:
                 errors.seek(0)
-                raise _failed(arguments[0], status, errors.read(4096))
-            return Answer(output, is_cut)
-    except FileNotFoundError:
-        raise GitError(NO_GIT) from None
+                raise _failed(arguments[0], process.returncode, errors.read(4096))
+            output.seek(0)
+            return Answer(output.read(largest), is_cut)
     except (OSError, RuntimeError, subprocess.SubprocessError) as exc:
         raise GitError(f"git cannot be run: {clean(str(exc))}") from None
-    finally:
-        if process is not None and process.stdout is not None:
-            process.stdout.close()
+
+
+def _started(
+    directory: str,
+    arguments: list[str],
+    environ: Mapping[str, str],
+    output: IO[bytes],
+    errors: IO[bytes],
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        ["git", *_SWITCHES, *arguments],
+        cwd=directory,
+        env=_environ() | dict(environ),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=errors,
+        start_new_session=True,
+        creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+    )
+
+
+def _waited_for(
+    process: subprocess.Popen[bytes],
+    command: str,
+    output: IO[bytes],
+    largest: int,
+    give_up: float,
+    stop: threading.Event,
+) -> bool:
+    """Wait until git has ended, or has written more than is read; return whether it has."""
+    pause = 0.001
+    while process.poll() is None:
+        if os.fstat(output.fileno()).st_size > largest:
+            return True
+        if time.monotonic() >= give_up:
+            raise GitError(f"git {command} has not ended in time, and was killed")
+        if stop.wait(pause):
+            raise GitError("the session has ended before git had answered")
+        pause = min(2 * pause, _LONGEST_LOOK)
+    return os.fstat(output.fileno()).st_size > largest
 
 
 def _environ() -> dict[str, str]:
@@ -147,30 +177,28 @@ def _environ() -> dict[str, str]:
     return own | _OWN
 
 
-def _read(process: subprocess.Popen[bytes], largest: int) -> tuple[bytes, bool]:
-    assert process.stdout is not None
-    parts, size = [], 0
-    while part := process.stdout.read(_PART):
-        parts.append(part[: largest - size])
-        size += len(part)
-        if size > largest:
-            return b"".join(parts), True
-    return b"".join(parts), False
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process that leads a group of its own, and what it has started in it.
 
-
-def _stop(process: subprocess.Popen[bytes], timed_out: threading.Event) -> None:
-    timed_out.set()
-    _kill(process)
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process that leads a group of its own, and what it has started in it."""
+    Args:
+        process: the process; nothing happens where its end is known.
+    """
     if process.returncode is not None:
         return
     with suppress(OSError):
         if hasattr(os, "killpg"):
             os.killpg(process.pid, signal.SIGKILL)
         process.kill()
+
+
+def kill_all() -> None:
+    """Kill what runs of git's, for the program ends."""
+    for process in tuple(_running):
+        kill(process)
+
+
+atexit.register(kill_all)
+after_in_child(_running.clear)
 
 
 def _failed(command: str, status: int, written: bytes) -> GitError:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from importlib import metadata
 from typing import Any
 
+from keisei._io.forks import after_in_child
 from keisei._io.switching import yield_gil
 from keisei.redaction import clean
 
@@ -69,3 +70,11 @@ def _source(said: dict[str, Any]) -> dict[str, Any]:
         "editable": directory.get("editable") or None,
     }
     return {key: value for key, value in source.items() if value is not None}
+
+
+def _begin_anew() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+after_in_child(_begin_anew)

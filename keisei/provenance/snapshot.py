@@ -1,10 +1,8 @@
 """The snapshot of an attempt: its code, packages, machine and command line, beside the run.
 
-    provenance.N.json   what attempt N was started from
-    code.N.diff         the difference to the commit, for people
-    code.N.tar.gz       the files that differ from the commit, to restore them
-
-Sessions of a program that begin while a snapshot of the code is being taken share the next one.
+provenance.N.json   what attempt N was started from
+code.N.diff         the difference to the commit, for people
+code.N.tar.gz       the files that differ from the commit, to restore them
 """
 
 from __future__ import annotations
@@ -13,18 +11,15 @@ import json
 import logging
 import os
 import threading
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from keisei._io import files
-from keisei._io.forks import after_in_child
-from keisei._io.switching import quick_switches
+from keisei._io.directories import OpenDirectory
 from keisei._log import logger
 from keisei.config.changes import Change
-from keisei.errors import TakenOverError, describe
 from keisei.provenance.archive import packed
 from keisei.provenance.code import Code, code_state
 from keisei.provenance.comparison import differences
@@ -32,13 +27,11 @@ from keisei.provenance.git import NO_GIT
 from keisei.provenance.machine import command, machine
 from keisei.provenance.packages import packages
 from keisei.redaction import secret_values
-from keisei.run.owned import OwnedRun, now
+from keisei.run.owned import now
 
 FORMAT = 1
 
 _said = set[str]()
-
-_Key = tuple[str, tuple[str, ...], float, int, int]
 
 
 @dataclass(frozen=True)
@@ -47,6 +40,7 @@ class Task:
 
     Attributes:
         run_name: the run's name.
+        directory: the program's working directory.
         attempt: which attempt of it.
         outside: directories that hold no code, such as where runs live.
         timeout: how long git may take, in seconds.
@@ -56,12 +50,19 @@ class Task:
     """
 
     run_name: str
+    directory: str
     attempt: int
     outside: tuple[str, ...]
     timeout: float
     largest_file: int
     largest_total: int
     changes: tuple[Change, ...]
+
+    @property
+    def look(self) -> tuple[object, ...]:
+        """What decides what is seen: those of the same may share it."""
+        limits = self.timeout, self.largest_file, self.largest_total
+        return self.directory, self.outside, *limits
 
 
 def record_name(attempt: int) -> str:
@@ -79,104 +80,77 @@ def archive_name(attempt: int) -> str:
     return f"code.{attempt}.tar.gz"
 
 
-def take(task: Task, owned: OwnedRun) -> None:
-    """Record what an attempt is started from; blocks, and raises nothing: one warning says it.
+@dataclass(frozen=True)
+class Seen:
+    """What was seen of the code, the packages and the machine, which several attempts may share.
+
+    Attributes:
+        code: the state of the code.
+        about: the rest, as plain data without secrets.
+        archive: the files that differ from the commit, packed; empty where none does.
+    """
+
+    code: Code
+    about: dict[str, Any]
+    archive: bytes
+
+
+def look(task: Task, stop: threading.Event) -> Seen:
+    """Look at the code, the packages and the machine; blocks.
 
     Args:
         task: what is to be recorded.
-        owned: the run's directory.
+        stop: once it is set, git is killed, and the code is not recorded.
     """
-    try:
-        with quick_switches():
-            _take(task, owned)
-    except TakenOverError:
-        pass  # that was logged
-    except Exception as exc:  # noqa: BLE001 - whatever it is, the training goes on
-        text = "what run %s was started from is not recorded: %s"
-        logger.warning(text, task.run_name, describe(exc))
-
-
-def _take(task: Task, owned: OwnedRun) -> None:
-    secrets = secret_values(os.environ)
-    code = _shared.state(task, secrets)
-    about: dict[str, Any] = {
-        "format": FORMAT,
-        "attempt": task.attempt,
+    limits = task.timeout, task.largest_file, task.largest_total
+    code = code_state(task.directory, task.outside, secret_values(os.environ), *limits, stop)
+    about = {
         "taken_at": now(),
         "code": code.about,
         "command": command(),
         "machine": machine(),
         "packages": packages(),
-        "config_changes": [asdict(change) for change in task.changes],
     }
-    if (problem := code.about.get("problem")) is not None and problem not in _said:
+    return Seen(code, about, packed(code.kept) if code.kept else b"")
+
+
+def write(task: Task, seen: Seen, directory: OpenDirectory) -> None:
+    """Write what an attempt was started from beside the run; blocks.
+
+    Args:
+        task: what is to be recorded.
+        seen: what was seen.
+        directory: the run's directory.
+
+    Raises:
+        TakenOverError: another owner has taken the run over.
+        OSError: a file cannot be written; each is whole, or not there.
+    """
+    about = {"format": FORMAT, "attempt": task.attempt, **seen.about}
+    about["config_changes"] = [asdict(change) for change in task.changes]
+    if (problem := seen.code.about.get("problem")) is not None and problem not in _said:
         _said.add(problem)
         level = logging.INFO if problem == NO_GIT else logging.WARNING
         logger.log(level, "the code of run %s is not recorded: %s", task.run_name, problem)
-    if code.kept:
-        _write(owned, archive_name(task.attempt), packed(code.kept))
-    if code.diff:
-        _write(owned, diff_name(task.attempt), code.diff)
-    earlier = _earlier(task, owned)
+    if seen.archive:
+        files.write_atomic(directory, archive_name(task.attempt), seen.archive)
+    if seen.code.diff:
+        files.write_atomic(directory, diff_name(task.attempt), seen.code.diff)
+    earlier = _earlier(task, directory)
     if earlier is not None:
         about["differs"] = found = differences(earlier, about)
         if found:
             logger.info("run %s goes on with other %s", task.run_name, "; ".join(found))
     text = json.dumps(about, indent=1, ensure_ascii=False)
-    _write(owned, record_name(task.attempt), text.encode("utf-8", "backslashreplace") + b"\n")
+    data = text.encode("utf-8", "backslashreplace") + b"\n"
+    files.write_atomic(directory, record_name(task.attempt), data)
 
 
-def _write(owned: OwnedRun, name: str, data: bytes) -> None:
-    with owned.home.entered() as directory:
-        files.write_atomic(directory, name, data)
-
-
-def _earlier(task: Task, owned: OwnedRun) -> Mapping[str, Any] | None:
+def _earlier(task: Task, directory: OpenDirectory) -> Mapping[str, Any] | None:
     """Return what the last attempt that has a record was started from."""
-    with suppress(OSError, ValueError, RecursionError), owned.home.entered() as directory:
+    with suppress(OSError, ValueError, RecursionError):
         for attempt in range(task.attempt - 1, max(0, task.attempt - 20), -1):
             if (text := directory.read(record_name(attempt))) is not None:
                 found = json.loads(text)
                 return found if isinstance(found, dict) else None
     return None
-
-
-class _Shared:
-    """Takes the state of the code for one session after the other, or once for all that wait."""
-
-    def __init__(self) -> None:
-        self._alone = threading.Lock()
-        self._waiting = 0
-        self._known: tuple[_Key, float, Code] | None = None
-
-    def state(self, task: Task, secrets: tuple[str, ...]) -> Code:
-        """Return the state of the code as it is now, or was after this was asked for."""
-        asked = time.monotonic()
-        directory = os.getcwd()
-        limits = task.timeout, task.largest_file, task.largest_total
-        key = directory, task.outside, *limits
-        self._waiting += 1
-        if not self._alone.acquire(timeout=task.timeout):
-            self._waiting -= 1
-            return Code({"problem": "git, or the disk, has not answered another session"})
-        try:
-            if self._known is None or self._known[0] != key or self._known[1] < asked:
-                begun = time.monotonic()
-                self._known = key, begun, code_state(directory, task.outside, secrets, *limits)
-            return self._known[2]
-        finally:
-            self._waiting -= 1
-            if not self._waiting:
-                self._known = None  # it may be large
-            self._alone.release()
-
-
-_shared = _Shared()
-
-
-def _begin_anew() -> None:
-    global _shared
-    _shared = _Shared()
-
-
-after_in_child(_begin_anew)

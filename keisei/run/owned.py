@@ -265,7 +265,8 @@ class OwnedRun:
                 host=host,
                 pid=pid,
             )
-        self.on_taken_over(self.taken_over)
+        if not self._released.is_set():  # after the end it is the next attempt's, and no news
+            self.on_taken_over(self.taken_over)
 
     def _check(self, directory: OpenDirectory) -> None:
         """Refuse to write where the session file is another owner's."""

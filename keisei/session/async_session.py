@@ -107,6 +107,7 @@ class AsyncSessionManager(AsyncCheckpoints[ConfigT]):
                 async with self._one_step:
                     if self._facts.status not in FINAL:
                         await self._tracking.begin()
+            self._ending.snapshot.begin()
         except BaseException as exc:
             await self._end_after(exc)
             raise

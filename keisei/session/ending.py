@@ -161,6 +161,7 @@ class Ending:
 
     async def _end(self, status: FinalStatus) -> None:
         """Record the end, then end the trackers; a cancellation waits for both, and goes on."""
+        self.snapshot.hasten()
         try:
             await load_backend()
             if self._one_step.at_work:

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-import threading
 import time
 from contextlib import suppress
 from typing import Any
 
-from keisei._io.loop import ThreadEvent
 from keisei._io.offload import patiently
 from keisei._log import logger
 from keisei.config.layers import Origin, Path
 from keisei.config.origins import as_data
 from keisei.errors import describe
-from keisei.provenance.snapshot import Task, take
+from keisei.provenance.shared import Taking
+from keisei.provenance.snapshot import Task
 from keisei.redaction import secret_values
 from keisei.run.owned import OwnedRun
+from keisei.run.status import FINAL
 from keisei.session.facts import SessionFacts
 from keisei.store.opening import URL_VARIABLE
 
 SWITCH = "KEISEI_PROVENANCE"
-GRACE = 1.0  # seconds, to write what has been found
+PATIENCE = 1.0  # seconds that an end waits for git
+GRACE = 0.5  # seconds that it waits then for the rest
 
 _ON = {"on": True, "1": True, "true": True, "off": False, "0": False, "false": False}
 
@@ -82,16 +84,21 @@ class Snapshot:
 
     def __init__(self, facts: SessionFacts[Any]) -> None:
         self._facts = facts
-        self._over: ThreadEvent | None = None
-        self._until = 0.0
+        self._taking: Taking | None = None
+        self._directory = os.curdir
+        self._until = math.inf
 
-    def begin(self, owned: OwnedRun) -> None:
-        """Begin, on a thread that nobody waits for; where it is switched off, do nothing.
+    def claimed(self) -> None:
+        """Note the working directory, where the code is looked for; on the thread that claims."""
+        with suppress(OSError):
+            self._directory = os.getcwd()
 
-        Args:
-            owned: the run's directories.
-        """
-        if self._over is not None or not is_wanted(self._facts):
+    def begin(self) -> None:
+        """Begin, on a thread that the entry does not wait for; where it is off, do nothing."""
+        owned = self._facts.owned
+        if self._taking is not None or not isinstance(owned, OwnedRun):
+            return
+        if self._facts.status in FINAL or not is_wanted(self._facts):
             return
         limits = self._facts.config.provenance
         paths = owned.paths
@@ -100,6 +107,7 @@ class Snapshot:
             roots.add(os.path.dirname(paths.model_dir))
         task = Task(
             run_name=owned.record.run_name,
+            directory=self._directory,
             attempt=owned.record.attempt,
             outside=tuple(sorted(roots)),
             timeout=limits.timeout,
@@ -107,25 +115,27 @@ class Snapshot:
             largest_total=limits.largest_total,
             changes=tuple(owned.changes),
         )
-        self._until = time.monotonic() + limits.timeout + GRACE
-        over = ThreadEvent()
+        self._taking = Taking(task, owned.home)
 
-        def work() -> None:
-            try:
-                take(task, owned)
-            finally:
-                over.set()
-
-        with suppress(RuntimeError):  # the system has no thread left: then it is not recorded
-            threading.Thread(target=work, name="keisei-provenance", daemon=True).start()
-            self._over = over
+    def hasten(self) -> None:
+        """Take it now, for the session ends: from here on its end waits for `PATIENCE`."""
+        self._until = min(self._until, time.monotonic() + PATIENCE)
+        if self._taking is not None:
+            self._taking.hasten()
 
     async def is_over(self) -> None:
-        """Wait until it is recorded, for what is left of its time at most; then do without it."""
-        if self._over is None or self._over.is_set():
+        """Wait until it is recorded, for a short while; then without what git has not answered.
+
+        What a slow disk has not taken by then is written behind the session's end.
+        """
+        taking = self._taking
+        if taking is None or taking.over.is_set():
             return
         try:
-            await patiently(self._over.wait, max(0.0, self._until - time.monotonic()))
+            await patiently(taking.over.wait, max(0.0, self._until - time.monotonic()))
         except TimeoutError:
-            text = "what run %s was started from is not recorded: git or a file has not answered"
-            logger.warning(text, self._facts.run_name)
+            taking.leave()
+            with suppress(TimeoutError):
+                await patiently(taking.over.wait, GRACE)
+        finally:
+            taking.leave()

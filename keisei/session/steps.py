@@ -127,6 +127,8 @@ class Steps:
         """Append the start line to the training log."""
         with self._logging_start() as owned:
             await files.in_thread(owned.log_start)
+        if not self._facts.entered:
+            self._ending.snapshot.begin()
 
     @property
     def fit_one_hop(self) -> bool:
@@ -186,6 +188,7 @@ class Steps:
         else:
             owned.keep_lease(self._ending.taken_over)
             self._ending.begin()
+            self._ending.snapshot.claimed()
             journal = facts.config.journal
             wake = self._tracking.wake
             if isinstance(owned, OwnedRun):
@@ -201,7 +204,6 @@ class Steps:
                 self._tracking.open_registry()
                 if facts.attempt > 1:
                     self._log_resume(owned)
-                self._ending.snapshot.begin(owned)
             else:
                 part, left = owned.part, owned.left
                 self._recorder.open(owned.home, facts.attempt, journal, wake, part, left)

@@ -1,10 +1,14 @@
-"""Sessions of this room's tests record what they are started from."""
+"""Sessions of this room's tests record what they start from, and wait for it."""
 
 from __future__ import annotations
 
 import pytest
 
+from keisei.session import provenance
+
 
 @pytest.fixture(autouse=True)
-def _recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KEISEI_PROVENANCE")
+    monkeypatch.setattr(provenance, "PATIENCE", 30.0)
+    monkeypatch.setattr(provenance, "GRACE", 30.0)

@@ -1,0 +1,175 @@
+"""The snapshot changes nothing that a session promises: who enters and ends does not feel it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import shutil
+import stat
+import threading
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from keisei import AsyncSessionManager, SessionManager, TakenOverError
+from keisei.provenance import code, shared, snapshot
+from keisei.session import provenance
+from tests.conftest import MakeConfig
+from tests.support.forks import in_child
+from tests.support.threads import still_there
+
+
+@pytest.fixture
+def only_when_one_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No look before a session ends."""
+    monkeypatch.setattr(shared, "PAUSE", 600.0)
+    monkeypatch.setattr(shared, "LONGEST_PAUSE", 600.0)
+
+
+@pytest.fixture
+def hung_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a git first on the path that hangs for ever."""
+    monkeypatch.setattr(snapshot, "_said", set())
+    program = tmp_path / "bin" / "git"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\nexec sleep 1000\n")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+
+
+def recorded(session: SessionManager[Any] | AsyncSessionManager[Any]) -> dict[str, Any]:
+    """Return what was recorded of a session's first attempt."""
+    found = json.loads(Path(session.run_artifact_dir, "provenance.1.json").read_text())
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.mark.usefixtures("hung_git")
+def test_an_end_waits_for_no_hung_git(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Git is killed and the rest is recorded, long before its timeout; no thread is left."""
+    monkeypatch.setattr(provenance, "PATIENCE", 0.05)
+    with SessionManager(make_config(provenance={"timeout": 600.0})) as session:
+        pass
+    found = recorded(session)
+    assert found["code"]["problem"] == "the session has ended before git had answered"
+    assert found["packages"]["anyio"]
+    assert still_there() == []
+    warnings = [one for one in caplog.records if one.levelno >= logging.WARNING]
+    assert len(warnings) == 1
+
+
+@pytest.mark.usefixtures("hung_git")
+def test_who_trains_on_keeps_git_running(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of another session waits for a moment, and its snapshot comes with the other's."""
+    monkeypatch.setattr(provenance, "PATIENCE", 0.05)
+    config = make_config(provenance={"timeout": 600.0})
+    with SessionManager(config, run_name="long") as long:
+        monkeypatch.setattr(provenance, "GRACE", 0.05)
+        with SessionManager(config, run_name="short") as short:
+            pass
+        assert not Path(short.run_artifact_dir, "provenance.1.json").exists()
+        monkeypatch.setattr(provenance, "GRACE", 30.0)
+    assert still_there() == []
+    assert recorded(short)["code"] == recorded(long)["code"]
+
+
+@pytest.mark.usefixtures("only_when_one_ends")
+def test_a_crowd_shares_one_look_and_one_thread(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has its record; no session has a thread or a descriptor of its own for it."""
+    looks, sessions = [], list[AsyncSessionManager[Any]]()
+    real = code.code_state
+
+    def counted(*args: Any) -> Any:
+        looks.append(threading.current_thread().name)
+        return real(*args)
+
+    monkeypatch.setattr(snapshot, "code_state", counted)
+
+    async def crowd() -> None:
+        entered, all_in = 0, anyio.Event()
+
+        async def one(number: int) -> None:
+            nonlocal entered
+            async with AsyncSessionManager(make_config(), run_name=f"r{number}") as session:
+                sessions.append(session)
+                entered += 1
+                if entered == 100:
+                    all_in.set()
+                await all_in.wait()
+                names = [thread.name for thread in threading.enumerate()]
+                assert names.count("keisei-provenance") <= 1
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(100):
+                tasks.start_soon(one, number)
+
+    anyio.run(crowd)
+    assert looks == ["keisei-provenance"]
+    assert len([recorded(session) for session in sessions]) == 100
+    assert still_there() == []
+
+
+@pytest.mark.usefixtures("only_when_one_ends")
+def test_a_directory_that_was_removed_gets_nothing_more(
+    make_config: MakeConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not where the session makes it again for its end, either; that is no news."""
+    with SessionManager(make_config()) as session:
+        shutil.rmtree(session.run_artifact_dir)
+    assert session.status == "completed"
+    assert not list(Path(session.run_artifact_dir).glob("*provenance*"))
+    assert "is started from" not in caplog.text
+
+
+@pytest.mark.usefixtures("only_when_one_ends")
+def test_a_run_that_was_taken_over_gets_nothing_more(make_config: MakeConfig) -> None:
+    """The session file is the next owner's: what it was started from is for that one to say."""
+    with pytest.raises(TakenOverError), SessionManager(make_config()) as session:
+        path = Path(session.run_artifact_dir, "session.json")
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"attempt": 2}))
+    assert not list(path.parent.glob("*provenance*"))
+
+
+def test_a_full_disk_is_one_warning(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The run is entered and ends as ever."""
+
+    def full(record: snapshot.Task, *others: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shared, "write", full)
+    with SessionManager(make_config()) as session:
+        pass
+    assert session.status == "completed"
+    warnings = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
+    assert ["No space left" in text for text in warnings] == [True]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.usefixtures("hung_git")
+def test_a_forked_child_has_a_thread_of_its_own(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its parent waits for is not the child's; both record what they were started from."""
+    monkeypatch.setattr(provenance, "PATIENCE", 0.05)
+    config = make_config(provenance={"timeout": 600.0})
+
+    def child() -> bool:
+        with SessionManager(config, run_name="child") as inner:
+            pass
+        return bool(recorded(inner)["packages"])
+
+    with SessionManager(config, run_name="parent") as session:
+        assert in_child(child)
+    assert recorded(session)["packages"]
