@@ -19,7 +19,7 @@ from keisei.checkpoints import failing
 from keisei.checkpoints.meeting import Ranks, pauses
 from keisei.checkpoints.reading import Loaded, identity_of, read_named, read_path
 from keisei.checkpoints.shards import Reader
-from keisei.errors import CheckpointError, quoted
+from keisei.errors import CheckpointError, WorldSizeError, describe, quoted
 
 _CHOSEN = re.compile(r"\.chosen-([0-9]+)-[0-9]+\.json", re.ASCII)
 
@@ -32,12 +32,21 @@ class Choice(NamedTuple):
         identity: of the checkpoint; see `identity_of`.
         resumes: whether the run goes on from it, or from the beginning.
         error: why there is none, where rank 0 has failed.
+        saved: how many ranks have saved the checkpoint, where that is why.
     """
 
     name: str | None
     identity: str | None
     resumes: bool
     error: str | None = None
+    saved: int | None = None
+
+
+def failed(exc: BaseException) -> Choice:
+    """Return what rank 0 tells the others where it has failed."""
+    if isinstance(exc, WorldSizeError):
+        return Choice(None, None, False, str(exc), exc.saved)
+    return Choice(None, None, False, describe(exc))
 
 
 def choice_of(loaded: Loaded | None, *, resumes: bool) -> Choice:
@@ -78,6 +87,7 @@ def awaited(models: OpenDirectory, attempt: int, number: int, ranks: Ranks) -> C
 
     Raises:
         CheckpointError: rank 0 has failed, or has not come in time.
+        WorldSizeError: rank 0 has failed with it.
     """
     name = _name_of(attempt, number)
     path = os.path.join(models.path, name)
@@ -102,6 +112,9 @@ def awaited(models: OpenDirectory, attempt: int, number: int, ranks: Ranks) -> C
         choice = Choice(**json.loads(text))
     if choice is None:
         raise CheckpointError(f"{quoted(path, 300)} does not say what rank 0 has chosen", path=path)
+    if choice.error is not None and choice.saved is not None:
+        size = ranks.world_size
+        raise WorldSizeError(choice.error, path=path, saved=choice.saved, world_size=size)
     if choice.error is not None:
         raise CheckpointError(f"rank 0 cannot restore a checkpoint: {choice.error}", path=path)
     return choice

@@ -17,7 +17,7 @@ from keisei.checkpoints.restore import load
 from keisei.checkpoints.shards import Reader
 from keisei.checkpoints.values import Restored
 from keisei.config.schema import CheckpointsConfig, KeepBest
-from keisei.errors import CheckpointError, describe
+from keisei.errors import CheckpointError
 from keisei.journal.records import Position
 from keisei.session.facts import SessionFacts
 from keisei.session.permit import Permit
@@ -99,7 +99,7 @@ class Restorer:
                 resumes = self._resumes(loaded, resume)
                 restored = self._take(loaded, resumes, permit, alone)
             except BaseException as exc:
-                self._publish(number, choosing.Choice(None, None, False, describe(exc)))
+                self._publish(number, choosing.failed(exc))
                 raise
             self._publish(number, choosing.choice_of(loaded, resumes=resumes))
         self._together.has_chosen()
