@@ -58,8 +58,9 @@ def blocking_lives(config: AppConfig, say: Any) -> None:
 def child(root: Path, face: tuple[str, dict[str, Any]] | None, pipe: int) -> int:
     """Live until a signal comes; give the exit code."""
 
-    def between(*_: object) -> None:
-        if not signals._watches:  # else keisei's own came first
+    def between(number: int, _: object) -> None:
+        # Else keisei's own came first, and has called this one.
+        if not signals._watches or signal.getsignal(number) is not signals._handle:
             os._exit(BETWEEN)
 
     for name in SIGNALS:
