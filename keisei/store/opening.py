@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from keisei._io.forks import after_in_child
 from keisei.errors import MissingExtraError, RegistryError
 from keisei.store.rows import RunRow
 
@@ -19,10 +18,6 @@ if TYPE_CHECKING:
     from keisei.store.lost import Lease
 
 URL_VARIABLE = "KEISEI_REGISTRY_URL"
-
-_known: dict[str, Opened] = {}
-_lock = threading.Lock()
-after_in_child(_known.clear)
 
 
 def url_of(given: str | None) -> str:
@@ -158,13 +153,3 @@ class Opened:
 
         with database.writing() as connection:
             leases.release(connection, session_id, owner, epoch)
-
-
-def opened_for(url: str) -> Opened:
-    """Return the process's own connections to a registry, which nobody closes.
-
-    Args:
-        url: the registry's.
-    """
-    with _lock:
-        return _known.setdefault(url, Opened(url))

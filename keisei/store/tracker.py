@@ -17,7 +17,7 @@ from keisei.run import find
 from keisei.run.status import FinalStatus
 from keisei.store.copies import original_of
 from keisei.store.directories import best_in, row_of
-from keisei.store.opening import opened_for, url_of
+from keisei.store.opening import Opened, url_of
 from keisei.store.rows import RunRow
 from keisei.store.summaries import Summaries
 from keisei.trackers.base import Record, RunInfo, Tracker, TrackerRun
@@ -68,7 +68,11 @@ class RegistryTracker(Tracker):
 
     def _check(self, run: RunInfo) -> None:
         found = find.find_at(run.directory)
-        first = None if found is None else original_of(opened_for(self._url), found)
+        opened = Opened(self._url)
+        try:
+            first = None if found is None else original_of(opened, found)
+        finally:
+            opened.close()  # a server has few connections, and a run takes long
         if first is not None:
             self.quiet = False
             raise TrackerError(

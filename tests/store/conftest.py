@@ -20,7 +20,7 @@ URLS = ["sqlite", pytest.param("postgres", marks=POSTGRES)]
 def postgres_server() -> Iterator[str]:
     """A Postgres server of the tests' own, as the URL of its databases."""
     try:
-        with postgres.postgres_server("fsync=off") as server:
+        with postgres.postgres_server("fsync=off", "max_connections=400") as server:
             yield server
     except NoServer as exc:
         pytest.skip(str(exc))
