@@ -14,7 +14,8 @@ KeiseiError
 │   ├── LaunchError         ValueError    the launcher's variables contradict each other
 │   ├── RankLostError                     another rank has failed, has vanished or never came
 │   ├── RankMismatchError                 this rank and rank 0 have started differently
-│   └── RankTimeoutError    TimeoutError  rank 0 has not published its run in time
+│   ├── RankTimeoutError    TimeoutError  rank 0 has not published its run in time
+│   └── RunNotSeenError     OSError       this host does not see the run's directory
 ├── ForkedSessionError      RuntimeError  the session belongs to the process that forked this one
 ├── HandleError             ValueError    a handle leads to no run that can be joined from here
 ├── InvalidRoleError        ValueError    a member's role is not a safe name, or is reserved
@@ -264,6 +265,22 @@ class RankMismatchError(DistributedError):
 
 class RankTimeoutError(DistributedError, TimeoutError):
     """Rank 0 of this launch has not published its run within `distributed.timeout`."""
+
+
+class RunNotSeenError(DistributedError, OSError):
+    """Rank 0 has published its run, and its directory cannot be seen from this rank's host.
+
+    Attributes:
+        path: the directory; secrets are hidden in it.
+        host: the host of rank 0.
+    """
+
+    path: str | None = None
+    host: str | None = None
+
+    def __init__(self, message: str, *, path: str | None = None, host: str | None = None) -> None:
+        super().__init__(message)
+        self.path, self.host = clean(path), host
 
 
 class ForkedSessionError(KeiseiError, RuntimeError):

@@ -25,6 +25,7 @@ from keisei.distributed.agreement_file import (
     earlier_files,
     file_name,
 )
+from keisei.distributed.agreement_row import AgreementRow, not_seen
 from keisei.distributed.launch import Launch
 from keisei.errors import (
     HandleError,
@@ -65,14 +66,18 @@ class Meeting:
         launch: the launch.
         roots: the directories under which the run may live, the first one first.
         terms: what all ranks have to have in common.
+        registry: the URL of a registry, for ranks that do not share a root.
     """
 
-    def __init__(self, launch: Launch, roots: list[str], terms: Terms) -> None:
+    def __init__(
+        self, launch: Launch, roots: list[str], terms: Terms, registry: str | None = None
+    ) -> None:
         key = launch.identity, launch.requeues, launch.restart, launch.rank
         self._launch, self._roots, self._terms = launch, roots, terms
         self._number = _started[key]
         _started[key] += 1
         self._name = file_name(launch, self._number)
+        self._row = None if registry is None else AgreementRow(registry, self._name)
         self._seen: str | None = None  # what was found last, and is of no use
 
     def lead(self, claim: Callable[[str | None], OwnedRun]) -> None:
@@ -87,8 +92,10 @@ class Meeting:
             OSError: the file cannot be written.
         """
         with self._opened() as directory:
-            agreement = self._take(directory)
+            agreement, gone = self._take(directory)
             try:
+                if self._row and (other := self._row.take(agreement, gone)) is not None:
+                    raise self._in_use(other)
                 owned = claim(self._earlier(directory))
             except BaseException as exc:
                 with suppress(OSError):
@@ -120,8 +127,12 @@ class Meeting:
         with directory:
             yield directory
 
-    def _take(self, directory: OpenDirectory) -> Agreement:
-        """Note in the file that this process is rank 0, where no other one that lives is."""
+    def _take(self, directory: OpenDirectory) -> tuple[Agreement, Agreement | None]:
+        """Note in the file that this process is rank 0, where no other one that lives is.
+
+        Returns:
+            What it publishes, and what one that has ended had published there.
+        """
         terms, launch = self._terms, self._launch
         agreement = Agreement(
             launcher=launch.launcher,
@@ -132,6 +143,7 @@ class Meeting:
             version=terms.version,
             config=dict(terms.config),
         )
+        other = None
         with locks.locked(directory, _LOCK, _LOCK_TIMEOUT):
             try:
                 os.close(directory.open(self._name, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
@@ -142,11 +154,13 @@ class Meeting:
                     raise self._in_use(other) from None
             files.write_atomic(directory, self._name, agreement.text())
             _remove_old(directory)
-        return agreement
+        return agreement, other
 
     def _write(self, launches: OpenDirectory, agreement: Agreement, **changes: object) -> None:
         changed = agreement.model_copy(update=changes)
         files.write_atomic(launches, self._name, changed.text())
+        if self._row is not None:
+            self._row.publish(changed)
 
     def _earlier(self, directory: OpenDirectory) -> str | None:
         """Return the name of the run that an earlier start of this launch has had."""
@@ -186,6 +200,7 @@ class Meeting:
         Raises:
             RankTimeoutError: rank 0 has not published its run in time.
             RankMismatchError: rank 0 has started differently.
+            RunNotSeenError: the registry knows the run, which cannot be seen from here.
             PartInUseError: another process that lives is this rank.
             HandleError: the run's directory cannot be seen from here.
             DistributedError: rank 0 has no run; the message says why.
@@ -225,7 +240,27 @@ class Meeting:
             found = self._joined(agreement, may_differ)
             if found is not None:
                 return found
-        return None
+        return None if self._row is None else self._look_in_registry(self._row, may_differ)
+
+    def _look_in_registry(
+        self, row: AgreementRow, may_differ: list[str]
+    ) -> tuple[OwnedPart, SessionRecord] | None:
+        """Claim this rank's part of the run that the registry knows, if that has answered."""
+        if (found := row.look()) is None:
+            return None
+        agreement, is_new, is_held = found
+        if agreement.problem is not None:
+            self._seen = f"rank 0 has no run ({agreement.problem})"
+            if is_new and find.seen(agreement.owner) is not False:
+                raise RankLostError(f"{self._seen}: see to rank 0 first", rank=0)
+            return None
+        try:
+            return self._joined(agreement, may_differ)
+        except HandleError as exc:
+            if is_held:
+                raise not_seen(agreement, exc) from None
+            self._seen = describe(exc)
+            return None
 
     def _joined(
         self, agreement: Agreement, may_differ: list[str]

@@ -80,7 +80,9 @@ class Steps:
                 __version__,
                 json.loads(await config_text(facts)),
             )
-            meeting = Meeting(launch, await files.in_thread(_roots, config.logging), terms)
+            roots = await files.in_thread(_roots, config.logging)
+            registry = None if facts.shared is None else facts.registry
+            meeting = Meeting(launch, roots, terms, registry)
             if launch.rank == 0:
                 await files.in_thread(meeting.lead, partial(self._claimed_first, launch))
             else:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from keisei._io.backoff import Backoff
 from keisei._io.forks import after_in_child
@@ -36,7 +36,8 @@ QUIET = 10.0  # seconds after a failure, in which nobody waits for it
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0  # between retries: a short one leaves others little time
 _IDLE = 0.5  # seconds that the thread lives on with nothing to do
 
-_Call = Callable[["Connection", str], Answer]
+_Call = Callable[["Connection", str], object]
+_T = TypeVar("_T")
 
 _keepers: dict[str, Keeper] = {}
 _lock = threading.Lock()
@@ -47,7 +48,8 @@ class _Asked:
     """A call for the next transaction, and its answer with the registry's id and the time."""
 
     call: _Call
-    answer: Future[tuple[Answer, str, float]] = field(default_factory=Future)
+    answer: Future[tuple[Any, str, float]] = field(default_factory=Future)
+    given_up: threading.Event = field(default_factory=threading.Event)
 
 
 class Keeper:
@@ -74,33 +76,71 @@ class Keeper:
 
     def acquire(self, held: KeptLease, over: Lease | None) -> KeptLease | Holder:
         """Acquire a lease; see `keisei.run.lease.LeaseSource`."""
-        if self._is_quiet():
-            return held
-        given_up = threading.Event()
 
         def call(connection: Connection, registry: str) -> Answer:
             answer = held.acquired_in(connection, over, registry)
-            if given_up.is_set() and over is not None:  # the run was left to the other owner
+            if asked.given_up.is_set() and over is not None:  # the run was left to the other owner
                 raise TimeoutError("the start that has asked waits no more")
             return answer
 
         asked = _Asked(call)
+        if (answered := self._answered(asked)) is None:
+            return held
+        answer, registry, asked_at = answered
+        if isinstance(answer, int):
+            held.acquired(answer, registry, asked_at)
+        return answer if isinstance(answer, Holder) else held
+
+    def answer(self, call: Callable[[Connection], _T]) -> _T | None:
+        """Return what a call in the next transaction returns; waits shortly.
+
+        Args:
+            call: called on the thread with the transaction.
+
+        Returns:
+            Its answer; ``None`` where the registry is away, which is logged once.
+        """
+        answered = self._answered(_Asked(lambda connection, registry: call(connection)))
+        return None if answered is None else answered[0]
+
+    def _answered(self, asked: _Asked) -> tuple[Any, str, float] | None:
+        if self._is_quiet():
+            return None
         try:
             self._ask(asked)
-            answer, registry, asked_at = asked.answer.result(ENTRY_TIMEOUT)
+            return asked.answer.result(ENTRY_TIMEOUT)
         except TimeoutError:
-            given_up.set()
+            asked.given_up.set()
             with self._changed:
                 self._hangs = not asked.answer.done()
                 asked.answer.cancel()
             self._is_away(f"no answer within {ENTRY_TIMEOUT:g} s")
-            return held
         except Exception as exc:  # noqa: BLE001 - a registry never stops a training
             self._is_away(str(exc))
-            return held
-        if isinstance(answer, int):
-            held.acquired(answer, registry, asked_at)
-        return answer if isinstance(answer, Holder) else held
+        return None
+
+    def ask(self, call: Callable[[Connection], _T]) -> Future[_T]:
+        """Begin a call in the next transaction; never waits.
+
+        Args:
+            call: called on the thread with the transaction.
+
+        Returns:
+            Its result, or its error, once the registry has answered.
+        """
+        result: Future[_T] = Future()
+
+        def answered(answer: Future[tuple[Any, str, float]]) -> None:
+            if (error := answer.exception()) is not None:
+                result.set_exception(error)
+            else:
+                result.set_result(answer.result()[0])
+
+        asked = _Asked(lambda connection, registry: call(connection))
+        asked.answer.add_done_callback(answered)
+        with suppress(RuntimeError):  # no thread is left now
+            self._ask(asked)
+        return result
 
     def keep(self, held: KeptLease) -> None:
         """Renew a lease from now on."""
@@ -278,16 +318,22 @@ class Leases:
         least: int = 1,
     ) -> KeptLease | Holder:
         """Acquire a run's lease; see `keisei.run.lease.LeaseSource`."""
-        keeper = self._keeper()
+        keeper = keeper_for(self._url)
         return keeper.acquire(KeptLease(keeper, session_id, owner, self._ttl, gone, least), over)
 
     def known_away(self) -> bool:
         """Return whether it has been logged that the registry is away, and is so still."""
-        return self._keeper().said
+        return keeper_for(self._url).said
 
-    def _keeper(self) -> Keeper:
-        with _lock:
-            return _keepers.setdefault(self._url, Keeper(self._url))
+
+def keeper_for(url: str) -> Keeper:
+    """Return the thread of this process that asks a registry.
+
+    Args:
+        url: the registry's.
+    """
+    with _lock:
+        return _keepers.setdefault(url, Keeper(url))
 
 
 def _forget() -> None:

@@ -20,8 +20,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import CreateIndex, CreateTable, DropIndex, ExecutableDDLElement
 
-VERSION = 3  # of the schema that this keisei writes
-READABLE_BY = {1: 1, 2: 1, 3: 1}  # by version: the oldest one whose readers understand it
+VERSION = 4  # of the schema that this keisei writes
+READABLE_BY = {1: 1, 2: 1, 3: 1, 4: 1}  # by version: the oldest one whose readers understand it
 
 metadata = MetaData()
 
@@ -98,6 +98,19 @@ leases = Table(
     Column("released", Integer, nullable=False),
 )
 
+launches = Table(
+    "keisei_launches",
+    metadata,
+    Column("key", Text, primary_key=True),  # identity, start and session, as in the file's name
+    Column("owner", Text, nullable=False),  # JSON: the process that is rank 0
+    Column("agreement", Text, nullable=False),  # JSON: what it has published
+    Column("session_id", Text),  # its run's, once it has one
+    Column("is_over", Integer, nullable=False),  # 1: it has no run
+    Column("new_until", Double, nullable=False),  # by the database's clock
+    Column("clock", Text, nullable=False),  # from which boot it counts
+    Column("updated", Double, nullable=False),
+)
+
 _TABLES = [schema, runs, tags, metrics]
 _INDEXES = [by_start, by_name, by_directory, by_tag, by_metric]
 MIGRATIONS: dict[int, list[ExecutableDDLElement]] = {
@@ -105,4 +118,5 @@ MIGRATIONS: dict[int, list[ExecutableDDLElement]] = {
     2: [CreateTable(leases)],
     # Nobody asks by a metric's value alone, and each row of a run would write this index anew.
     3: [CreateIndex(by_status, if_not_exists=True), DropIndex(by_metric, if_exists=True)],
+    4: [CreateTable(launches, if_not_exists=True)],
 }
