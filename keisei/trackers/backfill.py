@@ -44,6 +44,7 @@ class Behind:
         signed: whether this user has named it, with its options, on this machine.
         beyond: what it would do beyond the run that only the run's directory asks for, in words;
             ``None`` where there is nothing of the kind.
+        part: the part of the run whose rows these are; ``None`` for the owner's own.
     """
 
     run: str
@@ -56,6 +57,7 @@ class Behind:
     rows: int
     signed: bool
     beyond: str | None
+    part: str | None = None
 
     @property
     def refusal(self) -> str | None:
@@ -78,13 +80,17 @@ def find_behind(directory: str) -> list[Behind]:
     if record is None:
         return []
     text = _config_text(directory)
-    for name in sorted({*cursor.names(directory), *record.trackers}):
-        known = cursor.load(directory, name)
+    names = sorted({*cursor.names(directory), *record.trackers})
+    # A part's rows come last: whoever brings them ends the run on W&B again.
+    pairs: list[tuple[str, str | None]] = [(name, None) for name in names]
+    pairs += [(WANDB, part) for part in cursor.parts(directory, WANDB)]
+    for name, part in pairs:
+        known = cursor.load(directory, name, part)
         if known == Cursor():  # its worker never came as far as storing one
             about = record.trackers.get(name, TrackerRecord())
             known = Cursor(options=_named_in(text, name), known=about)
-        rows = count_after(directory, known.position, record.attempt)
-        told = known.known.state == "finished" or known.seq < 0
+        rows = count_after(directory, known.position, record.attempt, part)
+        told = known.known.state == "finished" or known.seq < 0 or part is not None
         if rows or not (told or (name == WANDB and local_runs.to_upload(directory))):
             status = check_final(record.status) if record.status in FINAL else "failed"
             signed = _is_signed(record.session_id, name, known)
@@ -101,6 +107,7 @@ def find_behind(directory: str) -> list[Behind]:
                     rows=rows,
                     signed=signed,
                     beyond=None if obeyed else trust.reach(name, known.options or {}, directory),
+                    part=part,
                 )
             )
     return found
@@ -127,7 +134,7 @@ def catch_up(behind: Behind, timeout: float, *, trusted: bool = False) -> int:
     if behind.refusal is not None and not trusted:
         raise TrackerError(behind.refusal)
     text = _config_text(behind.directory)
-    info = RunInfo(behind.id, behind.run, behind.attempt, behind.directory, text)
+    info = RunInfo(behind.id, behind.run, behind.attempt, behind.directory, text, part=behind.part)
     until = time.monotonic() + timeout
     worker = Worker(
         behind.tracker,
@@ -141,7 +148,7 @@ def catch_up(behind: Behind, timeout: float, *, trusted: bool = False) -> int:
     worker.end(behind.status, timeout)
     worker.join(max(0.0, until - time.monotonic()))
     record = worker.state.record
-    left = count_after(behind.directory, worker.state.position, behind.attempt)
+    left = count_after(behind.directory, worker.state.position, behind.attempt, behind.part)
     if record.state != "finished" or left:
         reason = record.problem or f"it did not take all within {timeout:g} s"
         raise TrackerError(f"{behind.tracker}: {reason}")

@@ -22,16 +22,22 @@ PARTS = os.path.join("wandb", "parts")
 _POLL = 0.05
 
 
+def is_shared(run: RunInfo) -> bool:
+    """Return whether several processes send the run, or one part of it is sent by itself."""
+    return run.shared or run.part is not None
+
+
 def settings(run: RunInfo) -> dict[str, object]:
     """Return what the SDK is told of a process that shares a run; nothing where none does.
 
     Args:
         run: the run, and the part of it that the process sends.
     """
-    if not run.shared:
+    if not is_shared(run):
         return {}
     told: dict[str, object] = {"x_label": run.part or "rank0", "x_primary": run.part is None}
-    told["x_update_finish_state"] = run.part is None
+    # A part that is sent when the run has ended opens it again on W&B, and nobody else ends it.
+    told["x_update_finish_state"] = run.part is None or not run.shared
     if run.part is not None:
         told["x_server_side_derived_summary"] = True  # or a rank's would replace rank 0's
     return told
@@ -93,7 +99,7 @@ def offline() -> TrackerError:
     """Return the error that a run which is tracked offline cannot be shared."""
     return TrackerError(
         "W&B shares a run (distributed.track: shared) only while it is online: this rank's rows "
-        "are in its journal alone. With distributed.track: all rank 0 tracks them, offline too"
+        "wait in its journal for `keisei sync`"
     )
 
 

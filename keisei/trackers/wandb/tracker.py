@@ -161,7 +161,7 @@ class WandbTracker(Tracker):
         if run.shared and started.mode == "offline":
             text = (
                 "run %s is tracked offline, and W&B shares no such run (distributed.track: "
-                "shared): the rows of its other ranks stay in their journals."
+                "shared): the rows of its other ranks wait in their journals for `keisei sync`."
             )
             logger.warning(text, run.run_name)
         return started
@@ -192,7 +192,11 @@ class WandbTracker(Tracker):
         self.quiet = True  # it is rank 0 that says what is wrong with W&B
         if mode == "offline":
             raise shared.offline()
-        run_id = shared.owners_id(run.directory, min(shared.PATIENCE, self.start_timeout))
+        if run.shared:
+            patience = min(shared.PATIENCE, self.start_timeout)
+            run_id = shared.owners_id(run.directory, patience)
+        else:  # all has ended, and what a part has left is sent
+            run_id = local_runs.id_of(run.directory, run.session_id)
         start = partial(self.init, module, run, "online", run_id)
         self._pending = PendingStart(start, lambda late: late.finish("failed"), "keisei-wandb-part")
         try:
@@ -243,7 +247,7 @@ class WandbTracker(Tracker):
         """Start a run of the SDK's, as `start_run` does, and the service that belongs to it."""
         sdk.start_service()
         started = start_run(module, self.config, run, mode, run_id)
-        if mode == "online" and not run.shared:
+        if mode == "online" and not shared.is_shared(run):
             again = partial(start_run, module, self.config, run, mode, started.run_id, 0.0)
             started.again = lambda moment: again(moment)
         return started
@@ -304,7 +308,7 @@ def start_run(
         notes=clean(config.notes),
         dir=home,
         config=json.loads(run.config_text),
-        mode="shared" if run.shared and mode == "online" else mode,
+        mode="shared" if shared.is_shared(run) and mode == "online" else mode,
         resume="allow" if mode == "online" and rewind_to is None and not run.part else None,
         resume_from=rewind_to,
         reinit="create_new",

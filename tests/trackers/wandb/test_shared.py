@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -141,16 +142,17 @@ def test_a_rank_that_is_killed_and_the_next_attempt(server: FakeWandb, live: Liv
 
 
 @pytest.mark.requirement("RANK-3")
-def test_offline_there_is_nothing_to_share(server: FakeWandb, live: Live, tmp_path: Path) -> None:
-    """One warning says so; rank 0's rows are uploaded later, the others' are in their journals."""
+def test_offline_there_is_nothing_to_share(server: FakeWandb, live: Live) -> None:
+    """One warning says so; all rows are uploaded later, to one run, each once."""
     said = live(*[(0, 5, "completed")] * 3, mode="offline")
     assert said.count("W&B shares no such run (distributed.track: shared)") == 1
     assert "did not start" not in said
     assert not server.runs
-    live(command="sync\n--root\nruns")
-    assert series(server)["loss"] == expected(5)["loss"]
-    assert "rank1/loss" not in series(server)
-    assert (tmp_path / "runs" / "r" / "metrics.1.rank1.journal").exists()
+    for _ in range(2):
+        assert "remain" not in live(command="sync\n--root\nruns")
+        assert series(server) == {**expected(5), "actor/reward": [(0, 1.0)]}
+    (run,) = server.runs.values()
+    assert (run.state, run.rows_received) == ("finished", len(run.history))
 
 
 @pytest.mark.parametrize(
@@ -191,3 +193,24 @@ def test_a_link_where_a_parts_files_should_be(tmp_path: Path) -> None:
     (Path(home) / "wandb").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(NotADirectoryError):
         shared.make_directory(run)
+
+
+def test_rank_0_ends_the_run_once_no_rank_sends(tmp_path: Path) -> None:
+    """Before its end on W&B it waits for whoever delivers a part; not for ever."""
+    cursor.store(str(tmp_path), "wandb", Cursor(), sync=False, part="rank1")
+    over = threading.Event()
+
+    def wait() -> None:
+        shared.wait_for_parts(str(tmp_path), 60.0)
+        over.set()
+
+    with (
+        OpenDirectory(str(tmp_path)) as directory,
+        cursor.deliverer(directory, "wandb", 1.0, "rank1"),
+    ):
+        shared.wait_for_parts(str(tmp_path), 0.0)
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        assert not over.wait(0.2)
+    assert over.wait(30)
+    waiting.join()
