@@ -64,8 +64,6 @@ def _own_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterat
     for name in list(os.environ):
         if name.startswith(("KEISEI_", "MLFLOW_", "WANDB_")) and name not in ("WANDB_SERVICE",):
             monkeypatch.delenv(name)
-    # What a session records of its code would be among the files and calls that tests look at.
-    monkeypatch.setenv("KEISEI_PROVENANCE", "off")
     home = tmp_path / "home"
     home.mkdir()
     for name in ("HOME", "USERPROFILE"):

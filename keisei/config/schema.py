@@ -309,9 +309,8 @@ class CheckpointsConfig(Section):
 class ProvenanceConfig(Section):
     """What is recorded of the code, the packages and the machine, and what a resume may change."""
 
-    enabled: bool = True
-    """Whether it is recorded; the environment variable KEISEI_PROVENANCE (`off`, `on`) comes
-    before it."""
+    enabled: bool = False
+    """Record it; the environment variable KEISEI_PROVENANCE (`on`, `off`) comes before it."""
     timeout: Timeout = 10.0
     """How long git may take before it is killed, in seconds; a session's end waits for one
     second at most."""

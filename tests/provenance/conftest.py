@@ -9,6 +9,6 @@ from keisei.session import provenance
 
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("KEISEI_PROVENANCE")
+    monkeypatch.setenv("KEISEI_PROVENANCE", "on")
     monkeypatch.setattr(provenance, "PATIENCE", 30.0)
     monkeypatch.setattr(provenance, "GRACE", 30.0)

@@ -233,10 +233,11 @@ def test_each_attempts_origins_are_kept(tmp_path: Path) -> None:
     assert now["values"]["logging.run_name"]["name"] == "run_name"
 
 
-def test_it_is_switched_off_by_config_and_by_variable(
+def test_it_is_switched_on_by_config_and_by_variable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is recorded then; the variable goes before the config."""
+    """Nothing is recorded unasked; the variable goes before the config."""
+    monkeypatch.delenv("KEISEI_PROVENANCE")
     written = {"config_origins.json", "provenance.1.json"}
 
     def files(name: str, **overrides: Any) -> set[str]:
@@ -244,12 +245,12 @@ def test_it_is_switched_off_by_config_and_by_variable(
             pass
         return {path.name for path in Path(session.run_artifact_dir).iterdir()} & written
 
-    assert files("a") == written
-    assert files("b", **{"provenance.enabled": False}) == set()
+    assert files("a") == set()
+    assert files("b", **{"provenance.enabled": True}) == written
     monkeypatch.setenv("KEISEI_PROVENANCE", "on")
     assert files("c", **{"provenance.enabled": False}) == written
     monkeypatch.setenv("KEISEI_PROVENANCE", "off")
-    assert files("d") == set()
+    assert files("d", **{"provenance.enabled": True}) == set()
 
 
 def test_many_sessions_share_one_look_at_the_code(

@@ -71,8 +71,7 @@ def test_no_secret_is_recorded(tmp_path: Path) -> None:
     (site / "METADATA").write_text("Metadata-Version: 2.1\nName: planted\nVersion: 1.0\n")
     url = {"url": "https://me:planted-package-8h7g@host/x.git", "vcs_info": {"commit_id": "abc"}}
     (site / "direct_url.json").write_text(json.dumps(url))
-    environ = {name: value for name, value in os.environ.items() if name != "KEISEI_PROVENANCE"}
-    environ |= {
+    environ = os.environ | {
         "MY_TOKEN": SECRETS["known"],
         "SLURM_JWT": "planted-slurm-jwt-31415926",
         "PYTHONPATH": f"{site.parent}:{Path(__file__).parents[2]}",
