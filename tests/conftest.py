@@ -78,6 +78,16 @@ def _own_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterat
     keisei_logger.setLevel(level)
 
 
+@pytest.fixture(autouse=True)
+def _no_session_goes_on() -> Iterator[None]:
+    """Let go of the sessions that a test has not ended: each is watched for as long as it lives."""
+    yield
+    from keisei.session import ending
+
+    while ending._living:
+        ending._living.pop()._watching.stop()
+
+
 @pytest.fixture
 def without_provenance(monkeypatch: pytest.MonkeyPatch) -> None:
     """Switch the snapshot off, for a test that counts what its thread changes; it says which."""

@@ -59,18 +59,28 @@ async def test_what_holds_the_loop_is_named() -> None:
         watchdog.stop()
 
 
+def watchdogs() -> list[threading.Thread]:
+    """Return the threads of watchdogs."""
+    return [thread for thread in threading.enumerate() if thread.name == "keisei-lag"]
+
+
+async def none_is_left() -> None:
+    """Wait until no watchdog's thread is left."""
+    with anyio.fail_after(LIMIT):
+        while watchdogs():
+            await anyio.sleep(0.01)
+
+
 async def test_nothing_is_left_of_it() -> None:
     """Neither its thread, nor its callback at the collector, nor a beat in the loop."""
-    before, callbacks = threading.active_count(), list(gc.callbacks)
+    callbacks = list(gc.callbacks)
     found: list[Stall] = []
     watchdog = Watchdog(THRESHOLD, found.append)
     watchdog.start()
     await anyio.sleep(THRESHOLD)
     watchdog.stop()
     watchdog.stop()
-    with anyio.fail_after(LIMIT):
-        while threading.active_count() > before:
-            await anyio.sleep(0.01)
+    await none_is_left()
     assert gc.callbacks == callbacks
     hold_the_loop(0.2)
     await anyio.sleep(THRESHOLD)
@@ -99,10 +109,10 @@ async def test_a_listener_that_fails_is_called_again() -> None:
 
 async def test_those_of_one_loop_share_a_watchdog() -> None:
     """A thousand sessions need one thread; each hears of every stall until it stops."""
-    before = threading.active_count()
+    await none_is_left()  # of the tests before this one
     heard: list[list[Stall]] = [[] for _ in range(100)]
     stops = [watch(THRESHOLD, one.append) for one in heard]
-    assert threading.active_count() == before + 1
+    assert len(watchdogs()) == 1
     await anyio.sleep(2 * THRESHOLD)
     stops[0]()
     hold_the_loop(0.2)
@@ -110,9 +120,7 @@ async def test_those_of_one_loop_share_a_watchdog() -> None:
     assert not heard[0]
     for stop in stops:
         stop()
-    with anyio.fail_after(LIMIT):
-        while threading.active_count() > before:
-            await anyio.sleep(0.01)
+    await none_is_left()
 
 
 def test_a_loop_that_does_not_run_is_not_held() -> None:
@@ -126,7 +134,7 @@ def test_a_loop_that_does_not_run_is_not_held() -> None:
         return stop
 
     loop.run_until_complete(start())
-    (thread,) = (one for one in threading.enumerate() if one.name == "keisei-lag")
+    thread = watchdogs()[-1]
     hold_the_loop(0.4)
     loop.run_until_complete(asyncio.sleep(2 * THRESHOLD))
     assert not any(stall.frame and "hold_the_loop" in stall.frame.function for stall in found)

@@ -86,7 +86,7 @@ def test_a_crowd_is_opened_one_is_killed_and_all_are_closed(
     assert ends.pop("r7") == "failed"
     assert list(ends.values()) == ["completed"] * (count - 1)
     assert held[0] <= count
-    assert descriptors() == files
+    assert descriptors() <= files  # what tests before this one have left may be closed meanwhile
     assert kept == []
     assert left <= (4 if backend == "trio" else 0)  # trio keeps idle threads for ten seconds
     print(
