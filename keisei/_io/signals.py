@@ -28,6 +28,7 @@ _watches: list[Watch] = []
 _previous: dict[int, Any] = {}
 _again: set[int] = set()  # that a watch has sent to this process itself
 _handing_on: set[int] = set()  # to a handler of somebody else's, which may call this one's again
+_PASSED_ON = 0.25  # seconds in which a launcher has passed on what its workers have got as well
 _LOOPS = frozenset({"anyio", "asyncio", "trio", "uvloop"})  # whose SIGINT is Ctrl-C for the loop
 
 
@@ -46,7 +47,8 @@ class Watch:
             interrupted; ``None`` where it is not.
         gives_way: whether a signal that somebody else handles already is left to them; without it
             their handler is called after this one's.
-        repeatable: those of which a second one changes nothing, where one of them came first.
+        repeatable: those of which a second one is no second signal right behind a first one: a
+            scheduler sends it to all processes, and a launcher passes it on to its own.
 
     Attributes:
         numbers: the signals that it watches for.
@@ -74,6 +76,7 @@ class Watch:
         self._gives_way = gives_way
         self._on_again = on_again
         self.received: int | None = None
+        self._received_at = 0.0
         self._on_first = on_first
         self._on_forced = on_forced
         self._hold = hold
@@ -119,9 +122,11 @@ class Watch:
     def receive(self, number: int, frame: FrameType | None) -> BaseException | None:
         """Take a signal, in the main thread."""
         if self.received is not None:
-            if not self._repeatable >= {self.received, number}:
+            is_same = self._repeatable >= {self.received, number}
+            if not is_same or time.monotonic() - self._received_at > _PASSED_ON:
                 self._news.put("signal")
             return None
+        self._received_at = time.monotonic()
         self.received = number
         error = self._on_first(number, frame)
         self._news.put("signal")

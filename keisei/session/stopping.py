@@ -35,9 +35,9 @@ class SessionStopping(SessionRecording[ConfigT]):
         one an error is raised in it. The session ends as `cancelled`, or by a preemption signal as
         `preempted`, and `KeyboardInterrupt` (SIGINT) or `SystemExit` with 128 and the signal's
         number leaves the block. At a second one, or after the grace time, the end is recorded and
-        the process ends at once; a preemption signal may come again. The process's own
-        handlers are put back when the session has ended; until then `signals.others` says what
-        becomes of them. Call it before the block, directly in it, or set `signals.handle`.
+        the process ends at once. The process's own handlers are put back when the session has
+        ended; until then `signals.others` says what becomes of them. Call it before the block,
+        directly in it, or set `signals.handle`.
 
         Args:
             preemption: the preemption signal's name, or several; without it, the config's.
