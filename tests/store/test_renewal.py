@@ -23,6 +23,7 @@ from keisei.store import clock, kept_lease, leases, renewal, schema
 from keisei.store.database import Database
 from tests.conftest import MakeConfig
 from tests.support.postgres import stopped
+from tests.support.storms import repetitions
 
 OTHER = Holder("node-2", 22, "started", 1)
 LONG = 3600.0  # seconds
@@ -170,7 +171,7 @@ def steal(database: Database, session_id: str) -> None:
         assert isinstance(got, int)
 
 
-@pytest.mark.parametrize("held", [2.5, pytest.param(120.0, marks=pytest.mark.storm)])
+@pytest.mark.parametrize("held", [2.5, pytest.param(float(repetitions(120)), marks=pytest.mark.storm)])
 def test_a_loop_that_is_held_loses_no_lease(
     configured: Callable[..., Any], database: Database, held: float
 ) -> None:
