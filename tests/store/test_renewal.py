@@ -171,7 +171,9 @@ def steal(database: Database, session_id: str) -> None:
         assert isinstance(got, int)
 
 
-@pytest.mark.parametrize("held", [2.5, pytest.param(float(repetitions(120)), marks=pytest.mark.storm)])
+@pytest.mark.parametrize(
+    "held", [2.5, pytest.param(float(repetitions(120)), marks=pytest.mark.storm)]
+)
 def test_a_loop_that_is_held_loses_no_lease(
     configured: Callable[..., Any], database: Database, held: float
 ) -> None:
