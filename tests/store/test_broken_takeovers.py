@@ -23,6 +23,7 @@ from keisei.store.kept_lease import KeptLease
 from keisei.store.renewal import Keeper
 from tests.conftest import MakeConfig
 from tests.support.file_faults import FileFaults, fast_place
+from tests.support.storms import repetitions
 
 OTHER = Holder("node-2", 22, "started", 2)
 LONG = 3600.0  # seconds
@@ -136,7 +137,9 @@ def write_everything(session: SessionManager[Any]) -> None:
 
 
 @pytest.mark.requirement("REG-3")
-@pytest.mark.parametrize("every", [12, pytest.param(1, marks=pytest.mark.storm)])
+@pytest.mark.parametrize(
+    "every", [12, pytest.param(60 // repetitions(60), marks=pytest.mark.storm)]
+)
 def test_a_takeover_that_is_killed_at_any_file_operation_is_made_again(
     make_config: MakeConfig, tmp_path: Path, every: int
 ) -> None:
