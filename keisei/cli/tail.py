@@ -150,14 +150,15 @@ def _follow(
     for state in _states(directory):
         live = state in ("running", "elsewhere")
         restarts = log.restarts if log is not None else 0
+        # Read before the rows, shown behind them: no line comes before a row that it stands behind.
+        lines = [] if log is None else list(log.new())
         if rows is not None:
             for row in rows.new():
                 printer.new_row(row)
-        if log is not None:
-            for line in log.new():
-                printer.new_line(line)
-            if log.restarts > restarts:
-                printer.note(f"{log.name} was cut or replaced: it is shown from its start")
+        for line in lines:
+            printer.new_line(line)
+        if log is not None and log.restarts > restarts:
+            printer.note(f"{log.name} was cut or replaced: it is shown from its start")
         printer.flush()
         if lived and not live:  # once more, for the line that is logged after the end
             lived = False
