@@ -16,12 +16,13 @@ from keisei.config.schema import (
     KeepBest,
     LoggingConfig,
     ProvenanceConfig,
-    Section,
     SignalsConfig,
     TrackingConfig,
     TrainingConfig,
     WandbConfig,
 )
+from keisei.config.section import Section
+from keisei.config.usage import BudgetConfig, CostConfig, MonitoringConfig
 from keisei.distributed.preemption import Preempting
 from keisei.errors import (
     CheckpointError,
@@ -72,12 +73,14 @@ __all__ = [
     "AsyncRegistry",
     "AsyncSessionManager",
     "AsyncSessionMember",
+    "BudgetConfig",
     "Checkpoint",
     "CheckpointError",
     "CheckpointsConfig",
     "ConfigChangedError",
     "ConfigError",
     "ConfigSaveError",
+    "CostConfig",
     "DirectorySetupError",
     "DistributedConfig",
     "DistributedError",
@@ -96,6 +99,7 @@ __all__ = [
     "LoggingConfig",
     "MetricSummary",
     "MissingExtraError",
+    "MonitoringConfig",
     "NoThreadError",
     "NotReadyError",
     "OnChange",

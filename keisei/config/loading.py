@@ -16,7 +16,8 @@ from keisei.config.lines import Lines
 from keisei.config.origins import in_file, in_override, remember
 from keisei.config.parsing import SUFFIXES, ParseError, parse_value, parse_with_lines
 from keisei.config.references import resolve
-from keisei.config.schema import OWN_ERROR, AppConfig
+from keisei.config.schema import AppConfig
+from keisei.config.section import OWN_ERROR
 from keisei.config.text import hidden_keys, weigh
 from keisei.errors import ConfigError, quoted
 

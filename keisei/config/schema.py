@@ -6,39 +6,33 @@ work out the signature of a class; and the docstrings under the fields are read 
 asks for the JSON schema.
 """
 
-import ast
-import inspect
-import sys
-from collections.abc import Iterator
-from functools import cache
-from itertools import pairwise
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
+from pydantic import BeforeValidator, Field, PrivateAttr
 from pydantic_core import PydanticCustomError
 
 from keisei.config.layers import Layers
 from keisei.config.leaves import OnChange
-from keisei.redaction import Shown
-
-if TYPE_CHECKING:
-    from pydantic import GetJsonSchemaHandler
+from keisei.config.section import (
+    OWN_ERROR,
+    Delay,
+    OptionalPath,
+    OptionalText,
+    Section,
+    SignalName,
+    Timeout,
+    read_derived_docstrings,
+)
+from keisei.config.usage import BudgetConfig, CostConfig, MonitoringConfig
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 IfExists = Literal["resume", "refuse", "number"]
 
 WandbMode = Literal["online", "offline", "disabled"]
 
-OWN_ERROR = "keisei_refused"  # the type of errors whose message is keisei's, and holds no value
-
 
 def _lowered(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
-
-
-def _absent_if_empty(value: Any) -> Any:
-    return None if value == "" else value
 
 
 def _by_name(value: Any) -> Any:
@@ -53,48 +47,6 @@ def _by_name(value: Any) -> Any:
                 OWN_ERROR, "the options of wandb belong to the section `wandb`"
             )
     return value
-
-
-OptionalPath = Annotated[Path | None, BeforeValidator(_absent_if_empty)]
-OptionalText = Annotated[str | None, BeforeValidator(_absent_if_empty)]
-SignalName = Annotated[str, Field(pattern=r"^SIG[A-Z0-9]+$")]
-Timeout = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
-Delay = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
-
-
-class Section(BaseModel):
-    """A part of a config: unknown keys are errors, and a docstring under a field describes it.
-
-    Its repr hides secrets.
-    """
-
-    model_config = ConfigDict(
-        extra="forbid",
-        hide_input_in_errors=True,
-        ser_json_inf_nan="strings",  # by default, those under `Any` become null
-        validate_assignment=True,
-    )
-
-    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        for name, value in super().__repr_args__():
-            yield name, Shown(name, value)
-
-    @classmethod
-    def __get_pydantic_json_schema__(
-        cls, core_schema: Any, handler: "GetJsonSchemaHandler"
-    ) -> dict[str, Any]:
-        """Add the docstrings of keisei's own fields, and the defaults of its sections."""
-        schema = handler(core_schema)
-        properties = handler.resolve_ref_schema(schema).get("properties", {})
-        for name, field in cls.model_fields.items():
-            described = properties.get(name) or properties.get(field.alias) or {}
-            texts = [_docstrings().get(base, {}).get(name) for base in cls.__mro__]
-            for text in filter(None, texts):
-                described.setdefault("description", text)
-            section: Any = field.default_factory
-            if getattr(section, "__module__", None) == __name__:
-                described.setdefault("default", section().model_dump(mode="json"))
-        return schema
 
 
 class EnvConfig(Section):
@@ -356,35 +308,19 @@ class AppConfig(Section):
         default_factory=lambda: ProvenanceConfig()
     )
     """What is recorded of the code, the packages and the machine, and what a resume may change."""
+    monitoring: Annotated[MonitoringConfig, _FREE] = Field(
+        default_factory=lambda: MonitoringConfig()
+    )
+    """What is measured of what the run uses."""
+    cost: Annotated[CostConfig, _FREE] = Field(default_factory=lambda: CostConfig())
+    """What the run's resources cost."""
+    budget: Annotated[BudgetConfig, _FREE] = Field(default_factory=lambda: BudgetConfig())
+    """How much the run may use before it is ended."""
     _layers: Layers = PrivateAttr(default_factory=Layers)
 
 
 # A class that is derived from these has its docstrings read by pydantic, when it is made.
-_own: list[type[Section]] = [Section, *Section.__subclasses__()]
-for _section in _own:
-    _section.model_config["use_attribute_docstrings"] = True
-
-
-@cache
-def _docstrings() -> dict[type, dict[str, str]]:
-    """Read the docstrings under the fields of this file's classes, by class and field."""
-    module = sys.modules[__name__]
-    try:
-        tree = ast.parse(inspect.getsource(module))
-    except (OSError, TypeError):  # installed without its source
-        return {}
-    found: dict[type, dict[str, str]] = {}
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef):
-            fields = found.setdefault(getattr(module, node.name), {})
-            for field, below in pairwise(node.body):
-                match field, below:
-                    case (
-                        ast.AnnAssign(target=ast.Name(id=name)),
-                        ast.Expr(value=ast.Constant(value=str(text))),
-                    ):
-                        fields[name] = inspect.cleandoc(text)
-    return found
+read_derived_docstrings()
 
 
 def wants_wandb(config: AppConfig) -> bool:

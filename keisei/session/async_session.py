@@ -27,6 +27,7 @@ from keisei.session.saving import Taken
 from keisei.session.shutdown import Interruption, error_at_exit
 from keisei.session.steps import Steps
 from keisei.session.tracking import Tracking
+from keisei.session.usage import Usage
 from keisei.session.watching import Watching
 from keisei.trackers.base import Tracker
 
@@ -60,6 +61,7 @@ class AsyncSessionManager(AsyncCheckpoints[ConfigT]):
             self._checkpointing.hold, self._facts.can_be_taken, self._recorder.stop.put
         )
         self._watching = Watching(config, self._interruption)
+        self._usage = Usage(self._facts, self._recorder)
         self._ending = Ending(
             self._facts,
             self._tracking,
@@ -68,6 +70,7 @@ class AsyncSessionManager(AsyncCheckpoints[ConfigT]):
             self._interruption,
             self._watching,
             self._checkpointing,
+            self._usage,
         )
         self._steps = Steps(self._facts, self._tracking, self._recorder, self._ending)
         self._entered = False
@@ -107,7 +110,7 @@ class AsyncSessionManager(AsyncCheckpoints[ConfigT]):
                 async with self._one_step:
                     if self._facts.status not in FINAL:
                         await self._tracking.begin()
-            self._ending.snapshot.begin()
+            self._ending.entered()
         except BaseException as exc:
             await self._end_after(exc)
             raise

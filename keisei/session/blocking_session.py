@@ -40,6 +40,7 @@ class SessionManager(BlockingCheckpoints[ConfigT]):
         self._checkpointing = self._session._checkpointing
         self._interruption = self._session._interruption
         self._watching = self._session._watching
+        self._usage = self._session._usage
         self._entering = False
         self._tell = self._interrupt
 

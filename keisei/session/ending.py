@@ -33,6 +33,7 @@ from keisei.session.provenance import Snapshot
 from keisei.session.recorder import Recorder
 from keisei.session.shutdown import LAST_WORDS, Interruption, error_at_exit
 from keisei.session.tracking import Tracking
+from keisei.session.usage import Usage
 from keisei.session.watching import Watching
 
 JOURNAL_TIMEOUT = 30.0  # seconds; what could not be written by then is said to be lost
@@ -93,9 +94,11 @@ class Ending:
         interruption: what ends it before its body does.
         watching: what looks for that elsewhere.
         checkpointing: its checkpoints.
+        usage: what it measures of itself.
 
     Attributes:
         snapshot: what records where the session comes from.
+        usage: what it measures of itself.
     """
 
     def __init__(
@@ -107,6 +110,7 @@ class Ending:
         interruption: Interruption,
         watching: Watching,
         checkpointing: Checkpointing,
+        usage: Usage,
     ) -> None:
         self._facts = facts
         self._tracking = tracking
@@ -117,6 +121,13 @@ class Ending:
         self._checkpointing = checkpointing
         self._over: ThreadEvent | None = None
         self.snapshot = Snapshot(facts)
+        self.usage = usage
+
+    def entered(self) -> None:
+        """Begin what goes on beside the body; called in the loop, after the last step."""
+        self.snapshot.begin()
+        if self._facts.status not in FINAL:
+            self.usage.begin()
 
     async def end(self, status: FinalStatus, failure: Failure | None = None) -> FinalStatus:
         """End the session, or wait for the end that is under way.
@@ -162,6 +173,7 @@ class Ending:
     async def _end(self, status: FinalStatus) -> None:
         """Record the end, then end the trackers; a cancellation waits for both, and goes on."""
         self.snapshot.hasten()
+        self.usage.leave_loop()
         try:
             await load_backend()
             if self._one_step.at_work:
@@ -262,6 +274,7 @@ class Ending:
             facts.ranks.has_ended(status, facts.failure)
             facts.ranks.stop()
         self._checkpointing.close(timeout / 2)
+        self.usage.record_end()
         self._recorder.close(max(0.0, give_up - time.monotonic()), facts.failure)
         if facts.owned is not None:
             try:

@@ -24,6 +24,7 @@ from keisei.session.handle import RunHandle
 from keisei.session.launched import SessionLaunch
 from keisei.session.log_format import Raw, When
 from keisei.session.recorder import Recorder
+from keisei.session.usage import Usage
 
 EVALUATION = "evaluation"
 
@@ -225,6 +226,7 @@ class SessionRecording(Recording, SessionLaunch[ConfigT]):
     """What a session records, besides what a member of its run does."""
 
     _facts: SessionFacts[ConfigT]
+    _usage: Usage
 
     def handle(self) -> RunHandle:
         """Return what another process, actor or host needs to log to this run as a member.
@@ -274,4 +276,5 @@ class SessionRecording(Recording, SessionLaunch[ConfigT]):
         journal = self._recorder.journal
         counts = None if journal is None else journal.counters._asdict()
         lines = self._recorder.logs.counters()
-        return {**super().get_session_summary(), "journal": counts, "logs": lines}
+        known = {**super().get_session_summary(), "journal": counts, "logs": lines}
+        return {**known, **self._usage.summary()}

@@ -130,7 +130,7 @@ class Steps:
         with self._logging_start() as owned:
             await files.in_thread(owned.log_start)
         if not self._facts.entered:
-            self._ending.snapshot.begin()
+            self._ending.entered()
 
     @property
     def fit_one_hop(self) -> bool:
@@ -213,6 +213,7 @@ class Steps:
                 timeout = facts.config.distributed.timeout
                 facts.ranks = Ranks(owned, launch, timeout, self._ending.lost)
                 facts.ranks.start()
+            self._ending.usage.claimed()
 
     def _log_resume(self, owned: OwnedRun) -> None:
         """Log that an earlier run goes on; where that had completed, it may not be meant."""

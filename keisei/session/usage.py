@@ -1,0 +1,81 @@
+"""What a session measures of itself, from its claim to its end: each part in a file of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from keisei._log import logger
+from keisei.errors import describe
+from keisei.session.facts import SessionFacts
+from keisei.session.recorder import Recorder
+
+
+class UsagePart:
+    """One thing that is measured of a session; each hook does nothing where it is not overridden.
+
+    What fails in a hook is logged, and the training goes on.
+    """
+
+    def claimed(self) -> None:
+        """Begin what needs no loop; called on the thread that has claimed the run."""
+
+    def begin(self) -> None:
+        """Begin what belongs to the loop; called in it, when the session has been entered."""
+
+    def leave_loop(self) -> None:
+        """End what `begin` has begun; called in the loop, when the session begins to end."""
+
+    def record_end(self) -> None:
+        """Log what is to be logged last; called on any thread, while the journal is open."""
+
+    def summary(self) -> dict[str, Any]:
+        """Return what is known by now as plain data, by its key in the session's summary."""
+        return {}
+
+
+class Usage:
+    """What one session measures of itself.
+
+    Args:
+        facts: what is known of the session.
+        recorder: what it records with.
+    """
+
+    def __init__(self, facts: SessionFacts[Any], recorder: Recorder) -> None:
+        self._facts = facts
+        self.parts: tuple[UsagePart, ...] = ()
+
+    def claimed(self) -> None:
+        """Begin what needs no loop; called on the thread that has claimed the run."""
+        for part in self.parts:
+            self._guarded(part.claimed)
+
+    def begin(self) -> None:
+        """Begin what belongs to the loop; called in it, when the session has been entered."""
+        for part in self.parts:
+            self._guarded(part.begin)
+
+    def leave_loop(self) -> None:
+        """End what `begin` has begun; called in the loop, when the session begins to end."""
+        for part in self.parts:
+            self._guarded(part.leave_loop)
+
+    def record_end(self) -> None:
+        """Log what is to be logged last; called on any thread, while the journal is open."""
+        for part in self.parts:
+            self._guarded(part.record_end)
+
+    def summary(self) -> dict[str, Any]:
+        """Return what is known by now as plain data."""
+        known: dict[str, Any] = {}
+        for part in self.parts:
+            known |= part.summary()
+        return known
+
+    def _guarded(self, hook: Callable[[], None]) -> None:
+        try:
+            hook()
+        except Exception as exc:  # noqa: BLE001 - a measurement is no reason not to train
+            text = "a measurement of run %s has failed, and the training goes on: %s"
+            logger.warning(text, self._facts.run_name, describe(exc))
