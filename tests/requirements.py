@@ -355,6 +355,10 @@ REQUIREMENTS: dict[str, str] = {
         "`keisei cancel RUN` ends a run from elsewhere, gracefully, as `cancelled`, on whichever "
         "host it runs."
     ),
+    "MON-3": (
+        'Phases (`with session.phase("evaluation"):`), throughput, time to go, and the share of '
+        "set-up, training, evaluation, checkpoint, waiting and stall are in the summary."
+    ),
     "PROV-1": (
         "Git state with a bounded, scrubbed diff, packages, machine, command line are recorded "
         "beside the run, off the loop; `config_origins.json` says where each value came from and "

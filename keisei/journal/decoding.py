@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from keisei.journal.format import (
     ANY_BLOCK,
     HEAD_SIZE,
     MARKER_SIZE,
+    RECORDS,
+    Record,
     block_size,
     check_times,
     read_block,
@@ -142,6 +144,20 @@ def unpack_records(block: Block, *, events: bool = True) -> list[Batch]:
         return [alike] if alike is not None else list(_unpack_each(block, events))
     except (struct.error, IndexError, KeyError, TypeError, RecursionError) as exc:
         raise ValueError(f"not a journal's record: {exc}") from exc
+
+
+def point_in(records: Iterable[Record]) -> tuple[float, int] | None:
+    """Return time and step of the first of some rows that has a step.
+
+    Args:
+        records: rows as they are stored.
+    """
+    for record in records:
+        assert isinstance(record, bytes)
+        row = unpack_records(Block(RECORDS, 0, 1, record))[0].rows[0]
+        if row[-1] is not None:
+            return row[0], row[-1]  # type: ignore[return-value]
+    return None
 
 
 def _unpack_alike(block: Block) -> Batch | None:

@@ -22,6 +22,7 @@ from keisei.journal.format import (
     VERSION,
     Record,
     file_name,
+    is_row,
     pack_json,
     pack_records,
     pack_shape,
@@ -30,6 +31,7 @@ from keisei.journal.format import (
 from keisei.journal.unread import Queued, written
 
 _MOST_UNREPEATED = 1 << 20  # bytes
+_FEW = 8  # records
 _NAMES_EVERY = 1 << 22  # bytes; a reader looks for names that far from what it reads
 _SHAPE_OF: Callable[[Record], bytes | str] = itemgetter(SHAPE_ID)
 
@@ -54,6 +56,7 @@ class JournalFile:
         pending: how many are in the bytes to write next.
         bytes: how many bytes are written.
         dropped: how many are lost, with a file that was removed.
+        first, last: the first and the last few rows that it was given.
         shapes: ids and keys of rows, here before any row that needs them.
     """
 
@@ -73,6 +76,8 @@ class JournalFile:
         self.path = os.path.join(home.path, self._name)
         self.shapes: deque[Shape] = deque()
         self.error: OSError | None = None
+        self.first: list[Record] = []
+        self.last: list[Record] = []
         self.written = self.bytes = self.pending = self.dropped = 0
         self._made = self._begun = self._fresh = self._synced = False
         self._size = 0  # which the file has at least
@@ -97,6 +102,10 @@ class JournalFile:
             skipped: how many rows were dropped before them.
         """
         stored = written(records)
+        if rows := [one for one in stored[-_FEW:] if is_row(one)]:
+            self.last = rows
+            if not self.first:
+                self.first = [one for one in stored[:_FEW] if is_row(one)]
         self._fresh = True
         blocks: list[bytes] = []
         for number, keys in [self.shapes.popleft() for _ in range(len(self.shapes))]:

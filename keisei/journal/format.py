@@ -213,6 +213,11 @@ def event_text(time: float, name: str, data: object) -> str:
     return text
 
 
+def is_row(record: Record) -> bool:
+    """Return whether a record is a row, and no event."""
+    return type(record) is bytes and record[:4] != b"\0\0\0\0"
+
+
 def pack_event(text: str) -> Record:
     """Return the record of an event's JSON; that of a large one is encoded by the writer."""
     return text if len(text) >= LARGE else _EVENT.pack(0, len(text)) + text.encode()

@@ -15,6 +15,7 @@ from keisei._io.forks import after_in_child
 from keisei._io.held import HeldDirectory
 from keisei.errors import JournalError, quoted
 from keisei.journal.attempt import Left
+from keisei.journal.decoding import point_in
 from keisei.journal.file import JournalFile
 from keisei.journal.format import (
     LARGEST,
@@ -102,7 +103,7 @@ class Journal:
         file = JournalFile(home, attempt, self._known_shapes, sync=sync, part=part, left=left)
         delay = 0.0 if durability == "line" else max_delay
         self._writer = BackgroundWriter[Queued](file, delay, capacity, policy, on_written)
-        self._new_shapes = file.shapes
+        self._new_shapes, self._file = file.shapes, file
         self._lost = Losses(self.path)
         self._queue, self._high = self._writer.queue, self._writer.high
         self._shapes: dict[tuple[str, ...], _Shape] = {}
@@ -150,6 +151,14 @@ class Journal:
         they are written. Before the first one it is the position behind all earlier attempts.
         """
         return Position(self.attempt, self._first + self._writer.counters.logged - 1)
+
+    def first_and_last(self) -> tuple[tuple[float, int] | None, tuple[float, int] | None]:
+        """Return time and step of the first and of the last written row; never waits.
+
+        Returns:
+            ``None`` for one where none of the few records there is a row with a step.
+        """
+        return point_in(self._file.first), point_in(reversed(self._file.last))
 
     def log_metrics(self, metrics: Mapping[str, object], step: int | None = None) -> None:
         """Log one row. May be called from any thread and on the loop; the disk is not touched.

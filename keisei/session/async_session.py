@@ -14,6 +14,7 @@ from anyio.lowlevel import checkpoint
 from keisei._io import files
 from keisei._io.loop import load_backend
 from keisei._log import logger
+from keisei.monitoring.phases import WAITING
 from keisei.run.log_lines import info_lines
 from keisei.run.status import FINAL, FinalStatus, Step, check_final, require
 from keisei.session import callbacks
@@ -62,6 +63,9 @@ class AsyncSessionManager(AsyncCheckpoints[ConfigT]):
         )
         self._watching = Watching(config, self._interruption)
         self._usage = Usage(self._facts, self._recorder)
+        self._phases = self._usage.phases
+        self._checkpointing.phases = self._phases
+        self._watching.on_look = self._usage.tick
         self._ending = Ending(
             self._facts,
             self._tracking,
@@ -331,7 +335,8 @@ class AsyncSessionManager(AsyncCheckpoints[ConfigT]):
             NotReadyError: the directories are not set up.
             SessionEndedError: the session has ended, and has waited for it.
         """
-        await self._flush()
+        with self._phases.own(WAITING):
+            await self._flush()
 
     async def finalize_session(self, status: FinalStatus | None = None) -> FinalStatus:
         """End the session: the local truth first, then all trackers, each within its own timeout.

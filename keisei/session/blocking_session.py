@@ -41,6 +41,7 @@ class SessionManager(BlockingCheckpoints[ConfigT]):
         self._interruption = self._session._interruption
         self._watching = self._session._watching
         self._usage = self._session._usage
+        self._phases = self._session._phases
         self._entering = False
         self._tell = self._interrupt
 

@@ -33,10 +33,12 @@ from keisei.errors import (
     describe,
     quoted,
 )
+from keisei.monitoring.phases import CHECKPOINT
 from keisei.run.status import FINAL, FinalStatus, Step, require
 from keisei.session import savable
 from keisei.session.facts import SessionFacts
 from keisei.session.permit import Permit
+from keisei.session.phases import Phases
 from keisei.session.recorder import Recorder
 from keisei.session.restoring import Restorer
 from keisei.session.savable import AutoState, State
@@ -59,12 +61,13 @@ class Checkpointing:
 
     Attributes:
         schedule: when the session saves by itself.
+        phases: the session's phases.
     """
 
     def __init__(
         self, facts: SessionFacts[Any], recorder: Recorder, finish_time: Callable[[], float]
     ) -> None:
-        self.schedule = Schedule()
+        self.schedule, self.phases = Schedule(), Phases(recorder)
         self._facts, self._recorder, self._finish_time = facts, recorder, finish_time
         self._together = Together(facts)
         self._saver = Saver(facts, recorder, self._together)
@@ -206,9 +209,11 @@ class Checkpointing:
         saves = self._together.counted(step)
         if state is not None or self._together.leads:  # another rank may have nothing of its own
             savable.check_state(state)
+        with self.phases.own(CHECKPOINT):
+            content = pack(state, copy=copy) if isinstance(state, Mapping) else state
         return Taken(
             step,
-            pack(state, copy=copy) if isinstance(state, Mapping) else state,
+            content,
             copy and not callable(state),
             savable.flat_metrics(metrics),
             self._recorder.position(),
@@ -225,7 +230,8 @@ class Checkpointing:
         """
         permit = Permit()
         run = partial(self._save, taken, permit)
-        saved: Saved = await self._in_turn(run, permit, Step.SAVE, is_copy=taken.is_copy)
+        with self.phases.own(CHECKPOINT):
+            saved: Saved = await self._in_turn(run, permit, Step.SAVE, is_copy=taken.is_copy)
         return saved.checkpoint
 
     def _save(self, taken: Taken, permit: Permit) -> Saved:
@@ -246,6 +252,7 @@ class Checkpointing:
             self._saving = None
         if saved.is_new:
             self._count += 1
+            self.phases.saved()
             self._slowest = max(self._slowest, saved.seconds)
         if taken.step is not None:
             self._latest, self._best = saved.checkpoint, saved.best or self._best
@@ -261,7 +268,10 @@ class Checkpointing:
         rank = None if shard is None else savable.whole_step(shard, "shard")
         alone = self._count == 0
         run = partial(self._restorer.restore, asked, resume, rank, permit, alone=alone)
-        restored: Restored | None = await self._in_turn(run, permit, Step.RESTORE, is_copy=False)
+        with self.phases.own(CHECKPOINT):
+            restored: Restored | None = await self._in_turn(
+                run, permit, Step.RESTORE, is_copy=False
+            )
         return restored
 
     async def _in_turn(

@@ -12,14 +12,14 @@ from keisei.redaction import clean
 from keisei.run.status import Step, require
 from keisei.session import signal_names
 from keisei.session.facts import ConfigT
-from keisei.session.recording import SessionRecording
 from keisei.session.shutdown import Interruption, Tell
 from keisei.session.signal_names import Names
+from keisei.session.usage_methods import SessionUsage
 
 _LONGEST = 100  # characters of a source
 
 
-class SessionStopping(SessionRecording[ConfigT]):
+class SessionStopping(SessionUsage[ConfigT]):
     """What ends a session before its body does: signals, and a preemption that is asked for."""
 
     _interruption: Interruption

@@ -8,30 +8,9 @@ from typing import Any
 from keisei._log import logger
 from keisei.errors import describe
 from keisei.session.facts import SessionFacts
+from keisei.session.phases import Phases
 from keisei.session.recorder import Recorder
-
-
-class UsagePart:
-    """One thing that is measured of a session; each hook does nothing where it is not overridden.
-
-    What fails in a hook is logged, and the training goes on.
-    """
-
-    def claimed(self) -> None:
-        """Begin what needs no loop; called on the thread that has claimed the run."""
-
-    def begin(self) -> None:
-        """Begin what belongs to the loop; called in it, when the session has been entered."""
-
-    def leave_loop(self) -> None:
-        """End what `begin` has begun; called in the loop, when the session begins to end."""
-
-    def record_end(self) -> None:
-        """Log what is to be logged last; called on any thread, while the journal is open."""
-
-    def summary(self) -> dict[str, Any]:
-        """Return what is known by now as plain data, by its key in the session's summary."""
-        return {}
+from keisei.session.usage_part import UsagePart
 
 
 class Usage:
@@ -44,7 +23,8 @@ class Usage:
 
     def __init__(self, facts: SessionFacts[Any], recorder: Recorder) -> None:
         self._facts = facts
-        self.parts: tuple[UsagePart, ...] = ()
+        self.phases = Phases(recorder, _total_of(facts))
+        self.parts: tuple[UsagePart, ...] = (self.phases,)
 
     def claimed(self) -> None:
         """Begin what needs no loop; called on the thread that has claimed the run."""
@@ -60,6 +40,11 @@ class Usage:
         """End what `begin` has begun; called in the loop, when the session begins to end."""
         for part in self.parts:
             self._guarded(part.leave_loop)
+
+    def tick(self) -> None:
+        """Do what is due by now; called every second on a thread."""
+        for part in self.parts:
+            self._guarded(part.tick)
 
     def record_end(self) -> None:
         """Log what is to be logged last; called on any thread, while the journal is open."""
@@ -79,3 +64,9 @@ class Usage:
         except Exception as exc:  # noqa: BLE001 - a measurement is no reason not to train
             text = "a measurement of run %s has failed, and the training goes on: %s"
             logger.warning(text, self._facts.run_name, describe(exc))
+
+
+def _total_of(facts: SessionFacts[Any]) -> int | None:
+    """Return how many steps the training takes, where the config says so, and no default."""
+    training = facts.config.training
+    return training.total_timesteps if "total_timesteps" in training.model_fields_set else None

@@ -56,6 +56,7 @@ class Watching:
         meeting: the ranks that agree on where they end once they are preempted, where there are
             several; a preemption is shared with them by a request.
         last_step: returns the last safe point.
+        on_look: called at each look; it must be quick, and raise nothing.
     """
 
     def __init__(self, config: AppConfig, interruption: Interruption) -> None:
@@ -70,6 +71,7 @@ class Watching:
         self._is_asked = False  # by a request, which need not be written again
         self._seen: tuple[Any, ...] | None = None
         self.last_step: Callable[[], int | None] = lambda: None
+        self.on_look: Callable[[], object] = lambda: None
 
     def start(self, home: HeldDirectory, session_id: str, attempt: int) -> None:
         """Begin to look; where the system has no thread left, do nothing.
@@ -104,6 +106,7 @@ class Watching:
         """Look once; return after how many seconds to look again."""
         if self.over:
             return None
+        self.on_look()
         told = self._interruption
         try:
             if told.verdict.notice is None:
