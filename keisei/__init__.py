@@ -7,6 +7,7 @@ from keisei._version import __version__ as __version__
 from keisei.checkpoints.values import Checkpoint, Restored
 from keisei.config.leaves import OnChange
 from keisei.config.loading import load_config
+from keisei.config.media import MediaConfig
 from keisei.config.schema import (
     AppConfig,
     CheckpointsConfig,
@@ -39,6 +40,7 @@ from keisei.errors import (
     JournalError,
     KeiseiError,
     LaunchError,
+    MediaError,
     MissingExtraError,
     NoThreadError,
     NotReadyError,
@@ -97,6 +99,8 @@ __all__ = [
     "KeiseiError",
     "LaunchError",
     "LoggingConfig",
+    "MediaConfig",
+    "MediaError",
     "MetricSummary",
     "MissingExtraError",
     "MonitoringConfig",

@@ -22,6 +22,7 @@ KeiseiError
 ├── InvalidRunNameError     ValueError    the run's name is not a safe one
 ├── InvalidStatusError      ValueError    a run cannot end with that status
 ├── JournalError            RuntimeError  the journal cannot be written, or may not be from here
+├── MediaError      TypeError, ValueError  an image, a video or the like cannot be kept
 ├── MissingExtraError       ImportError   an optional package is not installed
 ├── NoThreadError           RuntimeError  the system has no thread left for the blocking face
 ├── NotReadyError           RuntimeError  a step is missing that has to come first
@@ -325,6 +326,10 @@ class JournalError(KeiseiError, RuntimeError):
     def __init__(self, message: str, *, path: str | None = None) -> None:
         super().__init__(message)
         self.path = path
+
+
+class MediaError(KeiseiError, TypeError, ValueError):
+    """An image, a video or the like cannot be kept as it was given; the message names the part."""
 
 
 class MissingExtraError(KeiseiError, ImportError):

@@ -374,4 +374,9 @@ REQUIREMENTS: dict[str, str] = {
         "The end is the truth about all: the first rank that failed, with its error, decides; a "
         "rank that has vanished is known within a minute; others are told and end too."
     ),
+    "MEDIA-1": (
+        "`log_image`, `log_figure`, `log_video`, `log_audio`, `log_histogram`, `log_table`, "
+        "`log_text`, `log_file` keep the thing once in the run's `media/`, by content, and name it "
+        "in the journal; each tracker shows it natively where it can."
+    ),
 }

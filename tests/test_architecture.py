@@ -26,7 +26,7 @@ ROWS: list[list[str]] = [
     ["store"],
     ["checkpoints", "console", "monitoring", "provenance", "reports", "trackers"],
     ["run"],
-    ["config", "journal"],
+    ["config", "journal", "media"],
     ["_io"],
     ["_log", "errors"],
     ["_text", "_version", "redaction"],

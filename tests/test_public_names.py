@@ -53,6 +53,7 @@ PUBLIC = [
     "Registry",
     "RunRow",
     "AppConfig",
+    "MediaConfig",
     "BudgetConfig",
     "CostConfig",
     "MonitoringConfig",
@@ -85,7 +86,7 @@ PUBLIC = [
 ERRORS = [kind for kind in vars(errors).values() if isinstance(kind, type)]
 MODULES = {
     "keisei.journal.reader": [
-        *("AttemptReader", "Damage", "Event", "Position", "Row", "RunJournal", "Value"),
+        *("AttemptReader", "Damage", "Event", "Media", "Position", "Row", "RunJournal", "Value"),
         *("read_run", "repair"),
     ],
     "keisei.testing": ["MemoryRun", "MemoryTracker", "check_tracker"],
@@ -144,6 +145,7 @@ def test_the_faces_have_the_same_members_arguments_and_results(
 def test_a_member_has_what_a_member_may_call_and_nothing_of_an_owners() -> None:
     """What a member logs is called as on a session; it ends, saves and sets up no run."""
     may_call = ["as_current", "flush", "log_evaluation", "log_event", "log_handler", "log_metrics"]
+    may_call += ["log_file", "log_image", "log_text"]
     about = ["attempt", "run_artifact_dir", "run_name", "session_id", "status"]
     own = ["handle", "role"]
     assert sorted(public(AsyncSessionMember)) == sorted([*may_call, *about, *own])

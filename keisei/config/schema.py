@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from keisei.config.layers import Layers
 from keisei.config.leaves import OnChange
+from keisei.config.media import MediaConfig
 from keisei.config.section import (
     OWN_ERROR,
     Delay,
@@ -308,6 +309,8 @@ class AppConfig(Section):
         default_factory=lambda: ProvenanceConfig()
     )
     """What is recorded of the code, the packages and the machine, and what a resume may change."""
+    media: Annotated[MediaConfig, _FREE] = Field(default_factory=lambda: MediaConfig())
+    """How much of the media that are logged is kept."""
     monitoring: Annotated[MonitoringConfig, _FREE] = Field(
         default_factory=lambda: MonitoringConfig()
     )

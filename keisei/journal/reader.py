@@ -14,6 +14,7 @@ from keisei.journal.columns import ColumnBuilder
 from keisei.journal.decoding import Batch, RawRow
 from keisei.journal.format import attempt_of, part_of
 from keisei.journal.history import History, OwnersResume, owners_resumes
+from keisei.journal.media import Media, is_there, media_in, with_superseded
 from keisei.journal.merging import Reduction, Series, in_order, part_asked, reduced
 from keisei.journal.records import Damage, Event, Position, Row, Value
 from keisei.journal.superseding import Cuts, Steps, Stretches
@@ -25,6 +26,7 @@ __all__ = [
     "AttemptReader",
     "Damage",
     "Event",
+    "Media",
     "Position",
     "Row",
     "RunJournal",
@@ -194,6 +196,38 @@ class RunJournal:
                 for batch in reader.batches():
                     for i, event in enumerate(batch.events):
                         yield Event(batch.seq + i, event[0], attempt, event[1], event[2])
+
+    def media(
+        self,
+        name: str | None = None,
+        include_superseded: bool = False,
+        *,
+        rank: int | None = None,
+        part: str | None = None,
+    ) -> list[Media]:
+        """Return the images, files and the like that are kept, in the order of their events.
+
+        One whose file is not there any more is left out, and so is one behind a symlink.
+
+        Args:
+            name: the name of those that are wanted; ``None`` for all.
+            include_superseded: return what a resume has left behind, too; it is marked.
+            rank: the rank whose media are meant; 0 is the owner, or
+            part: the part.
+
+        Raises:
+            OSError: a journal cannot be read.
+        """
+        if (asked := part_asked(rank, part)) is not None:
+            return self.of(asked).media(name, include_superseded)
+        found = [media_in(event, self.directory) for event in self.events()]
+        named = [one for one in found if one is not None and name in (None, one.name)]
+        if not named:
+            return []
+        marked = with_superseded(named, self.cuts())
+        return [
+            one for one in marked if is_there(one) and (include_superseded or not one.superseded)
+        ]
 
     def damage(self) -> Damage:
         """Read everything, and return what cannot be read."""

@@ -6,12 +6,14 @@ import os.path
 import re
 from dataclasses import dataclass, fields
 
+from keisei.config.media import MediaConfig
 from keisei.config.schema import JournalConfig
 from keisei.errors import HandleError, InvalidRunNameError, quoted
 from keisei.run.names import SESSION_ID, check_run_name
 
 _MOST_ATTEMPTS = 10**9
 _SETTINGS = ("durability", "max_delay", "capacity", "when_full")
+_MEDIA = ("largest_file", "largest_total", "queue")  # with `media_` before them
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,9 @@ class RunHandle:
         max_delay: `journal.max_delay`, in seconds.
         capacity: `journal.capacity`, in rows.
         when_full: `journal.when_full`.
+        media_largest_file: `media.largest_file`, in bytes.
+        media_largest_total: `media.largest_total`, in bytes.
+        media_queue: `media.queue`, in bytes.
     """
 
     run_name: str
@@ -40,10 +45,13 @@ class RunHandle:
     max_delay: float = 0.2
     capacity: int = 262_144
     when_full: str = "wait"
+    media_largest_file: int = 256 * 2**20
+    media_largest_total: int = 32 * 2**30
+    media_queue: int = 256 * 2**20
 
 
-def checked(handle: object) -> tuple[RunHandle, JournalConfig]:
-    """Return a handle that is one, and how its journals are written.
+def checked(handle: object) -> tuple[RunHandle, JournalConfig, MediaConfig]:
+    """Return a handle that is one, and how its journals and media are written.
 
     A handle comes from elsewhere: nothing of it is used before this.
 
@@ -66,13 +74,15 @@ def checked(handle: object) -> tuple[RunHandle, JournalConfig]:
             raise _damaged(f"{quoted(handle.attempt)} is no attempt")
         _check_directory(handle.directory, handle.run_name)
         settings = {name: getattr(handle, name) for name in _SETTINGS}
-        return handle, JournalConfig.model_validate(settings)
+        media = {name: getattr(handle, f"media_{name}") for name in _MEDIA}
+        journal = JournalConfig.model_validate(settings)
+        return handle, journal, MediaConfig.model_validate(media)
     except InvalidRunNameError as exc:
         raise _damaged(str(exc)) from None
     except ValueError as exc:
         if isinstance(exc, HandleError):
             raise
-        raise _damaged("how its journal is to be written makes no sense") from None
+        raise _damaged("how its journal or media are to be written makes no sense") from None
 
 
 def _check_directory(directory: object, run_name: str) -> None:

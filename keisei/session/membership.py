@@ -51,7 +51,7 @@ class Membership:
     """
 
     def __init__(self, handle: RunHandle, role: str, recorder: Recorder) -> None:
-        self.handle, self._journal = checked(handle)
+        self.handle, self._journal, self._media = checked(handle)
         self.role = check_role(role)
         self.status: Status = "created"
         self._recorder = recorder
@@ -134,7 +134,9 @@ class Membership:
         with self._ending:
             if self.status == "created":
                 self.status = "running"
-        self._recorder.open(run.home, handle.attempt, self._journal, None, part.part, part.left)
+        self._recorder.open(
+            run.home, handle.attempt, self._journal, None, part.part, part.left, self._media
+        )
         run.on_over(self._over)
         _watch.add(self)
 

@@ -12,11 +12,13 @@ from typing import Any
 
 from keisei._io.held import HeldDirectory
 from keisei._log import logger
+from keisei.config.media import MediaConfig
 from keisei.config.schema import JournalConfig
 from keisei.console import progress
 from keisei.distributed.forwarding import Forwarder, Track
 from keisei.errors import JournalError, RunEndedError, TakenOverError
 from keisei.journal.attempt import Left
+from keisei.journal.media import MEDIA
 from keisei.journal.records import Position
 from keisei.journal.superseding import RESUME
 from keisei.journal.writer import Journal
@@ -25,6 +27,7 @@ from keisei.session import context
 from keisei.session.facts import SessionFacts
 from keisei.session.last_value import LastValue
 from keisei.session.logs import Logs
+from keisei.session.media import MediaQueue
 from keisei.session.stop_at_call import StopAtCall
 
 
@@ -40,6 +43,7 @@ class Recorder:
         watched: the last value of a metric by which checkpoints are kept.
         stop: what the next call raises, for a body that can be told in no other way.
         forwarder: what logs the parts' rows for the trackers, where that is asked for.
+        media: what waits to be encoded and kept.
     """
 
     _making = threading.Lock()
@@ -52,6 +56,7 @@ class Recorder:
         self.watched = LastValue()
         self.stop = StopAtCall()
         self.forwarder: Forwarder | None = None
+        self.media = MediaQueue()
         self._entered: context.Entered | None = None
         self._make: Callable[[], Journal] | None = None
         self._attempt: int | None = None
@@ -65,6 +70,7 @@ class Recorder:
         on_written: Callable[[], object] | None,
         part: str | None = None,
         left: Left | None = None,
+        media: MediaConfig | None = None,
     ) -> None:
         """Take rows from now on; nothing touches the disk before the first one.
 
@@ -75,6 +81,7 @@ class Recorder:
             on_written: called on a writer's thread each time that rows have been written.
             part: the part of the run that is written; ``None`` for the owner's own.
             left: what an earlier process has left of the part's journal.
+            media: how much of the media is kept; ``None`` for the defaults.
         """
         self._attempt = attempt
         self._make = partial(
@@ -90,6 +97,7 @@ class Recorder:
             left=left,
         )
         self.logs.set_up(home, os.path.basename(home.path), part)
+        self.media.open(home, media or MediaConfig(), config, self._log_media)
         self._first = -1 if left is None else left.records - 1
         self.ready = True
 
@@ -109,6 +117,16 @@ class Recorder:
 
         self.forwarder = Forwarder(home, attempt, track, log)
         self.forwarder.start()
+
+    def _log_media(self, said: Mapping[str, object]) -> None:
+        """Log that a thing is kept; on the thread that has written it.
+
+        Raises:
+            JournalError: nothing can be logged any more.
+        """
+        if (journal := self.journal) is None:
+            raise JournalError("the run's journal takes no records now")
+        journal.log_event(MEDIA, said, redact=False)
 
     def enter(self, facts: SessionFacts[Any] | None = None) -> None:
         """Make the session the current one of this context, and show how it goes on.
@@ -188,13 +206,18 @@ class Recorder:
     @property
     def started(self) -> bool:
         """Whether `close` could have to wait."""
-        return self.logs.started or (self.journal is not None and self.journal.started)
+        return (
+            self.logs.started
+            or self.media.started
+            or (self.journal is not None and self.journal.started)
+        )
 
     def give_up(self, error: TakenOverError | RunEndedError) -> None:
         """Take nothing more: it is not this one's to write. What is queued is lost; never waits."""
         self.over, self.ready = error, False
         if self.forwarder is not None:
             self.forwarder.stop(0.0)
+        self.media.close(0.0)
         if self.journal is not None:
             with suppress(JournalError, TimeoutError):
                 self.journal.close(0.0)
@@ -208,6 +231,7 @@ class Recorder:
             failure: why the run ended, for the trackers: the journal's last event.
         """
         give_up = time.monotonic() + timeout
+        self.media.close(timeout / 2)  # each is named in the journal once it is kept
         if self.forwarder is not None and self.ready:
             if self.journal is not None:
                 with suppress(JournalError, TimeoutError):  # it follows what is on the disk

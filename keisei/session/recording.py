@@ -23,7 +23,7 @@ from keisei.session.facts import ConfigT, SessionFacts
 from keisei.session.handle import RunHandle
 from keisei.session.launched import SessionLaunch
 from keisei.session.log_format import Raw, When
-from keisei.session.recorder import Recorder
+from keisei.session.media_methods import MediaMethods
 from keisei.session.usage import Usage
 
 EVALUATION = "evaluation"
@@ -46,10 +46,9 @@ class Recorded(Protocol):
         """Return the error that nothing may be logged now: it is too early, or too late."""
 
 
-class Recording:
+class Recording(MediaMethods):
     """What a session and a member of its run record, without waiting, from the loop or a thread."""
 
-    _recorder: Recorder
     _facts: Recorded
     _noun = "session"
 
@@ -180,6 +179,7 @@ class Recording:
 
     async def _flush(self) -> None:
         try:
+            await self._recorder.media.flush()
             await self._flush_journal()
         finally:  # last: what a resume does to the evaluation log comes after the journal
             await self._recorder.logs.flush()
@@ -215,6 +215,11 @@ class Recording:
             raise self._no_journal(step)
         return journal
 
+    def _open_journal(self, call: str) -> Journal:
+        if not self._recorder.ready or self._facts.forked():
+            raise self._no_journal(call)
+        return self._first(call)
+
     def _no_journal(self, step: str) -> Exception:
         self._facts.check_process(step)
         if self._recorder.over is not None:
@@ -240,7 +245,7 @@ class SessionRecording(Recording, SessionLaunch[ConfigT]):
         """
         if not self._recorder.ready or self._facts.forked():
             raise self._no_journal("handle()")
-        journal = self._facts.config.journal
+        journal, media = self._facts.config.journal, self._facts.config.media
         return RunHandle(
             run_name=self._facts.run_name,
             session_id=self._facts.session_id,
@@ -250,6 +255,9 @@ class SessionRecording(Recording, SessionLaunch[ConfigT]):
             max_delay=journal.max_delay,
             capacity=journal.capacity,
             when_full=journal.when_full,
+            media_largest_file=media.largest_file,
+            media_largest_total=media.largest_total,
+            media_queue=media.queue,
         )
 
     def resume_at(self, step: int) -> None:
@@ -277,4 +285,5 @@ class SessionRecording(Recording, SessionLaunch[ConfigT]):
         counts = None if journal is None else journal.counters._asdict()
         lines = self._recorder.logs.counters()
         known = {**super().get_session_summary(), "journal": counts, "logs": lines}
+        known["media"] = self._recorder.media.summary()
         return {**known, **self._usage.summary()}

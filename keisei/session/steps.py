@@ -191,10 +191,10 @@ class Steps:
             owned.keep_lease(self._ending.taken_over)
             self._ending.begin()
             self._ending.snapshot.claimed()
-            journal = facts.config.journal
+            journal, media = facts.config.journal, facts.config.media
             wake = self._tracking.wake
             if isinstance(owned, OwnedRun):
-                self._recorder.open(owned.home, facts.attempt, journal, wake)
+                self._recorder.open(owned.home, facts.attempt, journal, wake, media=media)
                 if (track := facts.config.distributed.track) != "none":
                     self._recorder.forward(owned.home, facts.attempt, track)
                 if track == "shared" and not is_wanted(facts.config):
@@ -208,7 +208,7 @@ class Steps:
                     self._log_resume(owned)
             else:
                 part, left = owned.part, owned.left
-                self._recorder.open(owned.home, facts.attempt, journal, wake, part, left)
+                self._recorder.open(owned.home, facts.attempt, journal, wake, part, left, media)
             if (launch := facts.shared) is not None:
                 timeout = facts.config.distributed.timeout
                 facts.ranks = Ranks(owned, launch, timeout, self._ending.lost)
