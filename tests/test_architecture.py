@@ -68,6 +68,7 @@ PURE = [
     "journal.superseding",
     "journal.throughput",
     "journal.values",
+    "monitoring.goodput",
     "monitoring.phases",
     "monitoring.stalls",
     "provenance.comparison",

@@ -26,6 +26,7 @@ from keisei.cli.shared import (
     plain,
     table_console,
 )
+from keisei.cli.show_phases import print_time, time_of
 from keisei.cli.show_provenance import (
     print_origins,
     print_restored,
@@ -76,7 +77,8 @@ def show(
         if restore_to is not None:
             print_restored(row.directory, restore_to, repository, attempt, console)
         elif as_json:
-            shown = {**as_data(row), "provenance": snapshot}
+            used = time_of(row.directory, is_running=row.status == "running")
+            shown = {**as_data(row), "provenance": snapshot, "phases": used}
             sys.stdout.write(json.dumps(shown, indent=2) + "\n")
         elif origins:
             print_origins(row.directory, console)
@@ -118,6 +120,8 @@ def _print(
             console.print(Text(f"  {name:<11} {plain(str(value), console)}"))
     if snapshot is not None:
         print_snapshot(snapshot, console)
+    if (used := time_of(row.directory, is_running=row.status == "running")) is not None:
+        print_time(used, console)
     if row.metrics:
         console.print(_metrics(row.metrics, console))
         if (left := len(row.metrics) - _MOST_METRICS) > 0:

@@ -31,7 +31,7 @@ from keisei.journal.format import (
 from keisei.journal.unread import Queued, written
 
 _MOST_UNREPEATED = 1 << 20  # bytes
-_FEW = 8  # records
+FEW = 8  # rows that are kept
 _NAMES_EVERY = 1 << 22  # bytes; a reader looks for names that far from what it reads
 _SHAPE_OF: Callable[[Record], bytes | str] = itemgetter(SHAPE_ID)
 
@@ -56,7 +56,8 @@ class JournalFile:
         pending: how many are in the bytes to write next.
         bytes: how many bytes are written.
         dropped: how many are lost, with a file that was removed.
-        first, last: the first and the last few rows that it was given.
+        first: the first few rows that it was given.
+        last: the last few, the last one first.
         shapes: ids and keys of rows, here before any row that needs them.
     """
 
@@ -102,10 +103,10 @@ class JournalFile:
             skipped: how many rows were dropped before them.
         """
         stored = written(records)
-        if rows := [one for one in stored[-_FEW:] if is_row(one)]:
-            self.last = rows
+        if rows := [one for one in stored[-FEW:] if is_row(one)]:
+            self.last = rows[::-1]
             if not self.first:
-                self.first = [one for one in stored[:_FEW] if is_row(one)]
+                self.first = [one for one in stored[:FEW] if is_row(one)]
         self._fresh = True
         blocks: list[bytes] = []
         for number, keys in [self.shapes.popleft() for _ in range(len(self.shapes))]:

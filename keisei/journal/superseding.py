@@ -20,7 +20,7 @@ are cut at that position, and not at their own numbers.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import zip_longest
 from operator import itemgetter
 
@@ -97,6 +97,10 @@ class Stretches:
 
     def __bool__(self) -> bool:
         return bool(self._bounds)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Yield the first number of each stretch, and the one behind it, in order."""
+        return iter(zip(self._bounds[::2], self._bounds[1::2], strict=True))
 
     def __contains__(self, seq: int) -> bool:
         return bisect_right(self._bounds, seq) % 2 == 1

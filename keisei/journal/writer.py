@@ -7,6 +7,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from time import time
 from typing import Literal, get_args
 
@@ -16,15 +17,17 @@ from keisei._io.held import HeldDirectory
 from keisei.errors import JournalError, quoted
 from keisei.journal.attempt import Left
 from keisei.journal.decoding import point_in
-from keisei.journal.file import JournalFile
+from keisei.journal.file import FEW, JournalFile
 from keisei.journal.format import (
     LARGEST,
     STORED,
     TAGS,
+    Record,
     dump,
     event_text,
     file_name,
     flatten,
+    is_row,
     pack_event,
 )
 from keisei.journal.records import Position
@@ -153,12 +156,23 @@ class Journal:
         return Position(self.attempt, self._first + self._writer.counters.logged - 1)
 
     def first_and_last(self) -> tuple[tuple[float, int] | None, tuple[float, int] | None]:
-        """Return time and step of the first and of the last written row; never waits.
+        """Return time and step of the first row and of the last one; never waits.
 
         Returns:
             ``None`` for one where none of the few records there is a row with a step.
         """
-        return point_in(self._file.first), point_in(reversed(self._file.last))
+        first = self._file.first or self._queued(range(FEW))
+        return point_in(first), point_in([*self._queued(range(-1, -FEW, -1)), *self._file.last])
+
+    def _queued(self, places: range) -> list[Record]:
+        """Return the rows in these places of the queue, from which the writer takes meanwhile."""
+        found: list[Record] = []
+        with suppress(IndexError):
+            for place in places:
+                one = self._queue[place]
+                if isinstance(one, bytes) and is_row(one):
+                    found.append(one)
+        return found
 
     def log_metrics(self, metrics: Mapping[str, object], step: int | None = None) -> None:
         """Log one row. May be called from any thread and on the loop; the disk is not touched.

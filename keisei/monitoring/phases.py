@@ -15,6 +15,7 @@ from typing import Any
 SETUP, TRAINING, EVALUATION = "setup", "training", "evaluation"
 CHECKPOINT, WAITING, STALL = "checkpoint", "waiting", "stall"
 DOWN, LOST = "down", "lost"
+EVENT = "usage.phases"  # what a journal has of it
 RESERVED = frozenset([STALL, DOWN, LOST])  # which no program can be in
 OTHER = "other"  # the phases beyond `MOST`
 

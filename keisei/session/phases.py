@@ -15,14 +15,13 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from keisei.errors import JournalError
 from keisei.journal.throughput import Throughput, time_to_go
-from keisei.monitoring.phases import SETUP, TRAINING, WAITING, Entry, PhaseClock
+from keisei.monitoring.phases import EVENT, SETUP, TRAINING, WAITING, Entry, PhaseClock
 from keisei.session.recorder import Recorder
 from keisei.session.usage_part import UsagePart
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-EVENT = "usage.phases"
 LOOK = 5.0  # seconds from one look at the rows to the next
 FIRST, EVERY = 10.0, 55.0  # seconds of life before the first event, and between two
 SHORT = 5.0  # seconds; a shorter life without phases of the program's own leaves no event
@@ -134,7 +133,7 @@ class Phases(UsagePart):
         self._throughput = Throughput()
         self._started_at = 0.0
         self._said = self._next_look = 0.0
-        self._over = False
+        self._over = self._has_said = False
 
     def enter(self, name: str, outer: Entry | None, *, own: bool) -> Entry:
         """Enter a phase, on any thread; where the session has not begun, or is over, in name."""
@@ -187,6 +186,7 @@ class Phases(UsagePart):
 
     def record_end(self) -> None:
         """Log what it has come to; where there is nothing to say, log nothing."""
+        self._look()
         self._say(0.0, SHORT)
         with self._guard:
             self._over = True
@@ -201,12 +201,12 @@ class Phases(UsagePart):
         if journal is not None and journal.has_rows:
             self._go_over(SETUP, TRAINING)  # the steps were taken one by one
         self._look()
-        self._say(FIRST if self._said == self._clock.begun else EVERY, FIRST)
+        self._say(EVERY if self._has_said else FIRST, FIRST)
 
     def saved(self) -> None:
         """Log how far the training is, for a checkpoint knows this: what comes may be lost."""
         self._look()
-        self._say(APART, SHORT)
+        self._say(APART if self._has_said else 0.0, SHORT)
 
     def summary(self) -> dict[str, Any]:
         """Return the phases of this attempt and its throughput by now, as plain data."""
@@ -268,7 +268,7 @@ class Phases(UsagePart):
             if not clock.entered and now - clock.begun < life:
                 return
             record = self._record()
-            self._said = now
+            self._said, self._has_said = now, True
         with suppress(JournalError):  # it is over, or another owner has the run
             if record is not None and (journal := self._recorder.first()) is not None:
                 journal.log_event(EVENT, {"started_at": self._started_at, **record})
