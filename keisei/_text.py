@@ -1,6 +1,11 @@
-"""Escaping of values for a line of text."""
+"""Values as lines of text: escaped, and as JSON that reads line by line."""
 
 from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
 
 def one_line(value: object) -> str:
@@ -21,3 +26,20 @@ def as_utf8(text: str) -> str:
         UnicodeEncodeError: it has other lone surrogates, which stand for no bytes.
     """
     return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def as_lines(data: Mapping[str, Any]) -> str:
+    """Return plain data as JSON text, with a line for each entry, and for those one level below.
+
+    Args:
+        data: what JSON can hold.
+    """
+    dumps = partial(json.dumps, ensure_ascii=False)
+    parts = []
+    for key, value in data.items():
+        text = dumps(value)
+        if isinstance(value, Mapping) and value:
+            inner = (f"  {dumps(name)}: {dumps(one)}" for name, one in value.items())
+            text = "{\n" + ",\n".join(inner) + "\n }"
+        parts.append(f" {dumps(key)}: {text}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import AliasChoices, BaseModel
@@ -113,8 +114,19 @@ def verdict_at(model: type[BaseModel], path: Path) -> Verdict:
     return verdict
 
 
+@lru_cache(maxsize=256)
+def _fields(
+    kind: type[BaseModel],
+) -> tuple[tuple[str, FieldInfo, Verdict | None, bool, list[str]], ...]:
+    """Return of each field: its name, itself, verdict, whether it is secret, all its names."""
+    return tuple(
+        (name, field, _verdict(field), "Secret" in repr(field.annotation), _names(name, field))
+        for name, field in kind.model_fields.items()
+    )
+
+
 def _of_model(leaf: Leaf, model: BaseModel) -> Iterator[Leaf]:
-    for name, field in type(model).model_fields.items():
+    for name, field, verdict, is_secret, names in _fields(type(model)):
         value = getattr(model, name, None)
         default = leaf.default
         if isinstance(default, type(model)):
@@ -126,9 +138,9 @@ def _of_model(leaf: Leaf, model: BaseModel) -> Iterator[Leaf]:
             value,
             default,
             leaf.is_set and name in model.model_fields_set,
-            _verdict(field) or leaf.verdict,
-            leaf.is_secret or "Secret" in repr(field.annotation),
-            _below(leaf.given, _names(name, field)),
+            verdict or leaf.verdict,
+            leaf.is_secret or is_secret,
+            _below(leaf.given, names),
         )
     for name, value in (model.model_extra or {}).items():
         given = _below(leaf.given, [name])

@@ -265,8 +265,7 @@ class ProvenanceConfig(Section):
     enabled: bool = False
     """Record it; the environment variable KEISEI_PROVENANCE (`on`, `off`) comes before it."""
     timeout: Timeout = 10.0
-    """How long git may take before it is killed, in seconds; a session's end waits for one
-    second at most."""
+    """How long git may take before it is killed, in seconds; no session's end waits for that."""
     largest_file: Annotated[int, Field(ge=0, le=2**30)] = 2**20
     """The largest changed or untracked file that is kept, in bytes."""
     largest_total: Annotated[int, Field(ge=0, le=2**30)] = 10 * 2**20

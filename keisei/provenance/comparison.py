@@ -8,11 +8,14 @@ from typing import Any
 from keisei.errors import quoted
 
 _SHOWN = 10  # packages
-_OF_MACHINES = ("host", "system", "python", "driver", "container")
+WARN = "(warn)"
+_OF_MACHINES = {"host": "", "system": "", "python": WARN, "driver": WARN, "container": ""}
 
 
 def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return what differs between two snapshots, a text for each subject.
+    """Return what differs between two snapshots, a text for each subject, with its verdict.
+
+    Other code, packages, Python or driver is worth a warning, another machine is free.
 
     Args:
         earlier: the earlier attempt's, which may be damaged.
@@ -27,12 +30,14 @@ def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
 
 def _code(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     before, after = _part(earlier, "code"), _part(now, "code")
+    if before.get("problem") or after.get("problem"):
+        return ""  # what is not known is no difference
     was, is_now = before.get("commit"), after.get("commit")
     if was != is_now:
-        return f"code: commit {_short(was)}, now {_short(is_now)}"
+        return f"code: commit {_short(was)}, now {_short(is_now)} {WARN}"
     keys = ("is_dirty", "changed", "untracked", "digest")
     if any(before.get(key) != after.get(key) for key in keys):
-        return f"code: other changes to commit {_short(was)}"
+        return f"code: other changes to commit {_short(was)} {WARN}"
     return ""
 
 
@@ -46,14 +51,15 @@ def _packages(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         for name in names[:_SHOWN]
     ]
     more = [f"and {len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
-    return f"packages: {'; '.join([*texts, *more])}" if names else ""
+    return f"packages: {'; '.join([*texts, *more])} {WARN}" if names else ""
 
 
 def _machine(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     before, after = _part(earlier, "machine"), _part(now, "machine")
-    for key in _OF_MACHINES:
+    for key, verdict in _OF_MACHINES.items():
         if before and before.get(key) != after.get(key):
-            yield f"{key}: {_text(before.get(key))}, now {_text(after.get(key))}"
+            text = f"{key}: {_text(before.get(key))}, now {_text(after.get(key))}"
+            yield f"{text} {verdict or '(free)'}"
 
 
 def _part(snapshot: Mapping[str, Any], name: str) -> Mapping[str, Any]:

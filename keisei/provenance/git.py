@@ -163,7 +163,10 @@ def _waited_for(
         if time.monotonic() >= give_up:
             raise GitError(f"git {command} has not ended in time, and was killed")
         if stop.wait(pause):
-            raise GitError("the session has ended before git had answered")
+            raise GitError(
+                f"git {command} was killed before it had answered: the program ends, "
+                "or too many sessions wait for it"
+            )
         pause = min(2 * pause, _LONGEST_LOOK)
     return os.fstat(output.fileno()).st_size > largest
 

@@ -1,17 +1,22 @@
 """The one thread that takes the snapshots of all sessions of the process, and ends with the last.
 
 Sessions that begin at about the same time share one look: it waits until no other session has
-begun for a moment, or until one of them ends.
+begun for a moment, or until one of them ends; and what was seen serves those that begin soon after
+it, too. No session waits for git: the thread goes on behind the end of one, and gets a short while
+more when the program ends.
 """
 
 from __future__ import annotations
 
 import atexit
+import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import groupby
 from time import monotonic
+from typing import Any
 
 from keisei._io.directories import OpenDirectory
 from keisei._io.forks import after_in_child
@@ -24,7 +29,14 @@ from keisei.provenance.snapshot import Seen, Task, look, write
 
 PAUSE = 0.05  # seconds without another session, before a look
 LONGEST_PAUSE = 5.0
-EXIT_TIMEOUT = 2.0
+EXIT_PATIENCE = 1.0  # seconds that the end of the program waits for git
+EXIT_TIMEOUT = 2.0  # and for all
+MOST_LEFT = 100  # sessions that have ended, whose directories are kept open while git is asked
+
+# How long what was seen is shared: 20 times as long as the look took, so that a crowd of short
+# sessions spends a twentieth of its time on it at most, and within these bounds, in seconds.
+AS_LONG_AS, AT_LEAST, AT_MOST = 20.0, 1.0, 10.0
+FAILED_FOR = 60.0  # seconds until git is asked again after it has failed
 
 
 class Taking:
@@ -36,15 +48,21 @@ class Taking:
     Args:
         task: what is to be recorded.
         home: the run's directory, while it is held.
+        on_known: called with what was recorded, on the thread, once it is.
 
     Attributes:
         task: the same.
         is_waiting: whether nobody looks yet.
+        seen: set when only the files are still to be written.
         over: set when nothing more is written.
     """
 
-    def __init__(self, task: Task, home: HeldDirectory) -> None:
-        self.task, self.over, self.is_waiting = task, ThreadEvent(), True
+    def __init__(
+        self, task: Task, home: HeldDirectory, on_known: Callable[[Mapping[str, Any]], None]
+    ) -> None:
+        self.task, self.is_waiting = task, True
+        self.seen, self.over = ThreadEvent(), ThreadEvent()
+        self._on_known = on_known
         self._stack = ExitStack()
         self._directory: OpenDirectory | None = self._stack.enter_context(home.seen())
         self._thread = _current
@@ -54,15 +72,19 @@ class Taking:
         """Take it now, for its session ends."""
         self._thread.hasten(self)
 
+    def looking_for(self) -> float:
+        """Return how long the look that is under way has taken by now, in seconds."""
+        return self._thread.looking_for()
+
     def leave(self) -> None:
-        """Do without git's answer; where no other session waits for it, git is killed."""
+        """Note that its session has ended, and what is left of it goes on behind that."""
         self._thread.leave(self)
 
     def record(self, seen: Seen) -> None:
         """Write what was seen; one warning says it where that fails."""
         try:
             if self._directory is not None:
-                write(self.task, seen, self._directory)
+                self._on_known(write(self.task, seen, self._directory))
         except (TakenOverError, FileNotFoundError):
             pass  # there is nothing more to write to
         except Exception as exc:  # noqa: BLE001 - whatever it is, the training goes on
@@ -76,7 +98,17 @@ class Taking:
     def close(self) -> None:
         """Write nothing more."""
         self._stack.close()
+        self.seen.set()
         self.over.set()
+
+
+@dataclass(frozen=True)
+class _Fresh:
+    """What was seen last, which serves until a moment."""
+
+    key: tuple[object, ...]
+    seen: Seen
+    until: float
 
 
 class _Thread:
@@ -87,16 +119,17 @@ class _Thread:
         self._bell = threading.Event()
         self._stop = threading.Event()
         self._waiting: list[Taking] = []
-        self._patient: set[Taking] = set()  # those that go on waiting for git's answer
+        self._left: set[Taking] = set()  # those whose sessions have ended
         self._runs = self._is_hasty = self._is_at_exit = False
         self._thread: threading.Thread | None = None
         self._last = 0.0
+        self._began: float | None = None  # of the look that is under way
+        self._fresh: _Fresh | None = None
 
     def put(self, taking: Taking) -> None:
         """Take one more snapshot."""
         with self._lock:
             self._waiting.append(taking)
-            self._patient.add(taking)
             self._last = monotonic()
             if self._runs:
                 return
@@ -118,30 +151,36 @@ class _Thread:
             self._is_hasty = self._is_hasty or taking.is_waiting
         self._bell.set()
 
+    def looking_for(self) -> float:
+        """Return how long the look that is under way has taken by now, in seconds."""
+        began = self._began
+        return 0.0 if began is None else monotonic() - began
+
     def leave(self, taking: Taking) -> None:
-        """Count a session no longer as one that waits for git."""
+        """Note that a session has ended; where too many wait for git, it is killed."""
         with self._lock:
-            self._patient.discard(taking)
-            if not self._patient:
+            if not taking.over.is_set():
+                self._left.add(taking)
+            if len(self._left) > MOST_LEFT:
                 self._stop.set()
 
     def finish(self) -> None:
-        """Do without git, and wait for a moment until what is known is written; blocks."""
-        self._is_at_exit = True
-        self._stop.set()
-        self._is_hasty = True
+        """Wait until what was begun is written, for a moment without and then with git killed."""
+        self._is_at_exit = self._is_hasty = True
         self._bell.set()
         if self._thread is not None:
-            self._thread.join(EXIT_TIMEOUT)
+            self._thread.join(EXIT_PATIENCE)
+            self._stop.set()
+            self._thread.join(EXIT_TIMEOUT - EXIT_PATIENCE)
 
     def _serve(self) -> None:
         while True:
             self._pause()
             with self._lock:
-                batch, self._waiting, self._is_hasty = self._waiting, [], False
+                batch, self._waiting, self._is_hasty = self._waiting, [], self._is_at_exit
                 for taking in batch:
                     taking.is_waiting = False
-                if self._patient and not self._is_at_exit:
+                if len(self._left) <= MOST_LEFT and not self._is_at_exit:
                     self._stop.clear()
             with quick_switches():
                 batch.sort(key=lambda taking: repr(taking.task.look))
@@ -166,9 +205,11 @@ class _Thread:
         """Look, and write what was seen for all that share it; the last one is closed later."""
         seen: Seen | Exception
         try:
-            seen = look(sharing[0].task, self._stop)
+            seen = self._seen(sharing[0].task)
         except Exception as exc:  # noqa: BLE001 - whatever it is, the training goes on
             seen = exc
+        for taking in sharing:
+            taking.seen.set()
         for taking in sharing:
             if isinstance(seen, Seen):
                 taking.record(seen)
@@ -177,9 +218,27 @@ class _Thread:
             if taking is not last:
                 self._close(taking)
 
+    def _seen(self, task: Task) -> Seen:
+        """Return what was seen a moment ago, or look."""
+        key = (*task.look, tuple(sorted(os.environ.items())))
+        fresh = self._fresh
+        if fresh is not None and fresh.key == key and monotonic() < fresh.until:
+            return fresh.seen
+        self._began = began = monotonic()
+        try:
+            seen = look(task, self._stop)
+        finally:
+            self._began = None
+        over = monotonic()
+        serves = min(max(AS_LONG_AS * (over - began), AT_LEAST), AT_MOST)
+        if seen.code.about.get("problem") is not None:
+            serves = FAILED_FOR
+        self._fresh = _Fresh(key, seen, over + serves)
+        return seen
+
     def _close(self, taking: Taking) -> None:
         with self._lock:
-            self._patient.discard(taking)
+            self._left.discard(taking)
         taking.close()
 
 

@@ -7,11 +7,12 @@ code.N.tar.gz       the files that differ from the commit, to restore them
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,10 +20,11 @@ from typing import Any
 from keisei._io import files
 from keisei._io.directories import OpenDirectory
 from keisei._log import logger
+from keisei._text import as_lines
 from keisei.config.changes import Change
 from keisei.provenance.archive import packed
 from keisei.provenance.code import Code, code_state
-from keisei.provenance.comparison import differences
+from keisei.provenance.comparison import WARN, differences
 from keisei.provenance.git import NO_GIT
 from keisei.provenance.machine import command, machine
 from keisei.provenance.packages import packages
@@ -63,6 +65,28 @@ class Task:
         """What decides what is seen: those of the same may share it."""
         limits = self.timeout, self.largest_file, self.largest_total
         return self.directory, self.outside, *limits
+
+
+def within(directory: str, roots: Iterable[str]) -> tuple[str, ...]:
+    """Return those of some directories that lie in the repository of another one; blocks.
+
+    Args:
+        directory: a directory, which may be in a repository.
+        roots: directories.
+    """
+    found, here = set(), os.path.realpath(directory)
+    for root in map(os.path.realpath, roots):
+        try:
+            above = os.path.commonpath([here, root])
+        except ValueError:  # they are on two drives
+            continue
+        while not os.path.lexists(os.path.join(above, ".git")):
+            if above == os.path.dirname(above):
+                break
+            above = os.path.dirname(above)
+        else:
+            found.add(root)
+    return tuple(sorted(found))
 
 
 def record_name(attempt: int) -> str:
@@ -109,13 +133,18 @@ def look(task: Task, stop: threading.Event) -> Seen:
         "code": code.about,
         "command": command(),
         "machine": machine(),
-        "packages": packages(),
+        "packages": (installed := packages()),
+        "packages_digest": _digest(installed),
     }
     return Seen(code, about, packed(code.kept) if code.kept else b"")
 
 
-def write(task: Task, seen: Seen, directory: OpenDirectory) -> None:
-    """Write what an attempt was started from beside the run; blocks.
+def _digest(data: object) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def write(task: Task, seen: Seen, directory: OpenDirectory) -> dict[str, Any]:
+    """Write what an attempt was started from beside the run, and return it in short; blocks.
 
     Args:
         task: what is to be recorded.
@@ -140,10 +169,22 @@ def write(task: Task, seen: Seen, directory: OpenDirectory) -> None:
     if earlier is not None:
         about["differs"] = found = differences(earlier, about)
         if found:
-            logger.info("run %s goes on with other %s", task.run_name, "; ".join(found))
-    text = json.dumps(about, indent=1, ensure_ascii=False)
-    data = text.encode("utf-8", "backslashreplace") + b"\n"
+            level = logging.WARNING if any(WARN in text for text in found) else logging.INFO
+            logger.log(level, "run %s goes on with other %s", task.run_name, "; ".join(found))
+    data = as_lines(about).encode("utf-8", "backslashreplace")
     files.write_atomic(directory, record_name(task.attempt), data)
+    return _short(about)
+
+
+def _short(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a session's summary and its journal have of a snapshot."""
+    code, machine = about["code"], about["machine"]
+    known = {key: code.get(key) for key in ("commit", "branch", "is_dirty")}
+    known |= {key: machine.get(key) for key in ("python", "driver")}
+    known["packages_digest"] = about["packages_digest"]
+    known["differs"] = about.get("differs") or None
+    known["problem"] = code.get("problem")
+    return {key: value for key, value in known.items() if value is not None}
 
 
 def _earlier(task: Task, directory: OpenDirectory) -> Mapping[str, Any] | None:

@@ -120,7 +120,7 @@ class Ending:
         interruption.end_now = self.end_now
         self._checkpointing = checkpointing
         self._over: ThreadEvent | None = None
-        self.snapshot = Snapshot(facts)
+        self.snapshot = Snapshot(facts, recorder)
         self.usage = usage
 
     def entered(self) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from typing import Generic, TypeVar
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar
 
 from keisei.config.checking import check_config
 from keisei.config.schema import AppConfig
@@ -45,6 +46,7 @@ class SessionFacts(Generic[ConfigT]):
         failure: why it ended so, where an error or a signal ended it.
         entered: whether the session's block was entered.
         logger_errors: how often the user's logger has raised.
+        provenance: what the attempt was started from, in short, once that is recorded.
         asked_by: which argument names the run; ``None`` where none does.
         process: the process that the session belongs to.
         given: what the program or the config says of the launch.
@@ -67,6 +69,7 @@ class SessionFacts(Generic[ConfigT]):
         self.duration_s: float | None = None
         self.failure: Failure | None = None
         self.logger_errors = 0
+        self.provenance: Mapping[str, Any] | None = None
         self.process = os.getpid()
         self.chosen_name = names.chosen_run_name(run_name, args, config)
         self._asked_name = self.chosen_name or names.generate_run_name(config)

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-import time
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 from keisei._io.offload import patiently
 from keisei._log import logger
+from keisei._text import as_lines
 from keisei.config.layers import Origin, Path
 from keisei.config.origins import as_data
 from keisei.errors import describe
 from keisei.provenance.shared import Taking
-from keisei.provenance.snapshot import Task
+from keisei.provenance.snapshot import Task, within
 from keisei.redaction import secret_values
 from keisei.run.owned import OwnedRun
 from keisei.run.status import FINAL
 from keisei.session.facts import SessionFacts
+from keisei.session.recorder import Recorder
 from keisei.store.opening import URL_VARIABLE
 
 SWITCH = "KEISEI_PROVENANCE"
-PATIENCE = 1.0  # seconds that an end waits for git
-GRACE = 0.5  # seconds that it waits then for the rest
+PATIENCE = 0.1  # seconds that a look at the code may have taken when an end still waits for it
+GRACE = 0.5  # seconds that it waits until what was seen is written
+EVENT = "provenance"
 
 _ON = {"on": True, "1": True, "true": True, "off": False, "0": False, "false": False}
 
@@ -46,8 +48,8 @@ def origins_text(facts: SessionFacts[Any]) -> str:
     try:
         effective = json.loads(facts.config_text)
         data = as_data(facts.config, effective, _in_force(facts), secret_values(os.environ))
-        text = json.dumps({**data, "attempt": facts.attempt}, indent=1, ensure_ascii=False)
-        return text.encode("utf-8", "backslashreplace").decode() + "\n"
+        text = as_lines({**data, "attempt": facts.attempt})
+        return text.encode("utf-8", "backslashreplace").decode()
     except Exception as exc:  # noqa: BLE001 - the user's own types: no reason not to train
         text = "where the values of run %s's config came from is not recorded: %s"
         logger.warning(text, facts.run_name, describe(exc))
@@ -80,18 +82,26 @@ class Snapshot:
 
     Args:
         facts: what is known of the session.
+        recorder: what it records with.
     """
 
-    def __init__(self, facts: SessionFacts[Any]) -> None:
-        self._facts = facts
+    def __init__(self, facts: SessionFacts[Any], recorder: Recorder) -> None:
+        self._facts, self._recorder = facts, recorder
         self._taking: Taking | None = None
         self._directory = os.curdir
-        self._until = math.inf
+        self._outside: tuple[str, ...] = ()
 
     def claimed(self) -> None:
-        """Note the working directory, where the code is looked for; on the thread that claims."""
+        """Note where the code is looked for, and where not; on the thread that claims."""
+        paths = self._facts.paths
+        if paths is None or not is_wanted(self._facts):
+            return
         with suppress(OSError):
             self._directory = os.getcwd()
+            roots = {os.path.dirname(paths.run_artifact_dir)}
+            if os.path.dirname(paths.model_dir) != paths.run_artifact_dir:
+                roots.add(os.path.dirname(paths.model_dir))
+            self._outside = within(self._directory, roots)
 
     def begin(self) -> None:
         """Begin, on a thread that the entry does not wait for; where it is off, do nothing."""
@@ -101,41 +111,43 @@ class Snapshot:
         if self._facts.status in FINAL or not is_wanted(self._facts):
             return
         limits = self._facts.config.provenance
-        paths = owned.paths
-        roots = {os.path.dirname(paths.run_artifact_dir)}
-        if os.path.dirname(paths.model_dir) != paths.run_artifact_dir:
-            roots.add(os.path.dirname(paths.model_dir))
         task = Task(
             run_name=owned.record.run_name,
             directory=self._directory,
             attempt=owned.record.attempt,
-            outside=tuple(sorted(roots)),
+            outside=self._outside,
             timeout=limits.timeout,
             largest_file=limits.largest_file,
             largest_total=limits.largest_total,
             changes=tuple(owned.changes),
         )
-        self._taking = Taking(task, owned.home)
+        self._taking = Taking(task, owned.home, self._known)
+
+    def _known(self, short: Mapping[str, Any]) -> None:
+        """Note what was recorded, and log it; on the thread that has recorded it."""
+        self._facts.provenance = short
+        self._recorder.note(EVENT, short)
 
     def hasten(self) -> None:
-        """Take it now, for the session ends: from here on its end waits for `PATIENCE`."""
-        self._until = min(self._until, time.monotonic() + PATIENCE)
+        """Take it now, for the session ends."""
         if self._taking is not None:
             self._taking.hasten()
 
     async def is_over(self) -> None:
-        """Wait until it is recorded, for a short while; then without what git has not answered.
+        """Wait until it is recorded, where that is a matter of a moment.
 
-        What a slow disk has not taken by then is written behind the session's end.
+        A look that takes longer goes on behind the session's end, and so does a slow disk.
         """
         taking = self._taking
         if taking is None or taking.over.is_set():
             return
         try:
-            await patiently(taking.over.wait, max(0.0, self._until - time.monotonic()))
-        except TimeoutError:
-            taking.leave()
             with suppress(TimeoutError):
+                if not taking.seen.is_set():
+                    left = PATIENCE - taking.looking_for()
+                    if left <= 0:
+                        return
+                    await patiently(taking.seen.wait, left)
                 await patiently(taking.over.wait, GRACE)
         finally:
             taking.leave()

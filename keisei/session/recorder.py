@@ -60,6 +60,7 @@ class Recorder:
         self._entered: context.Entered | None = None
         self._make: Callable[[], Journal] | None = None
         self._attempt: int | None = None
+        self._note: tuple[str, object] | None = None
         self._first = -1  # behind which the first record comes
 
     def open(
@@ -149,7 +150,27 @@ class Recorder:
         with self._making:
             if self.journal is None and self.ready and self._make is not None:
                 self.journal = self._make()
+                self._log_note()
             return self.journal
+
+    def note(self, name: str, data: object) -> None:
+        """Log an event that is no reason to make a journal: it waits until there is one.
+
+        Args:
+            name: the kind of event.
+            data: what JSON can hold.
+        """
+        with self._making:
+            self._note = name, data
+            is_made = self.journal is not None
+        if is_made:
+            self._log_note()
+
+    def _log_note(self) -> None:
+        note, self._note = self._note, None
+        if note is not None and self.journal is not None:
+            with suppress(JournalError):  # the session has ended meanwhile
+                self.journal.log_event(*note)
 
     def position(self) -> Position | None:
         """Return the position behind the last record that this attempt has logged by now.

@@ -117,6 +117,7 @@ class SessionView(Generic[ConfigT]):
             "device": clean(facts.config.env.device),
             "logger_errors": facts.logger_errors,
             "torn_lines": owned.torn_lines if owned else 0,
+            "provenance": facts.provenance and dict(facts.provenance),
         }
 
     def _paths(self, asked: str) -> RunPaths:

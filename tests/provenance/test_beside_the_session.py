@@ -8,7 +8,10 @@ import logging
 import os
 import shutil
 import stat
+import subprocess
+import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +19,11 @@ import anyio
 import pytest
 
 from keisei import AsyncSessionManager, SessionManager, TakenOverError
+from keisei.config.schema import ProvenanceConfig
 from keisei.provenance import code, shared, snapshot
 from keisei.session import provenance
 from tests.conftest import MakeConfig
+from tests.support.dirty_trees import repository
 from tests.support.forks import in_child
 from tests.support.threads import still_there
 
@@ -31,14 +36,19 @@ def only_when_one_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def hung_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put a git first on the path that hangs for ever."""
+def hung_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Put a git first on the path that hangs for ever, until the test is over."""
     monkeypatch.setattr(snapshot, "_said", set())
     program = tmp_path / "bin" / "git"
     program.parent.mkdir()
     program.write_text("#!/bin/sh\nexec sleep 1000\n")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr(shared, "_current", thread := shared._Thread())
+    monkeypatch.setattr(provenance, "PATIENCE", 0.01)
+    yield
+    thread._stop.set()
+    assert still_there() == []
 
 
 def recorded(session: SessionManager[Any] | AsyncSessionManager[Any]) -> dict[str, Any]:
@@ -52,33 +62,68 @@ def recorded(session: SessionManager[Any] | AsyncSessionManager[Any]) -> dict[st
 def test_an_end_waits_for_no_hung_git(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Git is killed and the rest is recorded, long before its timeout; no thread is left."""
-    monkeypatch.setattr(provenance, "PATIENCE", 0.05)
+    """The program's end kills it, and the rest is recorded; one warning says it."""
     with SessionManager(make_config(provenance={"timeout": 600.0})) as session:
         pass
+    assert not Path(session.run_artifact_dir, "provenance.1.json").exists()
+    monkeypatch.setattr(shared, "EXIT_PATIENCE", 0.0)
+    monkeypatch.setattr(shared, "EXIT_TIMEOUT", 30.0)
+    shared._current.finish()
     found = recorded(session)
-    assert found["code"]["problem"] == "the session has ended before git had answered"
+    assert "before it had answered" in found["code"]["problem"]
     assert found["packages"]["anyio"]
-    assert still_there() == []
     warnings = [one for one in caplog.records if one.levelno >= logging.WARNING]
     assert len(warnings) == 1
 
 
 @pytest.mark.usefixtures("hung_git")
-def test_who_trains_on_keeps_git_running(
+def test_a_crowd_of_ends_waits_for_git_together(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The end of another session waits for a moment, and its snapshot comes with the other's."""
-    monkeypatch.setattr(provenance, "PATIENCE", 0.05)
+    """Where more have ended than keep their directories open for it, it is killed for all."""
+    monkeypatch.setattr(shared, "MOST_LEFT", 2)
+    monkeypatch.setattr(shared, "FAILED_FOR", 60.0)
     config = make_config(provenance={"timeout": 600.0})
-    with SessionManager(config, run_name="long") as long:
-        monkeypatch.setattr(provenance, "GRACE", 0.05)
-        with SessionManager(config, run_name="short") as short:
-            pass
-        assert not Path(short.run_artifact_dir, "provenance.1.json").exists()
-        monkeypatch.setattr(provenance, "GRACE", 30.0)
+    sessions = []
+    for number in range(3):
+        with SessionManager(config, run_name=f"r{number}") as session:
+            sessions.append(session)
     assert still_there() == []
-    assert recorded(short)["code"] == recorded(long)["code"]
+    assert [bool(recorded(session)["packages"]) for session in sessions] == [True] * 3
+
+
+PROGRAM = """
+import sys, time
+from keisei import SessionManager, load_config
+config = load_config(overrides={"logging.log_dir": sys.argv[1], "provenance.timeout": 600.0})
+with SessionManager(config, run_name="r"):
+    pass
+"""
+
+
+def run_program(root: Path) -> dict[str, Any]:
+    """Run a program whose session ends at once; return its record."""
+    command = [sys.executable, "-c", PROGRAM, str(root)]
+    subprocess.run(command, check=True, timeout=60)
+    found = json.loads((root / "r" / "provenance.1.json").read_text())
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_program_that_ends_at_once_has_its_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its session did not wait for is written before the interpreter has gone."""
+    monkeypatch.chdir(repository(tmp_path / "repo", {"a.txt": "one\n"}))
+    assert run_program(tmp_path / "runs")["code"]["commit"]
+
+
+@pytest.mark.usefixtures("hung_git")
+def test_a_program_ends_although_git_hangs(tmp_path: Path) -> None:
+    """Long before git's timeout; all but the code is recorded."""
+    found = run_program(tmp_path / "runs")
+    assert "before it had answered" in found["code"]["problem"]
+    assert found["packages"]["anyio"]
 
 
 @pytest.mark.usefixtures("only_when_one_ends")
@@ -158,18 +203,17 @@ def test_a_full_disk_is_one_warning(
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.usefixtures("hung_git")
-def test_a_forked_child_has_a_thread_of_its_own(
-    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What its parent waits for is not the child's; both record what they were started from."""
-    monkeypatch.setattr(provenance, "PATIENCE", 0.05)
+def test_a_forked_child_has_a_thread_of_its_own(make_config: MakeConfig) -> None:
+    """What its parent waits for is not the child's: that asks git itself."""
     config = make_config(provenance={"timeout": 600.0})
 
     def child() -> bool:
-        with SessionManager(config, run_name="child") as inner:
+        provenance.PATIENCE = 30.0
+        quick = config.model_copy(update={"provenance": ProvenanceConfig(timeout=0.2)})
+        with SessionManager(quick, run_name="child") as inner:
             pass
         return bool(recorded(inner)["packages"])
 
-    with SessionManager(config, run_name="parent") as session:
+    with SessionManager(config, run_name="parent"):
+        shared._current.hasten(next(iter(shared._current._waiting)))
         assert in_child(child)
-    assert recorded(session)["packages"]

@@ -198,6 +198,33 @@ def test_a_damaged_earlier_config_refuses_nothing(tmp_path: Path, text: bytes) -
     assert start(tmp_path, **{"model.width": 128}).status == "completed"
 
 
+def test_another_machine_is_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """An info says it; other packages, or another Python, are worth a warning."""
+    caplog.set_level(logging.INFO, "keisei")
+    path = Path(start(tmp_path).run_artifact_dir, "provenance.1.json")
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"machine": record["machine"] | {"host": "elsewhere"}}))
+    start(tmp_path)
+    (said,) = [one for one in caplog.records if "goes on with other host" in one.getMessage()]
+    assert (said.getMessage()[-6:], said.levelno) == ("(free)", logging.INFO)
+    record["machine"]["python"] = "2.7.18"
+    (path.parent / "provenance.2.json").write_text(json.dumps(record))
+    start(tmp_path)
+    (said,) = [one for one in caplog.records if "goes on with other python" in one.getMessage()]
+    assert said.levelno == logging.WARNING
+
+
+def test_what_is_not_known_is_no_difference(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Code of which git has said nothing is not compared."""
+    path = Path(start(tmp_path).run_artifact_dir, "provenance.1.json")
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"code": {"commit": None, "problem": "git hangs"}}))
+    start(tmp_path)
+    assert "goes on with other" not in caplog.text
+
+
 def test_other_code_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -209,7 +236,9 @@ def test_other_code_is_said(
     start(root)
     (repo / "train.py").write_text("x = 2\n")
     start(root)
-    assert "other code: other changes to commit" in caplog.text
+    (said,) = [one for one in caplog.records if "goes on with other" in one.getMessage()]
+    assert "other code: other changes to commit" in said.getMessage()
+    assert (said.getMessage()[-6:], said.levelno) == ("(warn)", logging.WARNING)
     git(repo, "commit", "-q", "-am", "two")
     session = start(root)
     record = json.loads(Path(session.run_artifact_dir, "provenance.3.json").read_text())

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import platform
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
-from keisei import SessionManager, load_config
+from keisei import AsyncSessionManager, SessionManager, load_config
 from keisei.cli import program
+from keisei.journal.reader import read_run
 from tests.support.dirty_trees import repository, tree_of
+from tests.support.threads import off_loop
 
 program.register("show")
 
@@ -102,3 +105,33 @@ def test_what_somebody_has_made_up_shows_no_control_character(root: Path) -> Non
         result = show(root, *arguments)
         assert result.exit_code == 0, result.output
         assert not {"\x1b", "\x07"} & set(result.output)
+
+
+async def test_the_session_knows_it_and_logs_it(tmp_path: Path) -> None:
+    """In its summary, and as an event of its journal: trackers get it, too."""
+    config = load_config(overrides={"logging.log_dir": str(tmp_path / "runs")})
+    async with AsyncSessionManager(config, run_name="logged") as session:
+        assert session.get_session_summary()["provenance"] is None
+        session.log_metrics({"loss": 1.0}, step=1)
+    async with AsyncSessionManager(config, run_name="silent") as silent:
+        pass
+    known = session.get_session_summary()["provenance"]
+    assert known["python"] == platform.python_version()
+    assert len(known["packages_digest"]) == 16
+    assert silent.get_session_summary()["provenance"] == known
+    assert not off_loop(lambda: list(Path(silent.run_artifact_dir).glob("*journal*")))
+
+
+async def test_a_journal_that_is_made_later_has_it_first(tmp_path: Path) -> None:
+    """What is known before anything is logged waits for the first row, and makes no journal."""
+    config = load_config(overrides={"logging.log_dir": str(tmp_path / "runs")})
+    async with AsyncSessionManager(config, run_name="r") as session:
+        snapshot = session._ending.snapshot
+        snapshot.hasten()
+        assert snapshot._taking is not None
+        await snapshot._taking.over.wait()
+        session.log_metrics({"loss": 1.0}, step=1)
+        known = session.get_session_summary()["provenance"]
+    run = off_loop(lambda: read_run(session.run_artifact_dir))
+    (event,) = off_loop(lambda: list(run.events()))
+    assert (event.seq, event.name, event.data) == (0, "provenance", known)
