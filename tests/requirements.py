@@ -359,6 +359,12 @@ REQUIREMENTS: dict[str, str] = {
         'Phases (`with session.phase("evaluation"):`), throughput, time to go, and the share of '
         "set-up, training, evaluation, checkpoint, waiting and stall are in the summary."
     ),
+    "CMP-1": (
+        "`keisei compare A B...` shows what differs in config, code, packages, machine, metrics, "
+        "cost; `keisei baseline set RUN`, `keisei check RUN` gives a verdict per metric (`better`, "
+        "`worse`, `same`, `undecided`) with the noise band that its own history has; exit status "
+        "0, 1, 2."
+    ),
     "PROV-1": (
         "Git state with a bounded, scrubbed diff, packages, machine, command line are recorded "
         "beside the run, off the loop; `config_origins.json` says where each value came from and "

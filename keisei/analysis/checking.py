@@ -1,23 +1,21 @@
-"""Check runs against their baselines: which earlier runs count, and the verdict on each metric."""
+"""Check runs against their baselines: the verdict on each metric, and on the time to a target."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from keisei.analysis.comparable import incomparable
+from keisei.analysis.baselines import Baselines, Choice, find_baselines, reasons_against
 from keisei.analysis.curves import Curve, at_end, common_end
 from keisei.analysis.directions import directions
+from keisei.analysis.reading import read_curves
+from keisei.analysis.targets import Reached, reached, side_of, without_numbers
 from keisei.analysis.verdicts import FALSE_ALARMS, MARGIN, Better, Verdict, verdicts
-from keisei.journal.reader import RunJournal
-from keisei.journal.records import as_float
 from keisei.store.directories import best_in
 from keisei.store.rows import RunRow
 
-BASELINE = "baseline"  # the tag
-MOST_BASELINES = 30  # the newest; more decide hardly better, and each is read whole
 _OWN = ("system/*",)  # what a run uses, and not what it comes to
 
 
@@ -29,7 +27,8 @@ class Options:
         metrics: names, or patterns, of the metrics to judge; all whose direction is known if none.
         higher: names, or patterns, of those of which more is better.
         lower: names, or patterns, of those of which less is better.
-        ignore: paths, or patterns, of config values that do not make runs incomparable.
+        targets: values of metrics to which the time is judged, too.
+        choice: what a baseline has to be.
         margin: the relative difference that matters.
         false_alarms: the share of alarms where nothing has changed, over all metrics.
     """
@@ -37,7 +36,8 @@ class Options:
     metrics: Sequence[str] = ()
     higher: Sequence[str] = ()
     lower: Sequence[str] = ()
-    ignore: Sequence[str] = ()
+    targets: Mapping[str, float] = field(default_factory=dict)
+    choice: Choice = field(default_factory=Choice)
     margin: float = MARGIN
     false_alarms: float = FALSE_ALARMS
 
@@ -47,20 +47,23 @@ class Checked:
     """What a check has found.
 
     Attributes:
-        runs: the names of the runs that were checked.
+        runs: the names of the runs that were checked, each with its status.
         baselines: the names of the earlier runs that they were held against, the oldest first.
-        tagged: whether those are the tagged ones, and not all that are comparable.
+        kind: why those count: they are `named`, `tagged` or `comparable`.
         left_out: why each other run does not count, by its name.
         verdicts: the verdict on each metric.
         unknown: the metrics that were not judged, as nobody has said which way they are better.
     """
 
-    runs: list[str]
+    runs: dict[str, str]
     baselines: list[str]
-    tagged: bool
+    kind: str
     left_out: dict[str, list[str]]
     verdicts: dict[str, Verdict]
     unknown: list[str]
+
+
+Curves = dict[str, Curve]
 
 
 def check(new: Sequence[RunRow], others: Iterable[RunRow], options: Options) -> Checked:
@@ -77,81 +80,79 @@ def check(new: Sequence[RunRow], others: Iterable[RunRow], options: Options) -> 
     """
     first, *more = new
     for row in more:
-        if reasons := incomparable(row.config, first.config, options.ignore):
+        if reasons := reasons_against(row, first, options.choice):
             raise ValueError(
                 f"runs {row.name} and {first.name} are not comparable ({'; '.join(reasons)}): "
                 "check them one by one, or leave that out with --ignore"
             )
-    chosen, tagged, left_out = baselines(new, others, options.ignore)
-    own = [_curves(row.directory, _wanted(options)) for row in new]
-    best = best_in(first.config)
-    names = {key for curves in own for key in curves}
-    better = directions(names, options.higher, options.lower, best)
-    judged = [key for key in sorted(names) if key in better or options.metrics]
-    earlier = [_curves_or_none(row.directory, judged) for row in chosen]
+    checked = {os.path.realpath(row.directory) for row in new}
+    rest = [row for row in others if os.path.realpath(row.directory) not in checked]
+    found = find_baselines(first, rest, options.choice)
+    own = [read_curves(row.directory, _wanted(options)) for row in new]
+    names = sorted({key for curves in own for key in curves})
+    better = directions(names, options.higher, options.lower, best_in(first.config))
+    judged = [
+        key for key in names if _is_asked(key, options.metrics, better) or key in options.targets
+    ]
+    earlier = _read(found, judged)
     values: dict[str, list[float]] = {}
     history: dict[str, list[float]] = {}
+    decided: dict[str, Verdict] = {}
     for key in judged:
         curves = [curves[key] for curves in own if key in curves]
-        known = [curves[key] for curves in earlier if key in curves]
-        last = common_end([*curves, *known])
-        values[key] = _ends(curves, last)
-        history[key] = _ends(known, last)
-    return Checked(
-        runs=[row.name for row in new],
-        baselines=[row.name for row in chosen],
-        tagged=tagged,
-        left_out=left_out,
-        verdicts=_verdicts(values, history, better, options),
-        unknown=sorted(names - set(judged)),
-    )
-
-
-def baselines(
-    new: Sequence[RunRow], others: Iterable[RunRow], ignore: Sequence[str] = ()
-) -> tuple[list[RunRow], bool, dict[str, list[str]]]:
-    """Return the baselines of some runs, whether they are the tagged ones, and who is left out.
-
-    Where a comparable run has the tag `baseline`, those that have it count; else all do that are
-    comparable and were completed.
-
-    Args:
-        new: the runs.
-        others: all runs that may be baselines.
-        ignore: paths, or patterns, of config values that do not make runs incomparable.
-    """
-    own = {os.path.realpath(row.directory) for row in new}
-    left_out: dict[str, list[str]] = {}
-    fitting = []
-    for row in sorted(others, key=lambda row: row.started or 0.0):
-        if os.path.realpath(row.directory) in own:
-            continue
-        reasons = incomparable(new[0].config, row.config, ignore)
-        if row.status != "completed" and BASELINE not in row.tags:
-            reasons.insert(0, f"it is {row.status}")
-        if reasons:
-            left_out[row.name] = reasons
-        else:
-            fitting.append(row)
-    chosen = [row for row in fitting if BASELINE in row.tags]
-    tagged = bool(chosen)
-    chosen = (chosen or fitting)[-MOST_BASELINES:]
-    for row in fitting:
-        if row not in chosen:
-            why = f"it has no tag {BASELINE!r}, and others have"
-            left_out[row.name] = [why if tagged else f"{MOST_BASELINES} newer ones are enough"]
-    return chosen, tagged, left_out
-
-
-def _verdicts(
-    values: dict[str, list[float]],
-    history: dict[str, list[float]],
-    better: dict[str, Better],
-    options: Options,
-) -> dict[str, Verdict]:
-    return verdicts(
+        known = [curves[key] for curves in earlier.values() if key in curves]
+        if _is_asked(key, options.metrics, better):
+            last = common_end([*curves, *known])
+            values[key], history[key] = _ends(curves, last), _ends(known, last)
+        if (target := options.targets.get(key)) is not None:
+            side = better.get(key) or side_of([*curves, *known], target)
+            for name, (times, before) in _times(curves, known, key, target, side).items():
+                better[name] = "lower"
+                if (verdict := without_numbers(times, before)) is not None:
+                    decided[name] = verdict
+                else:
+                    values[name], history[name] = _numbers(times), _numbers(before)
+    for key in options.targets:
+        if key not in names:
+            decided[f"{key}={options.targets[key]:g}"] = Verdict(
+                "undecided", "the run has no value of it"
+            )
+    decided |= verdicts(
         values, history, better, margin=options.margin, false_alarms=options.false_alarms
     )
+    return Checked(
+        runs={row.name: row.status for row in new},
+        baselines=list(earlier),
+        kind=found.kind,
+        left_out=found.left_out,
+        verdicts={key: decided[key] for key in sorted(decided)},
+        unknown=[key for key in names if key not in judged],
+    )
+
+
+def _is_asked(key: str, metrics: Sequence[str], better: Mapping[str, Better]) -> bool:
+    """Return whether a metric's end is judged: it is asked for, or all that have a direction."""
+    if metrics:
+        return any(fnmatchcase(key, pattern) for pattern in metrics)
+    return key in better
+
+
+def _times(
+    curves: Sequence[Curve], known: Sequence[Curve], key: str, target: float, side: Better
+) -> dict[str, tuple[list[Reached], list[Reached]]]:
+    """Return the times to a target of the new and of the earlier runs, by steps and by seconds."""
+    new = [reached(curve, target, side) for curve in curves]
+    before = [reached(curve, target, side) for curve in known]
+    found = {}
+    steps = [[steps for steps, _ in runs if steps is not None] for runs in (new, before)]
+    if len(steps[0]) == len(new) and len(steps[1]) == len(before):
+        found[f"steps to {key}={target:g}"] = (steps[0], steps[1])
+    found[f"seconds to {key}={target:g}"] = ([s for _, s in new], [s for _, s in before])
+    return found
+
+
+def _numbers(times: Sequence[Reached]) -> list[float]:
+    return [float(one.at) for one in times if one.at is not None]
 
 
 def _ends(curves: Sequence[Curve], last: int | None) -> list[float]:
@@ -161,34 +162,18 @@ def _ends(curves: Sequence[Curve], last: int | None) -> list[float]:
 
 def _wanted(options: Options) -> Callable[[str], bool]:
     if options.metrics:
-        patterns = tuple(options.metrics)
+        patterns = (*options.metrics, *options.targets)
         return lambda key: any(fnmatchcase(key, pattern) for pattern in patterns)
     return lambda key: not any(fnmatchcase(key, pattern) for pattern in _OWN)
 
 
-def _curves_or_none(directory: str, keys: Iterable[str]) -> dict[str, Curve]:
-    """Return the curves of an earlier run; none where it has gone or cannot be read."""
-    try:
-        return _curves(directory, frozenset(keys).__contains__)
-    except OSError:
-        return {}
-
-
-def _curves(directory: str, wanted: Callable[[str], bool]) -> dict[str, Curve]:
-    """Read the curves of a run's metrics, without what was superseded."""
-    found: dict[str, Curve] = {}
-    columns: dict[tuple[str, ...], list[tuple[int, Curve]]] = {}
-    for _, superseded, _, keys, raw in RunJournal(directory).merged():
-        if superseded:
-            continue
-        if keys not in columns:
-            columns[keys] = [
-                (place, found.setdefault(key, Curve()))
-                for place, key in enumerate(keys, 1)
-                if wanted(key)
-            ]
-        for place, curve in columns[keys]:
-            curve.times.append(raw[0])  # type: ignore[arg-type]
-            curve.steps.append(raw[-1])  # type: ignore[arg-type]
-            curve.values.append(as_float(raw[place]))  # type: ignore[arg-type]
-    return found
+def _read(found: Baselines, keys: Iterable[str]) -> dict[str, Curves]:
+    """Return the curves of the baselines; one that is gone, or cannot be read, is left out."""
+    wanted = frozenset(keys).__contains__
+    earlier = {}
+    for row in found.chosen:
+        try:
+            earlier[row.name] = read_curves(row.directory, wanted)
+        except OSError as exc:
+            found.left_out[row.name] = [f"it cannot be read: {exc.strerror or exc}"]
+    return earlier

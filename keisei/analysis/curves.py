@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from keisei.analysis.verdicts import Better
-
 END = 0.1  # the share of a curve that is its end
 
 
@@ -17,7 +15,7 @@ class Curve:
 
     Attributes:
         steps: the training step of each value; ``None`` where a row has none.
-        times: when each was logged, in seconds since the epoch.
+        times: when each was logged, in seconds on the run's clock.
         values: the values.
     """
 
@@ -65,21 +63,3 @@ def at_end(curve: Curve, last: int | None, end: float = END) -> float | None:
         return math.nan
     finite = [value for value in part if math.isfinite(value)]
     return math.fsum(finite) / len(finite)
-
-
-def time_to(curve: Curve, target: float, better: Better) -> tuple[int | None, float] | None:
-    """Return when a curve reached a target.
-
-    Args:
-        curve: the curve.
-        target: the value to reach.
-        better: whether the target is reached from below (`higher`) or from above (`lower`).
-
-    Returns:
-        The step, if it has one, and the time since the curve's first value, in seconds; ``None``
-        where it has not reached the target.
-    """
-    for step, time, value in zip(curve.steps, curve.times, curve.values, strict=True):
-        if value >= target if better == "higher" else value <= target:
-            return step, time - curve.times[0]
-    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 _STEPS = 300  # of the continued fraction, which needs far fewer
 _TINY = 1e-300
@@ -20,6 +21,7 @@ def tail(t: float, df: float) -> float:
     return 1.0 if t == 0 else _incomplete_beta(df / 2, 0.5, df / (df + t * t))
 
 
+@lru_cache(512)
 def quantile(probability: float, df: float) -> float:
     """Return the distance from zero that a value of Student's t exceeds with a probability.
 

@@ -3,7 +3,8 @@
 A run is one observation: its many rows are no more of them, for they share the run's seed. So the
 noise is that between runs, and the band is where one more run (or the mean of several, each with
 another seed) falls with 99 % probability when nothing has changed. Several new runs decide far
-more than one does.
+more than one does. What a history may be (`keisei.analysis.noise`) is tested by the band: a verdict
+`better` or `worse` needs the value to be outside by all of it.
 """
 
 from __future__ import annotations
@@ -14,16 +15,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from keisei.analysis.student import quantile, tail
+from keisei.analysis.noise import LEAST_BASELINES, Band, bands, is_skewed
 
 Better = Literal["higher", "lower"]
 Outcome = Literal["better", "worse", "same", "undecided"]
 
 FALSE_ALARMS = 0.01  # the share of verdicts `better` or `worse` where nothing has changed
 MARGIN = 0.03  # the relative difference that matters
-LEAST_BASELINES = 4
+_LARGEST = 1e150  # whose square is still a number; what is beyond has diverged
 _SURE = 0.05  # the probability that an interval of the difference misses it
-_DRIFTS = 0.05  # the probability at which an order of values is a trend
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Verdict:
         p: the probability of so large a difference where nothing has changed.
         baselines: how many earlier runs the history has.
         runs: how many new runs there are.
-        drifts: whether the history has a trend, which the expectation follows.
+        drifts: whether the history has a trend, which the noise band follows.
     """
 
     outcome: Outcome
@@ -75,7 +75,8 @@ def verdict(
         margin: the relative difference that matters.
         false_alarms: the share of alarms where nothing has changed.
     """
-    known = [value for value in history if math.isfinite(value)]
+    known = [value for value in history if math.isfinite(value) and abs(value) < _LARGEST]
+    new = [value if abs(value) < _LARGEST else math.nan for value in new]
     undecided = Verdict("undecided", "", baselines=len(known), runs=len(new))
     if not new:
         return replace(undecided, reason="the run has no value of it")
@@ -87,7 +88,10 @@ def verdict(
     if len(known) < LEAST_BASELINES:
         reason = f"{len(known)} comparable runs are too few: it takes {LEAST_BASELINES}"
         return replace(undecided, reason=reason, value=statistics.fmean(new))
-    found = _judged(list(new), known, margin, false_alarms)
+    try:
+        found = _judged(list(new), known, margin, false_alarms)
+    except OverflowError:
+        return replace(undecided, reason="its values are too far apart to be computed with")
     if better is None:
         if found.outcome == "same":
             return found
@@ -141,33 +145,31 @@ def verdicts(
 
 def _judged(new: list[float], history: list[float], margin: float, alarms: float) -> Verdict:
     """Return the verdict on a metric of which more is better."""
-    logs = all(value > 0 for value in (*new, *history)) and _is_skewed(history)
+    logs = all(value > 0 for value in (*new, *history)) and is_skewed(history)
     if logs:
         new, history = [math.log(v) for v in new], [math.log(v) for v in history]
-    drifts, expected, spread, df, leverage = _expectation(history)
-    if len(new) > 1:  # their own spread is a part of what is known of the noise
-        own = statistics.variance(new) * (len(new) - 1)
-        spread, df = (spread * df + own) / (df + len(new) - 1), df + len(new) - 1
-    error = math.sqrt(spread * (1 / len(new) + leverage))
-    value = statistics.fmean(new)
+    found = bands(new, history)
+    expected, value = found[0].expected, statistics.fmean(new)
+    low, high = (
+        min(band.expected - band.width(alarms) for band in found),
+        max(band.expected + band.width(alarms) for band in found),
+    )
     gap = value - expected
-    p = tail(gap / error, df) if error > 0 else float(gap == 0)
-    band = quantile(alarms, df) * error
-    sure = quantile(_SURE, df) * error
-    low, high = expected - band, expected + band
     if logs:
-        scale = 1.0
-        relative = math.expm1(gap)
-        value, expected, low, high = map(math.exp, (value, expected, low, high))
+        scale, relative = 1.0, math.expm1(gap)
     else:
         scale = abs(expected)
         relative = gap / scale if scale else math.copysign(math.inf, gap) if gap else 0.0
+    p = _probability(found, value)
+    farthest = max(abs(value - band.expected) + band.width(_SURE) for band in found)
     outcome: Outcome = "undecided"
     reason = "it is inside the noise band, which is too wide to tell"
-    if abs(gap) + sure <= margin * scale:
+    if farthest <= margin * scale:
         outcome, reason = "same", f"it differs by less than {margin:.0%} for sure"
     elif p <= alarms:
         outcome, reason = "better" if gap > 0 else "worse", "it is outside the noise band"
+    if logs:
+        value, expected, low, high = map(math.exp, (value, expected, low, high))
     return Verdict(
         outcome,
         reason,
@@ -179,32 +181,12 @@ def _judged(new: list[float], history: list[float], margin: float, alarms: float
         p=p,
         baselines=len(history),
         runs=len(new),
-        drifts=drifts,
+        drifts=any(band.drifts for band in found),
     )
 
 
-def _expectation(history: Sequence[float]) -> tuple[bool, float, float, float, float]:
-    """Return whether there is a trend, the next value, the variance, its freedom, the leverage."""
-    n, mean = len(history), statistics.fmean(history)
-    variance = statistics.variance(history)
-    if n > LEAST_BASELINES and variance > 0:
-        middle = (n - 1) / 2
-        squares = sum((i - middle) ** 2 for i in range(n))
-        slope = sum((i - middle) * (v - mean) for i, v in enumerate(history)) / squares
-        rest = sum((v - mean - slope * (i - middle)) ** 2 for i, v in enumerate(history)) / (n - 2)
-        error = math.sqrt(rest / squares)
-        drifts = error == 0 or tail(slope / error, n - 2) <= _DRIFTS
-        if drifts:
-            ahead = n - middle
-            return True, mean + slope * ahead, rest, n - 2, 1 / n + ahead**2 / squares
-    return False, mean, variance, n - 1, 1 / n
-
-
-def _is_skewed(values: Sequence[float]) -> bool:
-    """Return whether values lie more evenly about their middle as logarithms."""
-    return abs(_skewness([math.log(value) for value in values])) < abs(_skewness(values))
-
-
-def _skewness(values: Sequence[float]) -> float:
-    mean, spread = statistics.fmean(values), statistics.pstdev(values)
-    return sum(((v - mean) / spread) ** 3 for v in values) / len(values) if spread else 0.0
+def _probability(found: Sequence[Band], value: float) -> float:
+    """Return the probability of a value so far from what is expected, by all that may be."""
+    if len({value > band.expected for band in found}) > 1:
+        return 1.0
+    return max(band.probability(value) for band in found)

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from keisei.analysis.checking import BASELINE
+from keisei.analysis.baselines import BASELINE
 from keisei.cli.program import app
 from keisei.cli.shared import RegistryUrl, Root, failures_of, plain
 from keisei.cli.source import source_of

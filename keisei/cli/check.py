@@ -14,7 +14,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from keisei.analysis.baselines import Choice
 from keisei.analysis.checking import Checked, Options, check
+from keisei.analysis.targets import target_of
 from keisei.analysis.verdicts import FALSE_ALARMS, MARGIN, Verdict
 from keisei.cli.ls import non_finite, shown_value
 from keisei.cli.program import app
@@ -48,12 +50,29 @@ def check_runs(
     against: Annotated[
         str, typer.Option("--against", metavar="QUERY", help="Only these runs may be baselines.")
     ] = "",
+    named: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--baseline", "-b", metavar="RUN", help="Only this run is a baseline; may be repeated."
+        ),
+    ] = None,
+    targets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target", "-t", metavar="KEY=VALUE", help="Judge the time to this value, too."
+        ),
+    ] = None,
     ignore: Annotated[
         list[str] | None,
         typer.Option(
-            "--ignore", metavar="PATH", help="Config values that may differ, or patterns."
+            "--ignore",
+            metavar="PATH",
+            help="Config values that may differ, or patterns; `machine` is the kind of machine.",
         ),
     ] = None,
+    same_code: Annotated[
+        bool, typer.Option("--same-code", help="Only runs of the same code may be baselines.")
+    ] = False,
     margin: Annotated[
         float,
         typer.Option("--margin", min=0.0, metavar="SHARE", help="The difference that matters."),
@@ -75,9 +94,19 @@ def check_runs(
     console = table_console()
     with failures_of("check"):
         source = source_of(root, url)
-        options = Options(metrics or (), higher or (), lower or (), ignore or (), margin)
         new = [source.one(name) for name in dict.fromkeys(runs)]
-        others, _ = source.find(against, "started", 0)
+        others = [source.one(name) for name in dict.fromkeys(named or ())]
+        choice = Choice(ignore or (), same_code, [row.directory for row in others])
+        options = Options(
+            metrics or (),
+            higher or (),
+            lower or (),
+            dict(map(target_of, targets or ())),
+            choice,
+            margin,
+        )
+        if not named:
+            others, _ = source.find(against, "started", 0)
         found = check(new, others, options)
         if as_json:
             sys.stdout.write(json.dumps(_as_data(found), indent=2) + "\n")
@@ -96,6 +125,7 @@ def status_of(found: Checked) -> int:
 
 
 def _print(found: Checked, console: Console) -> None:
+    runs = found.runs.items()
     if found.verdicts:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
         table.add_column("metric", overflow="fold")
@@ -107,13 +137,16 @@ def _print(found: Checked, console: Console) -> None:
             name, outcome, *others = _cells(key, one, console)
             table.add_row(name, Text(outcome, _COLOURS.get(one.outcome, "")), *others)
         console.print(table)
-    kind = "tagged" if found.tagged else "comparable"
-    text = f"{', '.join(found.runs)} against {len(found.baselines)} {kind} runs"
+    else:
+        console.print("There is no metric to judge.")
+    names = [name if status == "completed" else f"{name} ({status})" for name, status in runs]
+    number = len(found.baselines)
+    text = f"{', '.join(names)} against {number} {found.kind} {'run' if number == 1 else 'runs'}"
     console.print(Text(plain(text, console), "dim"))
     if found.unknown:
-        names = ", ".join(found.unknown[:10])
+        unknown = ", ".join(found.unknown[:10])
         more = f" and {len(found.unknown) - 10} more" if len(found.unknown) > 10 else ""
-        text = f"Not judged, say which way they are better by --higher or --lower: {names}{more}"
+        text = f"Not judged, say which way they are better by --higher or --lower: {unknown}{more}"
         console.print(Text(plain(text, console), "dim"))
     if not found.baselines or len(found.left_out) <= _MOST_LEFT_OUT:
         for name, reasons in list(found.left_out.items())[:_MOST_LEFT_OUT]:
@@ -136,7 +169,7 @@ def _as_data(found: Checked) -> dict[str, object]:
     return {
         "runs": found.runs,
         "baselines": found.baselines,
-        "tagged": found.tagged,
+        "kind": found.kind,
         "false_alarms": FALSE_ALARMS,
         "verdicts": {
             key: {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -14,91 +14,135 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from keisei.analysis.comparable import differences
+from keisei.analysis.comparing import SUBJECTS, Compared
+from keisei.analysis.comparing import compare as compared
+from keisei.analysis.targets import target_of
 from keisei.cli.ls import non_finite, shown_value
 from keisei.cli.program import app
 from keisei.cli.shared import COLOURS, Json, RegistryUrl, Root, failures_of, plain, table_console
-from keisei.cli.source import source_of
+from keisei.cli.source import Source, source_of
 from keisei.errors import quoted
 from keisei.store.rows import RunRow
 
-_MOST_METRICS = 60  # on a screen
+_MOST = {"metrics": 60, "packages": 30}  # on a screen
+_MOST_FOUND = 20  # runs that a query finds
 
 
 @app.command()
 def compare(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Two runs or more.")],
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="RUN...", help="Two runs or more.")
+    ] = None,
+    query: Annotated[
+        str,
+        typer.Option("--find", "-f", metavar="QUERY", help="Compare the runs that fit this, too."),
+    ] = "",
+    targets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--time-to", "-t", metavar="KEY=VALUE", help="Show how long each took to this value."
+        ),
+    ] = None,
     root: Root = None,
     url: RegistryUrl = None,
     as_json: Json = False,
 ) -> None:
     """Show in what runs differ.
 
-    That is how they stand, their config, and the last values of their metrics.
+    That is how they went, their config, their code, packages and machine where these are recorded,
+    and the last values of their metrics.
 
-    Exit status: 0 where they are shown, 2 where a run cannot be found or read, 130 after Ctrl-C.
+    Exit status: 0 where they are shown, 2 where a run cannot be found or read or there are not two,
+    130 after Ctrl-C.
     """
     console = table_console()
     with failures_of("compare"):
-        names = list(dict.fromkeys(runs))
-        if len(names) < 2:
-            raise ValueError("name two runs or more")
-        source = source_of(root, url)
-        rows = [source.one(name) for name in names]
-        found = _parts(rows)
+        rows = _rows(source_of(root, url), runs or [], query)
+        found = compared(rows, dict(map(target_of, targets or ())))
         if as_json:
-            document = {"runs": [row.name for row in rows], **found}
+            document = {
+                "runs": [row.name for row in rows],
+                **_finite(found),
+                "not_recorded": found.not_recorded,
+            }
             sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
         else:
             _print(rows, found, console)
         sys.stdout.flush()
 
 
-def _parts(rows: Sequence[RunRow]) -> dict[str, dict[str, list[object]]]:
-    """Return what runs differ in, by the part of them and its key, with the value in each run."""
-    metrics = dict.fromkeys(key for row in rows for key in row.metrics)
+def _rows(source: Source, names: Sequence[str], query: str) -> list[RunRow]:
+    """Return the runs that are named, and those that a query finds, each once."""
+    rows = {row.directory: row for row in (source.one(name) for name in dict.fromkeys(names))}
+    if query:
+        found, counts = source.find(query, "started", 0)
+        if counts.total() > _MOST_FOUND:
+            raise ValueError(
+                f"{counts.total()} runs fit {quoted(query)}, and {_MOST_FOUND} can be compared: "
+                "ask for fewer"
+            )
+        rows = {**rows, **{row.directory: row for row in found if row.directory not in rows}}
+    if len(rows) < 2:
+        raise ValueError("name two runs or more")
+    return list(rows.values())
+
+
+def _finite(found: Compared) -> dict[str, dict[str, list[object]]]:
+    """Return the parts as JSON takes them."""
+
+    def plain_value(value: object) -> object:
+        is_odd = isinstance(value, float) and not math.isfinite(value)
+        return non_finite(value) if is_odd else value  # type: ignore[arg-type]
+
     return {
-        "run": {
-            "status": [row.status for row in rows],
-            "attempt": [row.attempt for row in rows],
-            "duration": [row.duration_s for row in rows],
-            "host": [row.host for row in rows],
-        },
-        "config": differences([row.config for row in rows]),
-        "metrics": {key: [_last(row, key) for row in rows] for key in sorted(metrics)},
+        part.replace(" ", "_"): {key: list(map(plain_value, each)) for key, each in values.items()}
+        for part, values in found.parts.items()
     }
 
 
-def _last(row: RunRow, key: str) -> object:
-    summary = row.metrics.get(key)
-    if summary is None:
-        return None
-    value = summary.last
-    return non_finite(value) if value is not None and not math.isfinite(value) else value
-
-
-def _print(
-    rows: Sequence[RunRow], parts: Mapping[str, Mapping[str, list[object]]], console: Console
-) -> None:
+def _print(rows: Sequence[RunRow], found: Compared, console: Console) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("", overflow="fold")
     for row in rows:
         table.add_column(escape(plain(row.name, console)), justify="right", overflow="fold")
-    for part, values in parts.items():
+    for part, values in found.parts.items():
         if part != "run":
             table.add_section()
-            table.add_row(Text(part if values else f"{part}: no difference", "bold"))
-        for key, each in list(values.items())[: _MOST_METRICS if part == "metrics" else None]:
-            cells = [Text(plain(_shown(value, key, part), console)) for value in each]
+            table.add_row(Text(plain(_head(part, found, len(rows)), console), "bold"))
+        unknown = set(found.not_recorded.get(part, ()))
+        for key, each in list(values.items())[: _MOST.get(part)]:
+            cells = [
+                Text("not recorded", "dim")
+                if row.name in unknown
+                else Text(plain(_shown(value, key, part), console))
+                for row, value in zip(rows, each, strict=True)
+            ]
             if key == "status" and part == "run":
                 cells = [Text(str(value), COLOURS.get(str(value), "")) for value in each]
             table.add_row(Text(plain(key, console)), *cells)
+        if (left := len(values) - _MOST.get(part, len(values))) > 0:
+            table.add_row(Text(f"and {left:,} more: --json has all", "dim"))
     console.print(table)
-    if (left := len(parts["metrics"]) - _MOST_METRICS) > 0:
-        console.print(Text(f"and {left:,} more metrics: --json has all", "dim"))
+
+
+def _head(part: str, found: Compared, runs: int) -> str:
+    """Return the head of a part, with what there is to say where it has no lines."""
+    missing = found.not_recorded.get(part, [])
+    if found.parts[part]:
+        return part
+    if part not in SUBJECTS or not missing:
+        return f"{part}: no difference"
+    if len(missing) == runs:
+        return f"{part}: not recorded"
+    rest = "" if len(missing) >= runs - 1 else "no difference; "
+    return f"{part}: {rest}not recorded of {', '.join(missing)}"
 
 
 def _shown(value: object, key: str, part: str) -> str:
-    if part == "config":
-        return "-" if value is None else quoted(value, 60).strip("'\"")
-    return shown_value(value, key if part == "run" else "")
+    if value is None:
+        return "-"
+    if part == "run":
+        return shown_value(value, key)
+    if part == "metrics" or part.startswith("time"):
+        return shown_value(value)
+    return quoted(value, 60).strip("'\"")

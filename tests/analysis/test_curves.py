@@ -7,7 +7,7 @@ import math
 import pytest
 
 from keisei.analysis.comparable import differences, incomparable
-from keisei.analysis.curves import Curve, at_end, common_end, time_to
+from keisei.analysis.curves import Curve, at_end, common_end
 from keisei.analysis.directions import by_name, directions
 
 
@@ -35,13 +35,6 @@ def test_an_end_that_is_no_number_is_nan() -> None:
     assert math.isnan(at_end(curve([1.0, 2.0, math.nan]), 2) or 0.0)
     assert at_end(curve([1.0] * 50 + [math.nan, 3.0]), None) == pytest.approx(1.5)
     assert at_end(Curve(), None) is None
-
-
-def test_a_target_is_reached_once() -> None:
-    """The first step and time count, from above or from below."""
-    assert time_to(curve([0.0, 5.0, 3.0, 9.0], 10), 4.0, "higher") == (10, 1.0)
-    assert time_to(curve([9.0, 5.0, 3.0, 9.0], 10), 4.0, "lower") == (20, 2.0)
-    assert time_to(curve([0.0]), 4.0, "higher") is None
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def test_tagged_baselines_go_before_others() -> None:
     keisei("baseline", "set", "ok-1", "ok-2")
     assert keisei("baseline", "ls").split() == ["ok-1", "ok-2"]
     found = checked("bad", status=2)
-    assert found["tagged"]
+    assert found["kind"] == "tagged"
     assert found["baselines"] == ["ok-1", "ok-2"]
     assert "too few" in found["verdicts"]["loss"]["reason"]
     keisei("baseline", "unset", "ok-1", "ok-2")
@@ -124,3 +124,117 @@ def test_what_differs_between_runs_is_shown() -> None:
     assert ["training.total_timesteps", "1000", "2000"] in lines
     assert ["status", "completed", "completed"] in lines
     assert "two runs" in keisei("compare", "ok-0", status=2)
+
+
+def timed(*arguments: str) -> dict[str, Any]:
+    """Return the verdicts of a check with times in it, which may be worse on a busy machine."""
+    done = CliRunner().invoke(app, ["check", "--json", *arguments])
+    assert done.exit_code in (0, 1, 2), done.output
+    verdicts: dict[str, Any] = json.loads(done.output)["verdicts"]
+    return verdicts
+
+
+@pytest.mark.requirement("CMP-1")
+@pytest.mark.usefixtures("root")
+def test_the_time_to_a_target_is_judged() -> None:
+    """By steps and by seconds, of a metric that falls or rises to it as its curves begin."""
+    against = ("--against", "ok-")
+    found = timed("good", "--target", "loss=3", "--margin", "0.2", *against)
+    assert found["steps to loss=3"]["outcome"] == "same"
+    assert found["steps to loss=3"]["expected"] == pytest.approx(40, abs=1)
+    assert "seconds to loss=3" in found
+    assert "loss" in found
+    slow = timed("bad", "-m", "none", "--target", "loss=1.1", *against)
+    assert slow["steps to loss=1.1"]["outcome"] == "worse"
+    assert "not reached" in slow["steps to loss=1.1"]["reason"]
+    missed = timed("good", "-m", "none", "--target", "loss=0.5", *against)
+    assert "8 of 8 comparable runs have not reached it" in missed["steps to loss=0.5"]["reason"]
+    nowhere = timed("good", "-m", "none", "--target", "x=1", *against)
+    assert nowhere["x=1"]["reason"] == "the run has no value of it"
+    assert "loss=0.2" in keisei("check", "good", "--target", "loss", status=2)
+
+
+@pytest.mark.requirement("CMP-1")
+def test_baselines_that_are_named_alone_count(root: Path) -> None:
+    """However they have ended; one that is gone is an error, and one that is damaged is said."""
+    names = [name for n in range(4) for name in ("--baseline", f"ok-{n}")]
+    found = checked("good", *names, "--baseline", "broken")
+    assert (found["kind"], len(found["baselines"])) == ("named", 5)
+    assert "gone" in keisei("check", "good", "--baseline", "gone", status=2)
+    (root / "ok-0" / "metrics.1.journal").unlink()
+    (root / "ok-0" / "metrics.1.journal").mkdir()
+    found = checked("good", *names, status=2)
+    assert found["baselines"] == ["ok-1", "ok-2", "ok-3"]
+    assert found["left_out"] == {"ok-0": ["it cannot be read: Is a directory"]}
+
+
+@pytest.mark.usefixtures("root")
+def test_runs_without_a_common_metric_decide_nothing(make_config: MakeConfig) -> None:
+    """Each metric is undecided, and a run that has logged nothing has no metric to judge."""
+    with SessionManager(make_config(), run_name="elsewise") as session:
+        session.log_metrics({"accuracy": 1.0}, step=1)
+    with SessionManager(make_config(), run_name="silent"):
+        pass
+    found = checked("elsewise", status=2)["verdicts"]["accuracy"]
+    assert found["reason"] == "no comparable run has a value of it"
+    text = keisei("check", "silent", status=2)
+    assert "There is no metric to judge" in text
+
+
+@pytest.mark.requirement("CMP-1")
+def test_code_packages_and_machine_are_compared(root: Path) -> None:
+    """What differs in them is shown; a run without provenance says `not recorded`."""
+    about: dict[str, Any] = {
+        "code": {"commit": "a" * 40, "changed": 0, "untracked": 0, "is_dirty": False},
+        "packages": {"anyio": "4.0", "numpy": "2.0"},
+        "machine": {"host": "one", "processor": "EPYC", "cores": 8, "python": "3.11"},
+    }
+    other = {
+        **about,
+        "code": {**about["code"], "changed": 2, "is_dirty": True, "digest": "sha256:0123"},
+        "packages": {"anyio": "4.1", "numpy": "2.0"},
+    }
+    for name, one in (("ok-0", about), ("ok-1", other)):
+        (root / name / "provenance.1.json").write_text(json.dumps(one))
+    document = json.loads(keisei("compare", "ok-0", "ok-1", "ok-2", "--json"))
+    assert document["code"] == {
+        "commit": ["a" * 12, f"{'a' * 12} with changes 0123", None],
+        "changes": ["0 changed, 0 untracked", "2 changed, 0 untracked", None],
+    }
+    assert document["packages"] == {"anyio": ["4.0", "4.1", None]}
+    assert document["machine"] == {}
+    assert document["not_recorded"] == {part: ["ok-2"] for part in ("code", "packages", "machine")}
+    assert not [key for key in document["metrics"] if key.startswith("system/")]
+    text = keisei("compare", "ok-0", "ok-1", "ok-2")
+    lines = [line.split() for line in text.splitlines()]
+    assert ["anyio", "4.0", "4.1", "not", "recorded"] in lines
+    assert "machine: no difference; not recorded of ok-2" in text
+    assert "code: not recorded" in keisei("compare", "ok-2", "ok-3")
+
+
+@pytest.mark.requirement("CMP-1")
+@pytest.mark.usefixtures("root")
+def test_runs_to_compare_are_found_by_a_query() -> None:
+    """Beside those that are named, each once; and too many are refused."""
+    found = json.loads(keisei("compare", "bad", "--find", "ok-", "--json"))
+    assert found["runs"] == ["bad", *(f"ok-{n}" for n in range(8))]
+    found = json.loads(keisei("compare", "--find", "status:failed or name:bad", "--json"))
+    assert found["runs"] == ["bad", "broken"]
+    assert found["run"]["failure"][0] is None
+    assert "RuntimeError" in found["run"]["failure"][1]
+    assert "two runs" in keisei("compare", "--find", "name:nowhere", status=2)
+    assert "two runs" in keisei("compare", status=2)
+
+
+@pytest.mark.requirement("CMP-1")
+@pytest.mark.usefixtures("root")
+def test_the_time_to_a_target_is_compared() -> None:
+    """In steps and seconds, and a run that has not reached it has none."""
+    found = json.loads(keisei("compare", "ok-0", "bad", "-t", "loss=1.1", "-t", "x=0", "--json"))
+    times = found["time_to_target"]
+    assert times["steps to loss=1.1"] == [78, None]
+    assert times["seconds to loss=1.1"][1] is None
+    assert times["steps to x=0"] == [None, None]
+    assert ["steps", "to", "loss=1.1", "78", "-"] in [
+        line.split() for line in keisei("compare", "ok-0", "bad", "-t", "loss=1.1").splitlines()
+    ]
