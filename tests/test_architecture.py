@@ -32,7 +32,9 @@ ROWS: list[list[str]] = [
     ["_text", "_version", "redaction"],
 ]
 ONE_HOME = {
+    "PIL": "media.video",
     "aiofiles": "_io.files",
+    "av": "media.video",
     "fsspec": "checkpoints.remote",
     "matplotlib": "reports.pictures",
     "mlflow": "trackers.mlflow",

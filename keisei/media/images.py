@@ -40,7 +40,7 @@ def take_image(image: object) -> Taken:
         data = bytes(image)
         content = _described(data[:HEAD], data=data)
         return Taken(len(data), lambda keep: content)
-    if _is_pil(image):
+    if is_pil(image):
         return _take_pil(image)
     if not is_array(image):
         raise MediaError(
@@ -120,7 +120,8 @@ def _described(head: bytes, data: bytes | None = None, path: str | None = None) 
     )
 
 
-def _is_pil(image: object) -> bool:
+def is_pil(image: object) -> bool:
+    """Return whether a value is an image of PIL's."""
     return any(
         cls.__name__ == "Image" and cls.__module__ == "PIL.Image" for cls in type(image).__mro__
     )

@@ -76,6 +76,35 @@ async def test_media_are_kept_and_named_when_flush_returns(
         assert (counts["logged"], counts["kept"], counts["left_out"]) == (3, 3, 0)
 
 
+@pytest.mark.requirement("MEDIA-1")
+async def test_every_kind_is_kept_from_the_loop(make_config: MakeConfig) -> None:
+    """Figures, video, audio, histograms and tables, too, and nothing of it blocks the loop."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1, 1))
+    figure.add_subplot().plot([1, 2])
+    async with AsyncSessionManager(make_config()) as session:
+        session.log_figure("figure", figure, 1)
+        session.log_video("video", np.zeros((3, 16, 16, 3), np.uint8), 1, fps=10)
+        session.log_audio("audio", np.zeros(100), 1, rate=8000)
+        session.log_histogram("samples", np.arange(10), 1)
+        session.log_histogram("counts", counts=[1, 2], edges=[0, 1, 2])
+        session.log_table("table", [["a", PIXELS]], 1, columns=["text", "picture"])
+        await session.flush()
+        found = await media(session.run_artifact_dir)
+        assert [(one.kind, Path(one.path).suffix) for one in found] == [
+            ("figure", ".png"),
+            ("video", ".mp4"),
+            ("audio", ".wav"),
+            ("histogram", ".json"),
+            ("histogram", ".json"),
+            ("table", ".json"),
+        ]
+        table = json.loads(await anyio.Path(found[5].path).read_bytes())
+        picture = Path(session.run_artifact_dir, "media", table["rows"][0][1]["file"])
+        assert np.array_equal(read_png(await anyio.Path(picture).read_bytes()), PIXELS)
+
+
 def test_the_blocking_face_and_its_end_keep_what_was_logged(make_config: MakeConfig) -> None:
     """What is still queued when the block is left is kept before the session has ended."""
     with SessionManager(make_config(), run_name="r") as session:
