@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 
 from keisei import AsyncSessionManager, SessionManager, load_config
+from keisei.config.schema import ProvenanceConfig
 from keisei.provenance import snapshot
 from keisei.provenance.code import code_state
 from keisei.provenance.git import GitError, ask
 from tests.support.dirty_trees import git, repository
+from tests.support.storms import repetitions
 from tests.support.threads import off_loop
 
 
@@ -101,6 +103,7 @@ def test_nothing_of_the_repository_is_run(tmp_path: Path, monkeypatch: pytest.Mo
     for key in (
         *("core.fsmonitor", "core.pager", "diff.external", "diff.mine.textconv", "core.askPass"),
         *("diff.mine.command", "core.editor", "credential.helper", "pager.status", "pager.diff"),
+        *("gpg.program", "core.sshCommand", "log.showSignature"),
     ):
         git(repo, "config", key, str(spy))
     for hook in ("post-checkout", "post-index-change", "fsmonitor-watchman", "pre-auto-gc"):
@@ -179,6 +182,54 @@ def test_a_damaged_repository_is_said(tmp_path: Path, damage: str) -> None:
     about = state(repo)
     # A repository without a HEAD that can be read is none to git.
     assert about.get("problem") or about["commit"] is None
+
+
+def test_a_detached_head_has_a_commit_and_no_branch(tmp_path: Path) -> None:
+    """It is no fault."""
+    repo = repository(tmp_path / "repo", {"a.txt": "one\n"})
+    git(repo, "checkout", "-q", "--detach")
+    about = state(repo)
+    assert (about["commit"], about["branch"]) == (git(repo, "rev-parse", "HEAD"), None)
+    assert about.get("problem") is None
+
+
+def test_a_worktree_is_its_own_tree(tmp_path: Path) -> None:
+    """What has changed in the other one is not this one's."""
+    repo = repository(tmp_path / "repo", {"a.txt": "one\n"})
+    git(repo, "worktree", "add", "-q", "-b", "side", str(tmp_path / "side"))
+    (repo / "a.txt").write_text("two\n")
+    about = state(tmp_path / "side")
+    assert (about["branch"], about["is_dirty"]) == ("side", False)
+    assert (state(repo)["branch"], state(repo)["is_dirty"]) == ("main", True)
+
+
+def test_a_submodule_is_its_commit(tmp_path: Path) -> None:
+    """What stands in it is another repository's; that it has moved on is a change, and said."""
+    inner = repository(tmp_path / "inner", {"b.txt": "one\n"})
+    repo = repository(tmp_path / "repo", {"a.txt": "one\n"})
+    allowed = ("-c", "protocol.file.allow=always")
+    git(repo, *allowed, "submodule", "--quiet", "add", str(inner), "sub")
+    git(repo, "commit", "-q", "-m", "with it")
+    (repo / "sub" / "b.txt").write_text("two\n")
+    assert state(repo)["is_dirty"] is False
+    git(repo / "sub", "commit", "-q", "-am", "on")
+    about = state(repo)
+    (left_out,) = about["left_out"]
+    assert (about["changed"], left_out["path"]) == (1, "sub")
+    assert "another repository" in left_out["reason"]
+
+
+@pytest.mark.storm
+def test_a_large_repository_is_seen_in_time(tmp_path: Path) -> None:
+    """100,000 files are within the default timeout of git."""
+    files = {f"d{n // 100}/f{n}.py": f"x = {n}\n" for n in range(repetitions(100_000))}
+    repo = repository(tmp_path / "repo", files)
+    (repo / "d0" / "f0.py").write_text("changed\n")
+    (repo / "new.py").write_text("new\n")
+    began = time.monotonic()
+    about = state(repo, timeout=ProvenanceConfig().timeout)
+    print(f"{len(files)} files: {time.monotonic() - began:.2f} s")
+    assert (about["changed"], about["untracked"], about.get("problem")) == (1, 1, None)
 
 
 def test_a_diff_is_cut_where_it_is_too_large(tmp_path: Path) -> None:
