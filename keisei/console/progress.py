@@ -13,7 +13,6 @@ import atexit
 import os
 import sys
 import threading
-from collections import deque
 from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
@@ -25,6 +24,7 @@ from keisei._text import one_line
 from keisei.config.schema import AppConfig
 from keisei.journal.attempt import AttemptReader
 from keisei.journal.records import as_float
+from keisei.journal.throughput import Throughput, time_to_go
 from keisei.journal.writer import Journal
 from keisei.redaction import clean
 from keisei.run.layout import RunPaths
@@ -89,7 +89,7 @@ class Progress:
     def __init__(self, recording: Recording, facts: Watched) -> None:
         self._recording, self._facts = recording, facts
         self._reader: AttemptReader | None = None
-        self._steps: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
+        self._steps = Throughput(_WINDOW)
         self._values: dict[str, float] = {}
         self.gone = threading.Event()
 
@@ -127,9 +127,7 @@ class Progress:
             if isinstance(step, int):
                 latest = float(moment), step  # type: ignore[arg-type]
         if latest is not None:
-            if self._steps and latest[1] < self._steps[-1][1]:
-                self._steps.clear()  # the training has gone back
-            self._steps.append(latest)
+            self._steps.add(*latest)
 
     def text(self, width: int) -> Text:
         """Return the line: the figures that fit, and what of the run's name then still does.
@@ -156,21 +154,17 @@ class Progress:
         """Return the parts behind the name: rank, text and style; a small rank matters most."""
         found = []
         if self._steps:
-            step, total = self._steps[-1][1], self._facts.config.training.total_timesteps
+            step, total = self._steps.step, self._facts.config.training.total_timesteps
             found.append((0, f"  {step:,}/{total:,} ({step / total:.0%})", "cyan not bold"))
-            if speed := self._speed():
+            if speed := self._steps.recent():
                 text = f"  {speed:,.{1 if speed < 100 else 0}f} steps/s"
                 found.append((3, text, "not bold"))
-                if 0 < (seconds := (total - step) / speed) < 10**9:
+                if seconds := time_to_go(step, total, speed):
                     found.append((1, f"  ETA {_clock(round(seconds))}", "not bold"))
         for number, (key, value) in enumerate(islice(self._values.items(), _MOST_METRICS)):
             text = f"  {one_line(clean(key))[:32]} {_short(value)}"
             found.append((2 + 2 * number, text, "dim not bold"))
         return found
-
-    def _speed(self) -> float:
-        (begun, first), (now, last) = self._steps[0], self._steps[-1]
-        return (last - first) / (now - begun) if now > begun else 0.0
 
     def close(self) -> None:
         """Close the journal's file."""

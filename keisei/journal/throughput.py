@@ -52,8 +52,7 @@ class Throughput:
             self._first = time, step
         elif step < self._first[1]:
             self._first = self._first[0], step
-        if not self._points or (time, step) != self._points[-1]:
-            self._points.append((time, step))
+        self._points.append((time, step))
 
     def recent(self) -> float:
         """Return the steps per second of the last looks; 0 where that is not known."""
