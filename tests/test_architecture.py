@@ -50,6 +50,7 @@ PURE = [
     "analysis.comparable",
     "analysis.curves",
     "analysis.directions",
+    "analysis.following",
     "analysis.noise",
     "analysis.snapshots",
     "analysis.student",

@@ -78,56 +78,85 @@ def check(new: Sequence[RunRow], others: Iterable[RunRow], options: Options) -> 
         ValueError: the runs are not comparable with each other.
         OSError: a run that is checked cannot be read.
     """
-    first, *more = new
-    for row in more:
-        if reasons := reasons_against(row, first, options.choice):
-            raise ValueError(
-                f"runs {row.name} and {first.name} are not comparable ({'; '.join(reasons)}): "
-                "check them one by one, or leave that out with --ignore"
-            )
-    checked = {os.path.realpath(row.directory) for row in new}
-    rest = [row for row in others if os.path.realpath(row.directory) not in checked]
-    found = find_baselines(first, rest, options.choice)
-    own = [read_curves(row.directory, _wanted(options)) for row in new]
-    names = sorted({key for curves in own for key in curves})
-    better = directions(names, options.higher, options.lower, best_in(first.config))
-    judged = [
-        key for key in names if _is_asked(key, options.metrics, better) or key in options.targets
-    ]
-    earlier = _read(found, judged)
-    values: dict[str, list[float]] = {}
-    history: dict[str, list[float]] = {}
-    decided: dict[str, Verdict] = {}
-    for key in judged:
-        curves = [curves[key] for curves in own if key in curves]
-        known = [curves[key] for curves in earlier.values() if key in curves]
-        if _is_asked(key, options.metrics, better):
-            last = common_end([*curves, *known])
-            values[key], history[key] = _ends(curves, last), _ends(known, last)
-        if (target := options.targets.get(key)) is not None:
-            side = better.get(key) or side_of([*curves, *known], target)
-            for name, (times, before) in _times(curves, known, key, target, side).items():
-                better[name] = "lower"
-                if (verdict := without_numbers(times, before)) is not None:
-                    decided[name] = verdict
-                else:
-                    values[name], history[name] = _numbers(times), _numbers(before)
-    for key in options.targets:
-        if key not in names:
-            decided[f"{key}={options.targets[key]:g}"] = Verdict(
-                "undecided", "the run has no value of it"
-            )
-    decided |= verdicts(
-        values, history, better, margin=options.margin, false_alarms=options.false_alarms
-    )
-    return Checked(
-        runs={row.name: row.status for row in new},
-        baselines=list(earlier),
-        kind=found.kind,
-        left_out=found.left_out,
-        verdicts={key: decided[key] for key in sorted(decided)},
-        unknown=[key for key in names if key not in judged],
-    )
+    return Checker(new, others, options).check(new)
+
+
+class Checker:
+    """Checks the same runs once or more often against the baselines that they had at first.
+
+    Args:
+        new: the runs to check, at least one.
+        others: all runs that may be baselines.
+        options: what to judge, and how.
+
+    Raises:
+        ValueError: the runs are not comparable with each other.
+    """
+
+    def __init__(self, new: Sequence[RunRow], others: Iterable[RunRow], options: Options) -> None:
+        first, *more = new
+        for row in more:
+            if reasons := reasons_against(row, first, options.choice):
+                raise ValueError(
+                    f"runs {row.name} and {first.name} are not comparable ({'; '.join(reasons)}): "
+                    "check them one by one, or leave that out with --ignore"
+                )
+        checked = {os.path.realpath(row.directory) for row in new}
+        rest = [row for row in others if os.path.realpath(row.directory) not in checked]
+        self._options = options
+        self._baselines = find_baselines(first, rest, options.choice)
+        self._best = best_in(first.config)
+        self._earlier: dict[str, Curves] = {}
+        self._read: list[str] | None = None  # the metrics of which the earlier curves are known
+
+    def check(self, new: Sequence[RunRow]) -> Checked:
+        """Check the runs by what they have logged by now.
+
+        Args:
+            new: the runs, as they stand now.
+
+        Raises:
+            OSError: one of them cannot be read.
+        """
+        options, found = self._options, self._baselines
+        own = [read_curves(row.directory, _wanted(options)) for row in new]
+        names = sorted({key for curves in own for key in curves})
+        better = directions(names, options.higher, options.lower, self._best)
+        ends = [key for key in names if _is_asked(key, options.metrics, better)]
+        judged = [key for key in names if key in ends or key in options.targets]
+        if judged != self._read:
+            self._earlier, self._read = _read(found, judged), judged
+        values: dict[str, list[float]] = {}
+        history: dict[str, list[float]] = {}
+        decided: dict[str, Verdict] = {}
+        for key in judged:
+            curves = [curves[key] for curves in own if key in curves]
+            known = [curves[key] for curves in self._earlier.values() if key in curves]
+            if key in ends:
+                last = common_end([*curves, *known])
+                values[key], history[key] = _ends(curves, last), _ends(known, last)
+            if (target := options.targets.get(key)) is not None:
+                side = better.get(key) or side_of([*curves, *known], target)
+                for name, (times, before) in _times(curves, known, key, target, side).items():
+                    better[name] = "lower"
+                    if (verdict := without_numbers(times, before)) is not None:
+                        decided[name] = verdict
+                    else:
+                        values[name], history[name] = _numbers(times), _numbers(before)
+        for key, target in options.targets.items():
+            if key not in names:
+                decided[f"{key}={target:g}"] = Verdict("undecided", "the run has no value of it")
+        decided |= verdicts(
+            values, history, better, margin=options.margin, false_alarms=options.false_alarms
+        )
+        return Checked(
+            runs={row.name: row.status for row in new},
+            baselines=list(self._earlier),
+            kind=found.kind,
+            left_out=found.left_out,
+            verdicts={key: decided[key] for key in sorted(decided)},
+            unknown=[key for key in names if key not in judged],
+        )
 
 
 def _is_asked(key: str, metrics: Sequence[str], better: Mapping[str, Better]) -> bool:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import datetime
+from time import sleep
 from typing import Annotated
 
 import typer
@@ -15,7 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from keisei.analysis.baselines import Choice
-from keisei.analysis.checking import Checked, Options, check
+from keisei.analysis.checking import Checked, Checker, Options
+from keisei.analysis.following import Changes
 from keisei.analysis.targets import target_of
 from keisei.analysis.verdicts import FALSE_ALARMS, MARGIN, Verdict
 from keisei.cli.ls import non_finite, shown_value
@@ -25,6 +29,7 @@ from keisei.cli.source import source_of
 
 _COLOURS = {"better": "green", "worse": "red", "undecided": "yellow"}
 _MOST_LEFT_OUT = 5
+_GO_ON = ("running", "elsewhere")  # the states of runs that log more
 
 Patterns = Annotated[
     list[str] | None,
@@ -77,6 +82,13 @@ def check_runs(
         float,
         typer.Option("--margin", min=0.0, metavar="SHARE", help="The difference that matters."),
     ] = MARGIN,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-F", help="Check again until the runs have ended.")
+    ] = False,
+    every: Annotated[
+        float,
+        typer.Option("--every", min=1.0, metavar="SECONDS", help="How often, with --follow."),
+    ] = 60.0,
     root: Root = None,
     url: RegistryUrl = None,
     as_json: Json = False,
@@ -88,13 +100,17 @@ def check_runs(
     that the earlier runs have, `same` where it differs by less than the margin for sure, and else
     `undecided`: a single run decides less than several with other seeds do.
 
+    With --follow, verdicts on a run that goes on are printed as they change, a line each (with
+    --json an object); it writes nothing, and ends with the run.
+
     Exit status: 0 where no metric is worse, 1 where one is, 2 where none could be decided or the
     check cannot be made, 130 after Ctrl-C.
     """
     console = table_console()
     with failures_of("check"):
         source = source_of(root, url)
-        new = [source.one(name) for name in dict.fromkeys(runs)]
+        wanted = list(dict.fromkeys(runs))
+        new = [source.one(name) for name in wanted]
         others = [source.one(name) for name in dict.fromkeys(named or ())]
         choice = Choice(ignore or (), same_code, [row.directory for row in others])
         options = Options(
@@ -107,9 +123,17 @@ def check_runs(
         )
         if not named:
             others, _ = source.find(against, "started", 0)
-        found = check(new, others, options)
+        checker = Checker(new, others, options)
+        found = checker.check(new)
+        changes = Changes()
+        while follow and any(row.status in _GO_ON for row in new):
+            _print_changes(changes.of(found.verdicts), as_json, console)
+            sleep(every)
+            new = [source.one(name) for name in wanted]
+            found = checker.check(new)
         if as_json:
-            sys.stdout.write(json.dumps(_as_data(found), indent=2) + "\n")
+            text = json.dumps(_as_data(found), indent=None if follow else 2)
+            sys.stdout.write(text + "\n")
         else:
             _print(found, console)
         sys.stdout.flush()
@@ -157,6 +181,29 @@ def _print(found: Checked, console: Console) -> None:
         console.print(Text(text, "dim"))
 
 
+def _print_changes(found: Mapping[str, Verdict], as_json: bool, console: Console) -> None:
+    """Print verdicts as they have changed by now."""
+    now = datetime.now().astimezone()
+    for key, one in found.items():
+        if as_json:
+            time = now.isoformat(timespec="seconds")
+            line = {"time": time, "metric": key, **_verdict_as_data(one)}
+            sys.stdout.write(json.dumps(line) + "\n")
+            continue
+        _, outcome, value, expected, band, gap, reason = _cells(key, one, console)
+        text = f"{now:%H:%M:%S}  {key}: {outcome}, {value}, and {expected} is expected ({gap}): "
+        text += f"{reason} ({band})"
+        console.print(Text(plain(text, console), _COLOURS.get(one.outcome, "")))
+    sys.stdout.flush()
+
+
+def _verdict_as_data(one: Verdict) -> dict[str, object]:
+    return {
+        name: non_finite(value) if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in asdict(one).items()
+    }
+
+
 def _cells(key: str, one: Verdict, console: Console) -> list[str]:
     band = "-" if one.low is None else f"{one.low:.5g} to {one.high:.5g}"
     gap = "-" if one.difference is None else f"{one.difference:+.1%}"
@@ -171,15 +218,7 @@ def _as_data(found: Checked) -> dict[str, object]:
         "baselines": found.baselines,
         "kind": found.kind,
         "false_alarms": FALSE_ALARMS,
-        "verdicts": {
-            key: {
-                name: non_finite(value)
-                if isinstance(value, float) and not math.isfinite(value)
-                else value
-                for name, value in asdict(one).items()
-            }
-            for key, one in found.verdicts.items()
-        },
+        "verdicts": {key: _verdict_as_data(one) for key, one in found.verdicts.items()},
         "not_judged": found.unknown,
         "left_out": found.left_out,
     }

@@ -238,3 +238,41 @@ def test_the_time_to_a_target_is_compared() -> None:
     assert ["steps", "to", "loss=1.1", "78", "-"] in [
         line.split() for line in keisei("compare", "ok-0", "bad", "-t", "loss=1.1").splitlines()
     ]
+
+
+@pytest.mark.requirement("CMP-1")
+@pytest.mark.usefixtures("root")
+def test_a_run_that_goes_on_is_followed(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to the step that it has reached; a verdict is said once two looks have come to it."""
+    config = make_config(training={"total_timesteps": 1000})
+    session = SessionManager(config, run_name="live")
+    steps = iter(range(100))
+    looks = []
+
+    def train(seconds: float) -> None:
+        """Go on as the others do up to step 59, and ten times as high from then on."""
+        looks.append(seconds)
+        for step in (next(steps, None) for _ in range(20)):
+            if step is not None:
+                high = 10 if step >= 60 else 1
+                session.log_metrics({"loss": high * (5 - 4 * min(1.0, step / 80))}, step=step)
+        session.flush()
+        if len(looks) == 6:
+            session.finalize_session("failed")
+
+    monkeypatch.setattr("keisei.cli.check.sleep", train)
+    with session:
+        train(0.0)
+        looks.clear()
+        lines = keisei(
+            *("check", "live", "--follow", "--every", "5", "--json", "--against", "ok-"), status=1
+        )
+    *said, final = [json.loads(line) for line in lines.splitlines()]
+    assert [(one["metric"], one["outcome"]) for one in said] == [
+        ("loss", "same"),
+        ("loss", "worse"),
+    ]
+    assert final["verdicts"]["loss"]["outcome"] == "worse"
+    assert looks == [5.0] * 6
