@@ -28,6 +28,7 @@ class SessionMember(MemberView):
     def __init__(self, handle: RunHandle, role: str) -> None:
         self._member = AsyncSessionMember(handle, role)
         self._recorder, self._facts = self._member._recorder, self._member._facts
+        self._phases = self._member._phases
 
     def __enter__(self) -> Self:
         """Join the run; see `AsyncSessionMember`."""

@@ -12,15 +12,17 @@ from keisei._io import files
 from keisei._io.loop import load_backend
 from keisei._io.offload import Work, patiently
 from keisei._log import logger
+from keisei.monitoring.phases import WAITING
 from keisei.run.failure import failure_of
 from keisei.run.status import Status, status_after
 from keisei.session.handle import RunHandle
 from keisei.session.membership import JOURNAL_TIMEOUT, Membership
+from keisei.session.phases import Phases
 from keisei.session.recorder import Recorder
-from keisei.session.recording import Recording
+from keisei.session.usage_methods import PhaseMethods
 
 
-class MemberView(Recording):
+class MemberView(PhaseMethods):
     """What can be read of a member at any time, without waiting."""
 
     _facts: Membership
@@ -81,7 +83,8 @@ class AsyncSessionMember(MemberView):
 
     def __init__(self, handle: RunHandle, role: str) -> None:
         self._recorder = Recorder()
-        self._facts = Membership(handle, role, self._recorder)
+        self._phases = Phases(self._recorder)
+        self._facts = Membership(handle, role, self._recorder, self._phases)
 
     async def __aenter__(self) -> Self:
         """Join the run.
@@ -148,4 +151,5 @@ class AsyncSessionMember(MemberView):
             NotReadyError: the member has not joined the run.
             SessionEndedError: the member has ended, and has waited for it.
         """
-        await self._flush()
+        with self._phases.own(WAITING):
+            await self._flush()

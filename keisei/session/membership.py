@@ -26,6 +26,7 @@ from keisei.run.parts import OwnedPart, claim_part
 from keisei.run.status import FinalStatus, Status
 from keisei.session.handle import RunHandle, checked
 from keisei.session.recorder import Recorder
+from keisei.session.usage_part import UsagePart, guarded
 
 JOURNAL_TIMEOUT = 30.0  # seconds; what could not be written by then is said to be lost
 EXIT_TIMEOUT = 10.0  # seconds for all the members that a program has forgotten to end
@@ -39,6 +40,7 @@ class Membership:
         handle: the run's handle.
         role: the member's role.
         recorder: what it records with; opened when it joins.
+        usage: what it measures of itself.
 
     Attributes:
         handle: the run's handle, checked.
@@ -50,11 +52,12 @@ class Membership:
         InvalidRoleError: the role cannot name files, or is reserved.
     """
 
-    def __init__(self, handle: RunHandle, role: str, recorder: Recorder) -> None:
+    def __init__(self, handle: RunHandle, role: str, recorder: Recorder, usage: UsagePart) -> None:
         self.handle, self._journal, self._media = checked(handle)
         self.role = check_role(role)
         self.status: Status = "created"
         self._recorder = recorder
+        self._usage = usage
         self._process = os.getpid()
         self._entered = False
         self._part: OwnedPart | None = None
@@ -138,6 +141,8 @@ class Membership:
             run.home, handle.attempt, self._journal, None, part.part, part.left, self._media
         )
         run.on_over(self._over)
+        guarded(self._usage.claimed, self.run_name)
+        guarded(self._usage.begin, self.run_name)
         _watch.add(self)
 
     def end(self, final: FinalStatus, failure: Failure | None, timeout: float) -> None:
@@ -153,6 +158,7 @@ class Membership:
                 return
             self.status = final
         _watch.remove(self)
+        guarded(self._usage.record_end, self.run_name)
         self._recorder.close(timeout)
         if (part := self._part) is None:
             return
@@ -165,9 +171,10 @@ class Membership:
         part.release()
 
     def look(self) -> None:
-        """Look whether the run goes on: what is logged after its end is refused."""
+        """Look whether the run goes on, and measure: what is logged after its end is refused."""
         if self._part is not None:
             self._part.run.look()
+        guarded(self._usage.tick, self.run_name)
 
     def show_life(self) -> None:
         """Show that the process lives, to those who cannot see it."""

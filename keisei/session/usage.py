@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from keisei._log import logger
-from keisei.errors import describe
 from keisei.session.facts import SessionFacts
 from keisei.session.phases import Phases
 from keisei.session.recorder import Recorder
-from keisei.session.usage_part import UsagePart
+from keisei.session.usage_part import UsagePart, guarded
 
 
 class Usage:
@@ -59,11 +57,7 @@ class Usage:
         return known
 
     def _guarded(self, hook: Callable[[], None]) -> None:
-        try:
-            hook()
-        except Exception as exc:  # noqa: BLE001 - a measurement is no reason not to train
-            text = "a measurement of run %s has failed, and the training goes on: %s"
-            logger.warning(text, self._facts.run_name, describe(exc))
+        guarded(hook, self._facts.run_name)
 
 
 def _total_of(facts: SessionFacts[Any]) -> int | None:

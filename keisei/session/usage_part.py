@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+from keisei._log import logger
+from keisei.errors import describe
 
 
 class UsagePart:
@@ -29,3 +33,17 @@ class UsagePart:
     def summary(self) -> dict[str, Any]:
         """Return what is known by now as plain data, by its key in the session's summary."""
         return {}
+
+
+def guarded(hook: Callable[[], None], run_name: str) -> None:
+    """Call a hook of a part; what fails in it is logged.
+
+    Args:
+        hook: the hook.
+        run_name: whose measurement it is.
+    """
+    try:
+        hook()
+    except Exception as exc:  # noqa: BLE001 - a measurement is no reason not to train
+        text = "a measurement of run %s has failed, and the training goes on: %s"
+        logger.warning(text, run_name, describe(exc))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -11,9 +14,26 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from keisei import AsyncSessionManager, NotReadyError, SessionEndedError, SessionManager
+from keisei import (
+    AsyncSessionManager,
+    AsyncSessionMember,
+    NotReadyError,
+    SessionEndedError,
+    SessionManager,
+)
 from keisei.journal.reader import read_run
+from keisei.monitoring.time_used import read_time_used
 from tests.conftest import MakeConfig
+
+RANK = """
+import sys, time
+import keisei
+
+config = keisei.load_config(overrides={"logging": {"log_dir": sys.argv[1]}})
+with keisei.SessionManager(config, run_name="r") as session:
+    with session.phase(f"work of {session.rank}"):
+        time.sleep(0.1 + 0.1 * session.rank)
+"""
 
 
 def seconds_of(session: SessionManager[Any] | AsyncSessionManager[Any]) -> dict[str, float]:
@@ -253,3 +273,39 @@ def test_throughput_and_time_to_go(
     assert (known["steps_per_s"], known["recent_steps_per_s"]) == (pytest.approx(20.0),) * 2
     assert (known["last_step"], known["total_steps"]) == (300, 1000)
     assert known["time_to_go_s"] == pytest.approx(35.0)
+
+
+@pytest.mark.requirement("MON-3")
+async def test_a_member_has_phases_of_its_own(make_config: MakeConfig, hours: Hours) -> None:
+    """Its time is its part's, and none of the owner's; what it waits for is a wait."""
+    async with AsyncSessionManager(make_config()) as session:
+        async with AsyncSessionMember(session.handle(), role="rollout-3") as member:
+            with member.phase("rollout"):
+                hours.pass_by(3.0)
+            hours.pass_by(1.0)
+            await member.flush()
+        owners = seconds_of(session)
+    used = await anyio.to_thread.run_sync(read_time_used, session.run_artifact_dir)
+    assert owners == {"training": 4.0}
+    assert used is not None
+    part = used["parts"]["rollout-3"]["seconds"]
+    assert part["rollout"] == 3.0
+    assert part["training"] == pytest.approx(1.0, abs=0.5)
+
+
+def test_ranks_have_phases_of_their_own(tmp_path: Path) -> None:
+    """The run's time is that of all ranks together, and each rank's is there by itself."""
+    environ = {**os.environ, "KEISEI_PROVENANCE": "off", "MASTER_ADDR": "127.0.0.1"}
+    environ |= {"MASTER_PORT": "29400", "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "phases"}
+    command = [sys.executable, "-c", RANK, str(tmp_path)]
+    ranks = [
+        subprocess.Popen(command, env={**environ, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(2)
+    ]
+    assert [rank.wait(60) for rank in ranks] == [0, 0]
+    used = read_time_used(str(tmp_path / "r"))
+    assert used is not None
+    assert used["seconds"]["work of 0"] >= 0.1
+    assert used["seconds"]["work of 1"] >= 0.2
+    assert list(used["parts"]) == ["rank1"]
+    assert "work of 0" not in used["parts"]["rank1"]["seconds"]
