@@ -351,6 +351,10 @@ REQUIREMENTS: dict[str, str] = {
         "and ends as `preempted`; `distributed.requeue` asks SLURM to requeue, and the requeued "
         "job resumes the same run."
     ),
+    "LOOK-3": (
+        "`keisei ui` serves the same live on loopback behind a token, from its own process: list, "
+        "filter, compare, charts that follow, logs, media."
+    ),
     "RANK-8": (
         "`keisei cancel RUN` ends a run from elsewhere, gracefully, as `cancelled`, on whichever "
         "host it runs."

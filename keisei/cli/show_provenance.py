@@ -12,7 +12,7 @@ from rich.text import Text
 
 from keisei.cli.shared import plain
 from keisei.errors import KeiseiError
-from keisei.provenance.reading import part, read_origins, read_snapshot, texts
+from keisei.provenance.reading import origin_text, part, read_origins, read_snapshot, texts
 from keisei.provenance.restore import restore_code
 
 _MOST = 20  # lines of a kind, on a screen
@@ -61,8 +61,8 @@ def print_origins(directory: str, console: Console) -> None:
         table.add_column(name, overflow="fold")
     for key, one in origins.items():
         about = one if isinstance(one, dict) else {}
-        beaten = [f"{_source(each)} ({_value(each)})" for each in _mappings(about, "beat")]
-        cells = (key, _value(about), _source(about), ", ".join(beaten))
+        beaten = [f"{origin_text(each)} ({_value(each)})" for each in _mappings(about, "beat")]
+        cells = (key, _value(about), origin_text(about), ", ".join(beaten))
         table.add_row(*(Text(plain(cell, console)) for cell in cells))
     console.print(table)
 
@@ -105,15 +105,6 @@ def _code(code: Mapping[str, Any]) -> str:
     scrubbed = len(texts(code, "scrubbed"))
     counts += [f"{scrubbed} with hidden secrets"] if scrubbed else []
     return f"{commit}{branch}, {', '.join(counts)}"
-
-
-def _source(about: Mapping[str, Any]) -> str:
-    source, name = str(about.get("source")), about.get("name")
-    where = f"{about['file']}:{about.get('line') or '?'}" if about.get("file") else ""
-    if source == "file":
-        return where
-    named = f"{source} {name}" if name else source
-    return f"{named} in {where}" if where else named
 
 
 def _value(about: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from keisei._io.files import OpenDirectory
+from keisei.journal.blocks import ColumnBatch, as_columns, joined, unpack_columns
 from keisei.journal.decoding import CHUNK, Batch, Block, RawRow, Scanner, Shape, unpack_records
 from keisei.journal.format import ANY_SHAPE, HEAD_SIZE, RECORDS, SHAPES, file_name, unpack_shape
 from keisei.journal.numbering import Numbers
@@ -70,7 +71,7 @@ class AttemptReader:
         """Return the descriptor."""
         return self._fd
 
-    def keys(self, batch: Batch) -> tuple[str, ...]:
+    def keys(self, batch: Batch | ColumnBatch) -> tuple[str, ...]:
         """Return the names of the values of a batch of rows."""
         return () if batch.shape is None else self._keys(batch.shape)
 
@@ -149,6 +150,30 @@ class AttemptReader:
                     yield batch
                 else:
                     self._unnamed += len(batch.rows)
+
+    def column_batches(self) -> Iterator[ColumnBatch | Batch]:
+        """Yield the same as `batches`, the rows as columns and events as they are."""
+        for block in joined(self._records()):
+            try:
+                columns = unpack_columns(block)
+                batches = [] if columns is not None else unpack_records(block)
+            except ValueError:
+                self._foreign += 1
+                continue
+            if columns is not None and self._knows(columns.shape):
+                yield columns
+            for batch in batches:
+                if batch.shape is None:
+                    yield batch
+                elif self._knows(batch.shape):
+                    yield as_columns(batch.shape, batch.seq, batch.rows)
+
+    def _records(self) -> Iterator[Block]:
+        for block in self._scanner.blocks():
+            if block.marker in SHAPES:
+                self._learn(block)
+            elif block.marker == RECORDS and self._numbers.add(block.seq, block.records):
+                yield block
 
     def events_named(self, name: str) -> Iterator[tuple[int, float, object]]:
         """Yield number, time and data of the events of one name; only their blocks are decoded."""

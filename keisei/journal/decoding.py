@@ -161,27 +161,55 @@ def point_in(records: Iterable[Record]) -> tuple[float, int] | None:
 
 
 def _unpack_alike(block: Block) -> Batch | None:
-    """Unpack all rows at once, if they have the same shape and the same types.
+    """Unpack all rows at once, if they have the same shape and the same types."""
+    layout = layout_of(block)
+    if layout is None:
+        return None
+    form = f"<{_ROW_HEAD}x" + "".join(_FORMATS[tag] for tag, _ in layout.tags)
+    flags = [i for i, (tag, _) in enumerate(layout.tags) if tag in b"TF"]
+    rows: list[RawRow] = list(struct.iter_unpack(form, block.payload))
+    check_times([row[0] for row in rows])
+    if flags:
+        rows = [tuple(v == _TRUE if i in flags else v for i, v in enumerate(row)) for row in rows]
+    if layout.tags[-1][0] == b"N":
+        rows = [(*row, None) for row in rows]
+    return Batch(layout.shape, block.seq, rows, [])
+
+
+class Layout(NamedTuple):
+    """How the rows of a block are laid out, where all have the same shape and the same types.
+
+    Attributes:
+        shape: the id of their shape, and how many values each has.
+        size: the bytes of a row.
+        tags: the type of the time, of each value and of the step, and where it stands in a row.
+    """
+
+    shape: Shape
+    size: int
+    tags: list[tuple[bytes, int]]
+
+
+def layout_of(block: Block) -> Layout | None:
+    """Return the layout of a block's rows; ``None`` where they are not alike.
 
     The first row says where the tags are. If every other row has the same tags at these offsets,
     then by induction these are tags, and the rows are alike.
+
+    Raises:
+        ValueError: it holds what no journal does.
     """
     payload, count = block.payload, block.records
     size = len(payload) // count
     if size * count != len(payload):
         return None
-    form = f"<{_ROW_HEAD}x"
-    flags: list[int] = []
-    tags: list[bytes] = []
+    tags: list[tuple[bytes, int]] = []
     pos = _ROW_HEAD
     while pos < size:
         tag = payload[pos : pos + 1]
         if tag not in _SIZES:
             return None
-        if tag in b"TF":
-            flags.append(len(tags))
-        form += _FORMATS[tag]
-        tags.append(tag)
+        tags.append((tag, pos))
         column = payload[pos::size]
         if column.strip(b"TF") if tag in b"TF" else column != tag * count:
             return None
@@ -190,17 +218,11 @@ def _unpack_alike(block: Block) -> Batch | None:
         if payload[at::size] != payload[at : at + 1] * count:
             return None
     values, shape = _HEAD.unpack_from(payload)
-    if pos != size or values != len(tags) + 1 or b"N" in tags[:-1]:
+    if pos != size or values != len(tags) + 1 or any(tag == b"N" for tag, _ in tags[:-1]):
         return None
-    if len(tags) < 2 or tags[0] != b"g" or tags[-1] not in (b"i", b"N") or shape < 0:
+    if len(tags) < 2 or tags[0][0] != b"g" or tags[-1][0] not in (b"i", b"N") or shape < 0:
         raise ValueError("a row has no time, or no whole number as its step")
-    rows: list[RawRow] = list(struct.iter_unpack(form, payload))
-    check_times([row[0] for row in rows])
-    if flags:
-        rows = [tuple(v == _TRUE if i in flags else v for i, v in enumerate(row)) for row in rows]
-    if tags[-1] == b"N":
-        rows = [(*row, None) for row in rows]
-    return Batch((shape, len(tags) - 2), block.seq, rows, [])
+    return Layout((shape, len(tags) - 2), size, tags)
 
 
 def _unpack_each(block: Block, events: bool) -> Iterator[Batch]:

@@ -105,6 +105,14 @@ class Stretches:
     def __contains__(self, seq: int) -> bool:
         return bisect_right(self._bounds, seq) % 2 == 1
 
+    def others(self, first: int, behind: int) -> list[tuple[int, int]]:
+        """Return the stretches between two numbers that are in none of these."""
+        begin, end = bisect_right(self._bounds, first), bisect_left(self._bounds, behind)
+        bounds = self._bounds[begin:end]
+        bounds = bounds if begin % 2 else [first, *bounds]
+        bounds = bounds if end % 2 else [*bounds, behind]
+        return [(a, b) for a, b in zip(bounds[::2], bounds[1::2], strict=True) if a < b]
+
 
 class Cuts:
     """What a run's resumes have left behind: stretches of its history, none within another.

@@ -57,6 +57,20 @@ def texts(data: Mapping[str, Any], name: str) -> list[str]:
     return [each for each in found if isinstance(each, str)] if isinstance(found, list) else []
 
 
+def origin_text(about: Mapping[str, Any]) -> str:
+    """Return in words where a value of a config came from.
+
+    Args:
+        about: what is recorded of it: its source, and which file, line or name.
+    """
+    source, name = str(about.get("source")), about.get("name")
+    where = f"{about['file']}:{about.get('line') or '?'}" if about.get("file") else ""
+    if source == "file":
+        return where
+    named = f"{source} {name}" if name else source
+    return f"{named} in {where}" if where else named
+
+
 def _mapping(text: bytes | None) -> Mapping[str, Any] | None:
     try:
         found = json.loads(text or b"null")

@@ -1,0 +1,333 @@
+"""The page's server: what it answers, and to whom."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from keisei.dashboard import details, guard
+from keisei.dashboard.kept import Kept
+from keisei.dashboard.listing import Listing
+from keisei.dashboard.series import RunSeries, all_keys
+from keisei.dashboard.streams import RunsStream, RunStream, streamed
+from keisei.errors import KeiseiError
+from keisei.provenance.reading import read_origins, read_snapshot
+from keisei.redaction import clean
+from keisei.run import labels
+from keisei.run.labels import Labels
+from keisei.run.layout import TRAINING_LOG
+from keisei.run.log_tail import LogTail
+from keisei.store import columns
+
+STATIC = Path(__file__).parent / "static"
+MOST_RUNS, MOST_SERIES, MOST_LINES, MOST_COMPARED = 5_000, 200, 5_000, 50
+_LARGEST = 100_000  # bytes of a request's body
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+
+
+class BadRequestError(ValueError):
+    """What was asked for is nothing that can be asked for."""
+
+
+class Page:
+    """The server of one list of runs.
+
+    Args:
+        listing: the runs.
+        token: whoever has it may ask.
+        hosts: the names that the server has.
+        port: its port.
+        any_address: whether any numeric address is one of its names, too.
+        stopping: whether the server ends.
+    """
+
+    def __init__(
+        self,
+        listing: Listing,
+        token: str,
+        hosts: Collection[str],
+        port: int,
+        *,
+        any_address: bool = False,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._listing, self._stopping = listing, stopping
+        self._kept = Kept(stopping)
+        self._files = {path.name: path.read_bytes() for path in STATIC.iterdir() if path.is_file()}
+        routes = [
+            Route("/static/{name}", self._file),
+            Route("/api/runs", self._runs),
+            Route("/api/run/{name}", self._run),
+            Route("/api/run/{name}/labels", self._labels, methods=["POST"]),
+            Route("/api/run/{name}/events", self._events),
+            Route("/api/run/{name}/log", self._log),
+            Route("/api/metrics", self._metrics),
+            Route("/api/series", self._series),
+            Route("/api/follow", self._follow),
+            Route("/", self._page),
+            Route("/run/{name}", self._page),
+            Route("/compare", self._page),
+        ]
+        handlers: Any = {
+            BadRequestError: _failed(400),
+            KeiseiError: _failed(400),
+            ValueError: _failed(400),
+            FileNotFoundError: _failed(404),
+            OSError: _failed(500),
+        }
+        app = Starlette(routes=routes, exception_handlers=handlers, lifespan=self._lifespan)
+        refuse = partial(
+            guard.refusal, token=token, hosts=hosts, port=port, any_address=any_address
+        )
+        self.app: ASGIApp = _Guarded(app, refuse)
+
+    @asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        yield
+        self._kept.close()
+
+    async def _page(self, request: Request) -> Response:
+        return _file(self._files, "index.html")
+
+    async def _file(self, request: Request) -> Response:
+        return _file(self._files, request.path_params["name"])
+
+    def _runs(self, request: Request) -> Response:
+        query, order_by, limit, extra = _list_asked(request)
+        rows, counts, total = self._listing.find(query, order_by, limit)
+        return _json(
+            {
+                "where": self._listing.shown,
+                "rows": [details.row_data(row, extra) for row in rows],
+                "counts": counts,
+                "total": total,
+            }
+        )
+
+    def _run(self, request: Request) -> Response:
+        row = self._listing.row(request.path_params["name"])
+        origins = snapshot = None
+        with suppress(OSError):
+            origins = read_origins(row.directory)
+            snapshot = read_snapshot(row.directory)
+        run = self._kept.run(row.directory)
+        return _json({**details.run_data(row, origins, snapshot), "parts": _parts(run)})
+
+    async def _labels(self, request: Request) -> Response:
+        body = b""
+        async for part in request.stream():
+            body += part
+            if len(body) > _LARGEST:
+                raise BadRequestError("that is too much for tags and a note")
+        try:
+            asked = json.loads(body)
+        except (ValueError, RecursionError):
+            raise BadRequestError("the body is no JSON") from None
+        if not isinstance(asked, dict):
+            raise BadRequestError("the body is no JSON object")
+        from anyio import to_thread
+
+        name = request.path_params["name"]
+        now = await to_thread.run_sync(self._listing.change, name, partial(_changed, asked))
+        return _json({"tags": list(now.tags), "note": now.note})
+
+    def _events(self, request: Request) -> Response:
+        run = self._asked(request, [request.path_params["name"]])[0]
+        return _json({"events": details.event_data(run.events), "share": run.share})
+
+    def _log(self, request: Request) -> Response:
+        found = self._listing.one(request.path_params["name"])
+        most = min(int(_number(request, "lines", 500)), MOST_LINES)
+        log = LogTail(found.directory, TRAINING_LOG)
+        try:
+            lines = log.last(max(0, most))
+            return _json({"lines": [clean(line) for line in (*lines, *log.rest())]})
+        finally:
+            log.close()
+
+    def _metrics(self, request: Request) -> Response:
+        runs = self._asked(request, request.query_params.getlist("run"))
+        return _json(
+            {
+                "metrics": all_keys(runs),
+                "rows": [run.rows for run in runs],
+                "has_steps": any(run.last_step() is not None for run in runs),
+                "share": min((run.share for run in runs), default=1.0),
+            }
+        )
+
+    def _series(self, request: Request) -> Response:
+        names = request.query_params.getlist("run")
+        keys = request.query_params.getlist("metric")
+        if len(names) * len(keys) > MOST_SERIES:
+            raise BadRequestError(f"at most {MOST_SERIES} lines are drawn at once")
+        runs = self._asked(request, names)
+        axis = request.query_params.get("x", "step")
+        if axis not in ("step", "time"):
+            raise BadRequestError("x is step or time")
+        found = [
+            {
+                "run": name,
+                **details.series_data(
+                    run,
+                    key,
+                    axis,  # type: ignore[arg-type]
+                    int(_number(request, "width", 600)),
+                    _bound(request, "from"),
+                    _bound(request, "to"),
+                    _number(request, "smooth", 0.0),
+                ),
+            }
+            for key in keys
+            for name, run in zip(names, runs, strict=True)
+        ]
+        return _json({"series": found, "share": min((run.share for run in runs), default=1.0)})
+
+    async def _follow(self, request: Request) -> Response:
+        stream: RunsStream | RunStream
+        if names := request.query_params.getlist("run"):
+            wants_log = request.query_params.get("log") == "1"
+            part = request.query_params.get("part") or None
+            stream = RunStream(
+                self._listing, self._kept, names[:MOST_COMPARED], part, wants_log=wants_log
+            )
+        else:
+            stream = RunsStream(self._listing, *_list_asked(request))
+        events = streamed(stream, self._stopping)
+        return StreamingResponse(
+            events, media_type="text/event-stream", headers={"Cache-Control": "no-store"}
+        )
+
+    def _asked(self, request: Request, names: list[str]) -> list[RunSeries]:
+        """Return the series of runs, which may still be being read."""
+        if len(names) > MOST_COMPARED:
+            raise BadRequestError(f"at most {MOST_COMPARED} runs are compared at once")
+        part = request.query_params.get("part") or None
+        return [self._kept.run(self._listing.one(name).directory, part) for name in names]
+
+
+class _Guarded:
+    """Refuses what is not allowed to ask, before anything else is done."""
+
+    def __init__(self, app: ASGIApp, refuse: Callable[..., str | None]) -> None:
+        self._app, self._refuse = app, refuse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            return  # a web socket: nothing here speaks it
+        request = Request(scope)
+        given = request.query_params.get("token")
+        reason = self._refuse(request.headers, request.url.path, given)
+
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    *message["headers"],
+                    *((name.lower().encode(), text.encode()) for name, text in _HEADERS.items()),
+                ]
+            await send(message)
+
+        if reason is not None:
+            response = Response(f"keisei ui: {reason}\n", 403, media_type="text/plain")
+            await response(scope, receive, sent)
+        else:
+            await self._app(scope, receive, sent)
+
+
+_HEADERS = guard.HEADERS
+
+
+def _list_asked(request: Request) -> tuple[str, str, int, list[str]]:
+    asked = request.query_params
+    limit = min(max(1, int(_number(request, "limit", 200))), MOST_RUNS)
+    extra = [name.strip() for name in asked.get("columns", "").split(",") if name.strip()]
+    checked = [columns.check_column(name) for name in extra[:20]]
+    order_by = asked.get("sort") or "-started"
+    columns.check_column(order_by.removeprefix("-"))
+    return asked.get("q", ""), order_by, limit, checked
+
+
+def _changed(asked: dict[str, Any], old: Labels) -> Labels:
+    """Return the labels as they are asked for: some tags more, some less, another note."""
+    new = old
+    if "remove" in asked:
+        new = labels.untagged(new, _texts(asked["remove"]))
+    if "add" in asked:
+        new = labels.tagged(new, _texts(asked["add"]))
+    if "note" in asked:
+        note = asked["note"]
+        if not isinstance(note, str | None):
+            raise BadRequestError("a note is a text")
+        new = labels.noted(new, note)
+    return new
+
+
+def _texts(value: object) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise BadRequestError("tags are a list of texts")
+    return value
+
+
+def _parts(run: RunSeries) -> list[str]:
+    from keisei.journal.reader import RunJournal
+
+    with suppress(OSError):
+        return RunJournal(run.directory).parts()
+    return []
+
+
+def _number(request: Request, name: str, default: float) -> float:
+    found = _bound(request, name)
+    return default if found is None else found
+
+
+def _bound(request: Request, name: str) -> float | None:
+    text = request.query_params.get(name)
+    if not text:
+        return None
+    try:
+        found = float(text)
+    except ValueError:
+        found = float("nan")
+    if not abs(found) < 1e300:
+        raise BadRequestError(f"{name} is no number")
+    return found
+
+
+def _file(files: dict[str, bytes], name: str) -> Response:
+    body = files.get(name)
+    if body is None:
+        return Response("there is no such file\n", 404, media_type="text/plain")
+    kind = _TYPES.get(Path(name).suffix, "application/octet-stream")
+    return Response(body, headers={"Content-Type": kind, "Cache-Control": "no-cache"})
+
+
+def _json(data: object, status: int = 200) -> Response:
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    headers = {"Cache-Control": "no-store"}
+    return Response(text, status, headers, media_type="application/json")
+
+
+def _failed(status: int) -> Callable[[Request, Exception], Response]:
+    def answer(request: Request, exc: Exception) -> Response:
+        return _json({"problem": clean(str(exc)) or type(exc).__name__}, status)
+
+    return answer
