@@ -10,13 +10,13 @@ from typing import TypeVar
 
 import anyio
 
+from keisei._io.spawn import say_once, why_not
 from keisei._log import logger
 from keisei.errors import TrackerError, quoted
 from keisei.run.session_file import TrackerRecord
 from keisei.run.status import FinalStatus
 from keisei.trackers.base import RunInfo, Tracker
 from keisei.trackers.host.client import HostedWorker
-from keisei.trackers.host.spawn import say_once, why_not
 from keisei.trackers.loading import kind_of, make_tracker
 from keisei.trackers.pace import PACE
 from keisei.trackers.places import absolute_options

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keisei.trackers.host.spawn import MARK
+from keisei._io.spawn import MARK
 
 ROOT = Path(__file__).resolve().parents[2]
 CHILD_TIMEOUT = 300.0

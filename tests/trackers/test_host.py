@@ -19,11 +19,11 @@ import anyio.to_thread
 import pytest
 
 from keisei import AsyncSessionManager, ConfigError, SessionManager
-from keisei._io import process
+from keisei._io import process, spawn
 from keisei._io.files import OpenDirectory
 from keisei.journal.reader import read_run
 from keisei.trackers import cursor
-from keisei.trackers.host import client, spawn
+from keisei.trackers.host import client
 from tests.conftest import TWO_BACKENDS, MakeConfig
 from tests.support.forks import in_child
 from tests.support.line_tracker import lines_of

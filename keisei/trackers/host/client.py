@@ -25,12 +25,7 @@ from typing import IO, cast
 
 from keisei._io.backoff import Backoff
 from keisei._io.forks import after_in_child
-from keisei._log import logger
-from keisei.errors import describe, quoted
-from keisei.run.status import FinalStatus
-from keisei.trackers.base import RunInfo
-from keisei.trackers.host.messages import End, News, Open, pack, unpack
-from keisei.trackers.host.spawn import (
+from keisei._io.spawn import (
     GREETING,
     GREETING_TIMEOUT,
     found_out,
@@ -41,14 +36,18 @@ from keisei.trackers.host.spawn import (
     spawn,
     wrong_with,
 )
+from keisei._log import logger
+from keisei.errors import describe, quoted
+from keisei.run.status import FinalStatus
+from keisei.trackers.base import RunInfo
+from keisei.trackers.host.messages import BEGINS, End, News, Open, pack, unpack
 from keisei.trackers.loading import kind_of, make_tracker
 from keisei.trackers.pace import PACE
 from keisei.trackers.places import absolute_environ, working_directory
 from keisei.trackers.state import WorkerHandle, WorkerState
 from keisei.trackers.worker import FIRST_PAUSE, LONGEST_PAUSE, Worker
 
-# A fork holds the GIL for a millisecond, and longer on a busy machine: the call that wants the
-# process, on a loop, is over before. In seconds.
+# Seconds. A fork holds the GIL for a millisecond or more: the call on a loop is over before.
 _HOLD_BACK = 0.02
 
 _Kind = tuple[str, str, frozenset[tuple[str, str]]]
@@ -216,7 +215,8 @@ class Host:
     def _start_process(self) -> str | None:
         """Start the process; returns why it cannot be started."""
         try:
-            self._process = process = spawn(self._kind[1], dict(self._kind[2]), working_directory())
+            environ = dict(self._kind[2])
+            self._process = process = spawn(self._kind[1], environ, working_directory(), BEGINS)
             reader = threading.Thread(
                 target=self._read, args=(process,), name=f"keisei-{self.name}-news", daemon=True
             )

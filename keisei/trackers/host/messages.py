@@ -14,6 +14,8 @@ from keisei.run.status import FinalStatus
 from keisei.trackers.base import RunInfo
 from keisei.trackers.state import WorkerState
 
+BEGINS = "keisei.trackers.host.process"  # whose `begin` is called in a host process
+
 
 @dataclass(frozen=True)
 class Open:

@@ -1,18 +1,19 @@
-"""Starts a host process, so that nothing but the program's own path decides what it imports.
+"""Starts a process of keisei's own, so that only the program's own path decides what it imports.
 
 The interpreter is isolated (`-I`): neither the working directory nor the environment is on its path
 until the program's own path has been sent. What the program's path has from its script, its working
 directory or its archive comes last there: a file that is called like a module of the standard
 library, or a directory `wandb/`, shadows nothing.
 
-What starts instead may be the training itself, where `sys.executable` is the program: a host
-process greets first, and whatever does not is ended, and started no more.
+What starts instead may be the training itself, where `sys.executable` is the program: a process of
+keisei's greets first, and whatever does not is ended, and started no more.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -25,7 +26,6 @@ from typing import IO, cast
 from keisei._io.backoff import may_pass
 from keisei._log import logger
 from keisei.errors import describe
-from keisei.trackers.host.messages import pack
 
 MARK = "KEISEI_HOST_PROCESS"
 
@@ -41,14 +41,16 @@ nothing = os.open(os.devnull, os.O_RDWR)
 for number in (0, 1, 2):
     os.dup2(nothing, number)
 try:
-    sys.path[:], sys.argv[:], package = pickle.load(requests)
+    sys.path[:], sys.argv[:], package, begins, is_whole = pickle.load(requests)
     start = os.path.join(package, "__init__.py")
+    import importlib
     if os.path.isfile(start):  # the program's own keisei, whatever comes first on the path
         from importlib import util
         spec = util.spec_from_file_location("keisei", start, submodule_search_locations=[package])
         sys.modules["keisei"] = module = util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    from keisei.trackers.host.process import begin
+        if is_whole:
+            spec.loader.exec_module(module)
+    begin = importlib.import_module(begins).begin
 except EOFError:
     os._exit(0)
 except BaseException as error:
@@ -111,13 +113,22 @@ def program() -> str:
     return os.fsdecode(found) if found else ""
 
 
-def spawn(executable: str, environ: Mapping[str, str], directory: str) -> subprocess.Popen[bytes]:
-    """Start a host process; its standard input takes requests, its output gives news.
+def spawn(
+    executable: str,
+    environ: Mapping[str, str],
+    directory: str,
+    begins: str,
+    *,
+    is_whole: bool = True,
+) -> subprocess.Popen[bytes]:
+    """Start a process of keisei's; its standard input takes requests, its output gives news.
 
     Args:
         executable: the program's Python.
         environ: its environment.
         directory: the program's working directory.
+        begins: the module whose `begin` the process calls.
+        is_whole: whether all of keisei is imported there; else only that module and what it needs.
 
     Raises:
         OSError: it cannot be started.
@@ -145,8 +156,9 @@ def spawn(executable: str, environ: Mapping[str, str], directory: str) -> subpro
         raise
     assert process.stdin is not None
     package = sys.modules["keisei"].__path__[0]
+    first = (import_path(directory), sys.argv[:1], package, begins, is_whole)
     with suppress(BrokenPipeError):  # it has ended, which its reader says
-        process.stdin.write(pack((import_path(directory), sys.argv[:1], package)))
+        process.stdin.write(pickle.dumps(first, pickle.HIGHEST_PROTOCOL))
     return process
 
 
