@@ -71,6 +71,7 @@ def _own_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterat
     for name in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
         monkeypatch.setenv(name, str(home))
     monkeypatch.setenv("NETRC", str(home / "netrc"))
+    monkeypatch.setenv("KEISEI_RESOURCES", "off")  # on where a test is about them: a process each
     monkeypatch.chdir(tmp_path)
     keisei_logger = logging.getLogger("keisei")
     level = keisei_logger.level

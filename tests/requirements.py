@@ -359,6 +359,12 @@ REQUIREMENTS: dict[str, str] = {
         "`keisei cancel RUN` ends a run from elsewhere, gracefully, as `cancelled`, on whichever "
         "host it runs."
     ),
+    "MON-1": (
+        "CPU, memory, disk, network, and each visible GPU's load, memory, power, temperature, of "
+        "the process tree and of what it may use (cgroup), are rows `system/...` of the journal, "
+        "sampled outside the program; peaks are kept. A sampler that hangs is shown as hung and "
+        "felt by nobody."
+    ),
     "MON-3": (
         'Phases (`with session.phase("evaluation"):`), throughput, time to go, and the share of '
         "set-up, training, evaluation, checkpoint, waiting and stall are in the summary."

@@ -20,6 +20,7 @@ from keisei.cli.program import app
 from keisei.cli.shared import Keys, Root, Run, failures_of, plain
 from keisei.errors import quoted
 from keisei.journal.merging import Reduction
+from keisei.journal.records import SYSTEM
 from keisei.reports.panels import Line, Panel
 from keisei.reports.pictures import check_picture, draw_picture
 from keisei.reports.series import Axis, Series, has_steps, keys_of, read_series, reduced_series
@@ -86,14 +87,18 @@ def plot(
         ]
         there = list(dict.fromkeys(key for one in each_part for key in keys_of(one)))
         names = _names(runs, console)
-        if not there:
+        if all(key.startswith(SYSTEM) for key in there) and not keys:
             raise ValueError(f"no metrics have been logged in {', '.join(names)}")
         if problem := missing(keys or [], there):
             raise ValueError(problem)
         wanted = [there[i] for i in select(keys or [], there)]
+        if not keys:  # what a run uses of its machine is drawn where it is named
+            wanted = [key for key in wanted if not key.startswith(SYSTEM)]
         most = _NAMED if keys else _IN_TERMINAL if kind is None else _IN_PICTURE
         left_out, wanted = wanted[most:], wanted[:most]
-        axis = x or ("step" if reduce is not None or any(map(has_steps, journals)) else "row")
+        is_system = bool(wanted) and all(key.startswith(SYSTEM) for key in wanted)
+        by_step = reduce is not None or (not is_system and any(map(has_steps, journals)))
+        axis = x or ("step" if by_step else "time" if is_system else "row")
         with _progress() as show:
             found = [
                 read_series(

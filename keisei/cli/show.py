@@ -33,6 +33,7 @@ from keisei.cli.show_provenance import (
     print_snapshot,
     snapshot_of,
 )
+from keisei.cli.show_resources import print_resources, resources_of
 from keisei.cli.source import source_of
 from keisei.store.rows import MetricSummary, RunRow
 
@@ -79,6 +80,7 @@ def show(
         elif as_json:
             used = time_of(row.directory, is_running=row.status == "running")
             shown = {**as_data(row), "provenance": snapshot, "phases": used}
+            shown["resources"] = resources_of(row.directory)
             sys.stdout.write(json.dumps(shown, indent=2) + "\n")
         elif origins:
             print_origins(row.directory, console)
@@ -122,6 +124,8 @@ def _print(
         print_snapshot(snapshot, console)
     if (used := time_of(row.directory, is_running=row.status == "running")) is not None:
         print_time(used, console)
+    if (resources := resources_of(row.directory)) is not None:
+        print_resources(resources, console)
     if row.metrics:
         console.print(_metrics(row.metrics, console))
         if (left := len(row.metrics) - _MOST_METRICS) > 0:

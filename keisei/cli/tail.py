@@ -68,6 +68,9 @@ def tail(
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for the run, and for its next attempts.")
     ] = False,
+    system: Annotated[
+        bool, typer.Option("--system", help="Show what the run uses of its machine, too.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print every row and line as a JSON object.")
     ] = False,
@@ -88,7 +91,7 @@ def tail(
         directory = find_run(root, run).directory
         named = journal_of(directory, part).part
         with (
-            closing(RowsTail(directory, keys or [], named)) as rows,
+            closing(RowsTail(directory, keys or [], named, system=system)) as rows,
             closing(LogTail(directory, log_file(TRAINING_LOG, named))) as log,
         ):
             if not waited:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from keisei.cli.metric_names import select
 from keisei.journal.format import file_name
 from keisei.journal.reader import AttemptReader, Value, read_run
+from keisei.journal.records import is_system
 from keisei.journal.superseding import Cuts, Stretches
 from keisei.run.log_tail import LogTail, is_current
 
@@ -45,12 +46,21 @@ class RowsTail:
         wanted: the metrics, by name or pattern; all where empty. Rows without any of them are
             left out.
         part: the part of the run whose rows they are; ``None`` for the owner's own.
+        system: whether the rows `system/...` are wanted where no metric is named.
 
     Attributes:
         keys: the names of all metrics seen so far.
     """
 
-    def __init__(self, directory: str, wanted: Sequence[str] = (), part: str | None = None) -> None:
+    def __init__(
+        self,
+        directory: str,
+        wanted: Sequence[str] = (),
+        part: str | None = None,
+        *,
+        system: bool = False,
+    ) -> None:
+        self._system = system
         self.keys: set[str] = set()
         self._journals = read_run(directory).of(part)
         self._wanted = wanted
@@ -126,8 +136,10 @@ class RowsTail:
         for seq, keys, raw in reader.rows():
             selected = self._selected.get(keys)
             if selected is None:
-                selected = self._selected[keys] = select(self._wanted, keys)
+                is_left_out = is_system(keys) and not (self._system or self._wanted)
+                selected = [] if is_left_out else select(self._wanted, keys)
+                self._selected[keys] = selected
                 self.keys.update(keys)
-            if selected or not self._wanted:
+            if selected or not (self._wanted or keys):
                 values = {keys[index]: raw[index + 1] for index in selected}
                 yield ShownRow(reader.attempt, seq, raw[0], raw[-1], values)  # type: ignore[arg-type]

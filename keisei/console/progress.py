@@ -23,7 +23,7 @@ from keisei._io.switching import yield_gil
 from keisei._text import one_line
 from keisei.config.schema import AppConfig
 from keisei.journal.attempt import AttemptReader
-from keisei.journal.records import as_float
+from keisei.journal.records import as_float, is_system
 from keisei.journal.throughput import Throughput, time_to_go
 from keisei.journal.writer import Journal
 from keisei.redaction import clean
@@ -121,7 +121,9 @@ class Progress:
             if not batch.rows:
                 continue
             moment, *values, step = batch.rows[-1]
-            for key, value in zip(reader.keys(batch), values, strict=True):
+            if is_system(keys := reader.keys(batch)):
+                continue
+            for key, value in zip(keys, values, strict=True):
                 if key in self._values or len(self._values) < _MOST_METRICS:
                     self._values[key] = value  # type: ignore[assignment]
             if isinstance(step, int):

@@ -16,7 +16,7 @@ from keisei.journal.format import attempt_of, part_of
 from keisei.journal.history import History, OwnersResume, owners_resumes
 from keisei.journal.media import Media, is_there, media_in, with_superseded
 from keisei.journal.merging import Reduction, Series, in_order, part_asked, reduced
-from keisei.journal.records import Damage, Event, Position, Row, Value
+from keisei.journal.records import Damage, Event, Position, Row, Value, is_system
 from keisei.journal.superseding import Cuts, Steps, Stretches
 
 if TYPE_CHECKING:
@@ -107,7 +107,12 @@ class RunJournal:
         return None
 
     def rows(
-        self, include_superseded: bool = False, *, rank: int | None = None, part: str | None = None
+        self,
+        include_superseded: bool = False,
+        *,
+        rank: int | None = None,
+        part: str | None = None,
+        system: bool = False,
     ) -> Iterator[Row]:
         """Yield the rows in order, attempt by attempt: the owner's own, or another part's.
 
@@ -115,11 +120,12 @@ class RunJournal:
             include_superseded: yield these rows too; they are marked.
             rank: the rank whose rows are meant; 0 is the owner, or
             part: the part.
+            system: yield the rows `system/...` of what the run uses of its machine, too.
         """
         if (asked := part_asked(rank, part)) is not None:
-            yield from self.of(asked).rows(include_superseded)
+            yield from self.of(asked).rows(include_superseded, system=system)
             return
-        for attempt, superseded, seq, keys, raw in self.merged():
+        for attempt, superseded, seq, keys, raw in self.merged(system=system):
             if include_superseded or not superseded:
                 yield _row(attempt, seq, keys, raw, superseded)
 
@@ -245,7 +251,8 @@ class RunJournal:
     ) -> Iterator[Row]:
         """Yield the rows of a live run as they come, those that are there first. It blocks.
 
-        Nothing is superseded here: what a later attempt does is not known yet.
+        The rows `system/...` are left out. Nothing is superseded here: what a later attempt does is
+        not known yet.
 
         Args:
             poll: how often to look for more, in seconds.
@@ -259,7 +266,8 @@ class RunJournal:
                     if attempt not in readers:
                         readers[attempt] = self.open(attempt)
                     for seq, keys, raw in readers[attempt].rows():
-                        yield _row(attempt, seq, keys, raw, False)
+                        if not is_system(keys):
+                            yield _row(attempt, seq, keys, raw, False)
                 if last:
                     return
                 sleep(poll)
@@ -289,13 +297,17 @@ class RunJournal:
         right = pd.DataFrame.from_records([row.values for row in rows], index=left.index)
         return pd.concat([left, right], axis=1)
 
-    def merged(self) -> Iterator[_Part]:
+    def merged(self, *, system: bool = False) -> Iterator[_Part]:
         """Yield attempt, whether superseded, number, keys and raw row, in order.
 
         A row of which only some values are superseded comes in two parts, one after the other.
+
+        Args:
+            system: yield the rows `system/...`, too.
         """
         for attempt, batch, keys, stretches, later in self._batches():
-            yield from _divided(attempt, batch, keys, stretches, later)
+            if system or not is_system(keys):
+                yield from _divided(attempt, batch, keys, stretches, later)
 
     def cuts(self, last: int | None = None) -> Cuts:
         """Read what the run's resumes have left behind.

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 Value = float | int | bool
+SYSTEM = "system/"  # begins the names of what the machine, and not the training, has logged
+
+
+def is_system(keys: Sequence[str]) -> bool:
+    """Return whether a row is of what the run uses of its machine: it is no training metric."""
+    return bool(keys) and all(key.startswith(SYSTEM) for key in keys)
 
 
 def as_float(value: Value) -> float:

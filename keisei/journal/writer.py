@@ -30,7 +30,7 @@ from keisei.journal.format import (
     is_row,
     pack_event,
 )
-from keisei.journal.records import Position
+from keisei.journal.records import Position, is_system
 from keisei.journal.unread import Losses, Queued, UnreadRow
 from keisei.journal.unredacted import UnredactedEvent
 from keisei.journal.values import EXACT, Unread, step_or_unread
@@ -111,8 +111,8 @@ class Journal:
         self._queue, self._high = self._writer.queue, self._writer.high
         self._shapes: dict[tuple[str, ...], _Shape] = {}
         self._shape = _NO_SHAPE
-        self._first, self._first_shape = (left.records, left.shapes) if left else (0, 0)
-        self._shape_count, self._name_count = self._first_shape, 0
+        self._first, self._shape_count = (left.records, left.shapes) if left else (0, 0)
+        self._name_count, self._has_rows = 0, False
         _journals.add(self)
 
     def __enter__(self) -> Journal:
@@ -144,8 +144,8 @@ class Journal:
 
     @property
     def has_rows(self) -> bool:
-        """Whether a row was logged, and not only events."""
-        return self._shape_count > self._first_shape
+        """Whether a row was logged by the training: neither events alone, nor `system/...`."""
+        return self._has_rows
 
     def position(self) -> Position:
         """Return the position behind the last record that was logged by now; never waits.
@@ -344,6 +344,7 @@ class Journal:
                 self._name_count = len(keys)
             shape = (self._shape_count, keys, (floats + b"i", floats + b"N"))
             self._shape_count += 1
+            self._has_rows = self._has_rows or not is_system(keys)
             self._new_shapes.append(shape[:2])  # before any row of it is in the queue
             self._shapes[keys] = shape
         return shape

@@ -13,7 +13,7 @@ from typing import Literal
 
 from keisei.journal.merging import Reduction
 from keisei.journal.reader import RunJournal, Value
-from keisei.journal.records import as_float
+from keisei.journal.records import SYSTEM, as_float
 
 Axis = Literal["step", "time", "row"]
 
@@ -160,12 +160,15 @@ class Series:
 
 
 def keys_of(run: RunJournal) -> list[str]:
-    """Return the names of all metrics of a run, or of one part, in the order in which they came."""
+    """Return the names of all metrics of a run, or of one part, in the order in which they came.
+
+    Those of its machine, `system/...`, come last.
+    """
     keys: dict[str, None] = {}
     for attempt in run.attempts():
         with run.open(attempt) as reader:
             keys.update(dict.fromkeys(key for shape in reader.shapes() for key in shape))
-    return list(keys)
+    return sorted(keys, key=lambda key: key.startswith(SYSTEM))
 
 
 def has_steps(run: RunJournal) -> bool:
@@ -232,7 +235,8 @@ def read_series(
     series = {key: Series(weight, log) for key in wanted}
     shapes: dict[tuple[str, ...], list[tuple[int, Series]]] = {}
     row, step, begun = 0, math.nan, math.nan
-    for count, (_, superseded, _, keys, raw) in enumerate(run.merged()):
+    system = any(key.startswith(SYSTEM) for key in wanted)
+    for count, (_, superseded, _, keys, raw) in enumerate(run.merged(system=system)):
         if count % _BATCH == 0:
             progress(count)
             for one in series.values():

@@ -8,6 +8,7 @@ from typing import Any
 from keisei.session.facts import SessionFacts
 from keisei.session.phases import Phases
 from keisei.session.recorder import Recorder
+from keisei.session.resources import Resources
 from keisei.session.usage_part import UsagePart, guarded
 
 
@@ -17,12 +18,17 @@ class Usage:
     Args:
         facts: what is known of the session.
         recorder: what it records with.
+
+    Attributes:
+        phases: what it does with its time.
+        resources: what it uses of its machine.
     """
 
     def __init__(self, facts: SessionFacts[Any], recorder: Recorder) -> None:
         self._facts = facts
         self.phases = Phases(recorder, _total_of(facts))
-        self.parts: tuple[UsagePart, ...] = (self.phases,)
+        self.resources = Resources(facts, recorder)
+        self.parts: tuple[UsagePart, ...] = (self.phases, self.resources)
 
     def claimed(self) -> None:
         """Begin what needs no loop; called on the thread that has claimed the run."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from keisei.errors import RegistryError, TrackerError, quoted
-from keisei.journal.records import Row
+from keisei.journal.records import Row, is_system
 from keisei.journal.superseding import RESUME
 from keisei.run import find
 from keisei.run.status import FinalStatus
@@ -153,6 +153,8 @@ class _FollowedRun(TrackerRun):
             return
         self._next_seq = record.seq + 1
         if isinstance(record, Row):
+            if is_system(tuple(record.values)):
+                return
             summaries.add(record.values, record.values.values(), record.step)
         elif record.name == RESUME:
             self._summaries = None
