@@ -82,7 +82,7 @@ class PhaseClock:
         self._program: dict[str, int] = {}
         self._own: dict[str, int] = {}
         # The times that went to the base, which nothing explains but a stall.
-        self._unexplained: deque[tuple[float, float]] = deque(maxlen=_STRETCHES)
+        self._unexplained: deque[tuple[float, float, str]] = deque(maxlen=_STRETCHES)
 
     def enter(self, name: str, outer: Entry | None, now: float, *, own: bool = False) -> Entry:
         """Enter a phase, and return what `leave` takes.
@@ -125,7 +125,7 @@ class PhaseClock:
         self.base = base
 
     def stalled(self, begun: float, ended: float) -> float:
-        """Take what a stall has held off the training, where no phase explains it.
+        """Take what a stall has held off the training, or the set-up, where no phase explains it.
 
         Args:
             begun: when the loop was held.
@@ -135,18 +135,18 @@ class PhaseClock:
             How much of the stall was in no phase, in seconds.
         """
         self._pass(ended)
-        taken, kept = 0.0, list[tuple[float, float]]()
-        for first, last in self._unexplained:
+        taken, kept = 0.0, list[tuple[float, float, str]]()
+        for first, last, base in self._unexplained:
             low, high = max(first, begun), min(last, ended)
             if low >= high:
-                kept.append((first, last))
+                kept.append((first, last, base))
                 continue
-            taken += high - low
-            kept += [(a, b) for a, b in ((first, low), (high, last)) if a < b]
-        taken = min(taken, self._seconds.get(self.base, 0.0))
+            held = min(high - low, self._seconds[base])
+            self._seconds[base] -= held
+            taken += held
+            kept += [(a, b, base) for a, b in ((first, low), (high, last)) if a < b]
         if taken > 0:
             self._unexplained = deque(kept, maxlen=_STRETCHES)
-            self._seconds[self.base] -= taken
             self._seconds[STALL] = self._seconds.get(STALL, 0.0) + taken
         return taken
 
@@ -184,7 +184,10 @@ class PhaseClock:
                 lasting[name] = lasting.get(name, 0.0) + passed
         else:
             seconds[self.base] = seconds.get(self.base, 0.0) + passed
-            self._unexplained.append((self._now, now))
+            first, stretches = self._now, self._unexplained
+            if stretches and stretches[-1][1:] == (first, self.base):
+                first = stretches.pop()[0]
+            stretches.append((first, now, self.base))
         self._now = now
 
     def _add(self, entry: Entry) -> None:

@@ -25,6 +25,7 @@ from keisei.distributed import slurm
 from keisei.distributed.meeting import Meeting
 from keisei.distributed.rank import Owned
 from keisei.errors import RankLostError, TakenOverError, quoted
+from keisei.monitoring.phases import WAITING
 from keisei.run.failure import Failure, failure_of
 from keisei.run.status import FINAL, FinalStatus, check_final
 from keisei.session.checkpointing import Checkpointing
@@ -159,7 +160,8 @@ class Ending:
         ranks = self._facts.ranks
         try:
             if ranks is not None and self._facts.status not in FINAL:
-                await ranks.settle(status, failure)
+                with self.usage.phases.own(WAITING):
+                    await ranks.settle(status, failure)
         finally:
             truth = (status, failure) if ranks is None else ranks.truth(status, failure)
             final = self._facts.ends_as(*truth)
