@@ -22,6 +22,7 @@ from keisei.analysis.checking import Checked, Checker, Options
 from keisei.analysis.following import Changes
 from keisei.analysis.targets import target_of
 from keisei.analysis.verdicts import FALSE_ALARMS, MARGIN, Verdict
+from keisei.cli.check_events import Events
 from keisei.cli.ls import non_finite, shown_value
 from keisei.cli.program import app
 from keisei.cli.shared import Json, RegistryUrl, Root, failures_of, plain, table_console
@@ -89,6 +90,10 @@ def check_runs(
         float,
         typer.Option("--every", min=1.0, metavar="SECONDS", help="How often, with --follow."),
     ] = 60.0,
+    record: Annotated[
+        bool,
+        typer.Option("--record", help="With --follow, log them to the run as events, too."),
+    ] = False,
     root: Root = None,
     url: RegistryUrl = None,
     as_json: Json = False,
@@ -101,7 +106,7 @@ def check_runs(
     `undecided`: a single run decides less than several with other seeds do.
 
     With --follow, verdicts on a run that goes on are printed as they change, a line each (with
-    --json an object); it writes nothing, and ends with the run.
+    --json an object), and logged to the run as events with --record; it ends with the run.
 
     Exit status: 0 where no metric is worse, 1 where one is, 2 where none could be decided or the
     check cannot be made, 130 after Ctrl-C.
@@ -125,12 +130,17 @@ def check_runs(
             others, _ = source.find(against, "started", 0)
         checker = Checker(new, others, options)
         found = checker.check(new)
-        changes = Changes()
-        while follow and any(row.status in _GO_ON for row in new):
-            _print_changes(changes.of(found.verdicts), as_json, console)
-            sleep(every)
-            new = [source.one(name) for name in wanted]
-            found = checker.check(new)
+        live, changes = [row for row in new if row.status in _GO_ON], Changes()
+        if record and not follow:
+            raise ValueError("--record goes with --follow")
+        with Events(live, is_on=record) as events:
+            while follow and any(row.status in _GO_ON for row in new):
+                fresh = changes.of(found.verdicts)
+                events.log({key: _verdict_as_data(one) for key, one in fresh.items()})
+                _print_changes(fresh, as_json, console)
+                sleep(every)
+                new = [source.one(name) for name in wanted]
+                found = checker.check(new)
         if as_json:
             text = json.dumps(_as_data(found), indent=None if follow else 2)
             sys.stdout.write(text + "\n")

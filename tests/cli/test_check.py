@@ -14,6 +14,7 @@ from keisei.cli import baseline as _baseline  # noqa: F401 - registers the comma
 from keisei.cli import check as _check  # noqa: F401
 from keisei.cli import compare as _compare  # noqa: F401
 from keisei.cli.program import app
+from keisei.journal.reader import read_run
 from tests.conftest import MakeConfig
 
 END = [1.0, 1.004, 0.996, 1.002, 0.998, 1.003, 0.997, 1.001]
@@ -241,9 +242,8 @@ def test_the_time_to_a_target_is_compared() -> None:
 
 
 @pytest.mark.requirement("CMP-1")
-@pytest.mark.usefixtures("root")
 def test_a_run_that_goes_on_is_followed(
-    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+    root: Path, make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Up to the step that it has reached; a verdict is said once two looks have come to it."""
     config = make_config(training={"total_timesteps": 1000})
@@ -267,7 +267,9 @@ def test_a_run_that_goes_on_is_followed(
         train(0.0)
         looks.clear()
         lines = keisei(
-            *("check", "live", "--follow", "--every", "5", "--json", "--against", "ok-"), status=1
+            *("check", "live", "--follow", "--record", "--every", "5"),
+            *("--json", "--against", "ok-"),
+            status=1,
         )
     *said, final = [json.loads(line) for line in lines.splitlines()]
     assert [(one["metric"], one["outcome"]) for one in said] == [
@@ -276,3 +278,10 @@ def test_a_run_that_goes_on_is_followed(
     ]
     assert final["verdicts"]["loss"]["outcome"] == "worse"
     assert looks == [5.0] * 6
+    events = [one for one in read_run(root / "live").of("check").events() if one.name == "verdict"]
+    data = [one.data for one in events if isinstance(one.data, dict)]
+    assert [(one["metric"], one["outcome"]) for one in data] == [
+        ("loss", "same"),
+        ("loss", "worse"),
+    ]
+    assert "--follow" in keisei("check", "live", "--record", status=2)
