@@ -15,7 +15,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from keisei.dashboard import details, guard
+from keisei.dashboard import details, guard, media
 from keisei.dashboard.kept import Kept
 from keisei.dashboard.listing import Listing
 from keisei.dashboard.series import RunSeries, all_keys
@@ -76,6 +76,8 @@ class Page:
             Route("/api/run/{name}/labels", self._labels, methods=["POST"]),
             Route("/api/run/{name}/events", self._events),
             Route("/api/run/{name}/log", self._log),
+            Route("/api/run/{name}/media", self._media),
+            Route("/api/run/{name}/media/{file:path}", self._content),
             Route("/api/metrics", self._metrics),
             Route("/api/series", self._series),
             Route("/api/follow", self._follow),
@@ -149,6 +151,17 @@ class Page:
     def _events(self, request: Request) -> Response:
         run = self._asked(request, [request.path_params["name"]])[0]
         return _json({"events": details.event_data(run.events), "share": run.share})
+
+    def _media(self, request: Request) -> Response:
+        run = self._asked(request, [request.path_params["name"]])[0]
+        return _json({"media": media.media_data(run.media, run.cuts), "share": run.share})
+
+    def _content(self, request: Request) -> Response:
+        found = self._listing.one(request.path_params["name"])
+        name = request.path_params["file"]
+        content = media.read_media(found.directory, name)
+        headers = {"Cache-Control": "private, max-age=86400", "Content-Type": media.kind_of(name)}
+        return Response(content, headers=headers | {"Content-Disposition": "attachment"})
 
     def _log(self, request: Request) -> Response:
         found = self._listing.one(request.path_params["name"])

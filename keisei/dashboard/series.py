@@ -20,10 +20,11 @@ from keisei.journal.decoding import Batch
 from keisei.journal.history import History
 from keisei.journal.reader import RunJournal
 from keisei.journal.records import Event, Position
-from keisei.journal.superseding import RESUME, Stretches
+from keisei.journal.superseding import RESUME, Cuts, Stretches
 
 Axis = Literal["step", "time"]
 
+MEDIA = "keisei/media"
 MOST_EVENTS = 2_000  # of a run that are kept, the last ones
 _MOST_TEXT = 20_000  # characters of an event's data
 _REREAD = 10.0  # seconds: how often a run is read again of which a later attempt hides rows unsaid
@@ -90,7 +91,9 @@ class RunSeries:
         rows: how many rows there are by now.
         share: how much of the journals is read, from 0 to 1.
         version: changes whenever anything has.
-        events: the last events.
+        events: the last events, those that name media apart.
+        media: the last of those.
+        cuts: what the run's resumes have left behind.
         bytes: about how much memory it takes.
     """
 
@@ -100,6 +103,7 @@ class RunSeries:
         self.directory, self.part = directory, part
         self.rows, self.share, self.version, self.bytes = 0, 0.0, 0, 0
         self.events: list[Event] = []
+        self.media: list[Event] = []
         self._stopping = stopping
         self._reading, self._unpacking = threading.Lock(), threading.Lock()
         self._forget()
@@ -112,7 +116,8 @@ class RunSeries:
         self._tables: dict[tuple[str, ...], Table] = {}
         self._holders: dict[str, list[tuple[tuple[str, ...], int]]] = {}
         self._step, self.begun = math.nan, math.nan
-        self.rows, self.bytes, self.events = 0, 0, []
+        self.rows, self.bytes, self.events, self.media = 0, 0, [], []
+        self.cuts = Cuts()
 
     _reader: AttemptReader | None = None
 
@@ -218,7 +223,7 @@ class RunSeries:
         """Read all attempts, without what was superseded."""
         journal = RunJournal(self.directory, self.part, attempts)
         history = History(self.directory, attempts, self.part)
-        cuts = history.cuts()
+        cuts = self.cuts = history.cuts()
         self._unsaid = len(attempts) > 1 and cuts.known.attempt < attempts[-1]
         if history.predecessors(cuts):
             self._read_hidden(journal, attempts)
@@ -318,10 +323,13 @@ class RunSeries:
         for seq, (moment, name, data) in enumerate(batch.events, batch.seq):
             text = json.dumps(data, ensure_ascii=False, default=str)
             kept = data if len(text) <= _MOST_TEXT else text[:_MOST_TEXT] + "…"
-            self.events.append(Event(seq, moment, attempt, name, kept))
+            kind = self.media if name == MEDIA else self.events
+            kind.append(Event(seq, moment, attempt, name, kept))
             self.bytes += len(text)
         if len(self.events) > 2 * MOST_EVENTS:
             self.events = self.events[-MOST_EVENTS:]
+        if len(self.media) > 2 * MOST_EVENTS:
+            self.media = self.media[-MOST_EVENTS:]
         self.version += 1
 
     def _size(self, attempt: int) -> int:

@@ -134,6 +134,7 @@ class RunStream:
             "rows": run.rows,
             "metrics": metrics,
             "events": len(run.events),
+            "media": len(run.media),
             "step": step,
             "share": run.share,
         }

@@ -91,6 +91,22 @@ def test_one_run_has_its_config_with_origins_and_its_log(page: Served, root: Pat
     assert hostile == f"{HOSTILE}\x1b[31m{TURNED}"
 
 
+def test_media_are_named_and_sent_as_what_they_are(page: Served, make_config: MakeConfig) -> None:
+    """Texts come by their names, as files to be saved; no other file can be asked for."""
+    with SessionManager(make_config(), run_name="shown") as session:
+        session.log_metrics({"loss": 1.0}, 0)
+        session.log_text("said", HOSTILE, step=3)
+    (said,) = page.get("/api/run/shown/media")["media"]
+    assert (said["name"], said["kind"], said["step"]) == ("said", "text", 3)
+    status, headers, body = page.ask(f"/api/run/shown/media/{said['file']}")
+    assert (status, body.decode()) == (200, HOSTILE)
+    assert headers["content-type"].startswith("text/plain")
+    assert headers["content-disposition"] == "attachment"
+    for wrong in ("../session.json", "..%2f..%2fsession.json", f"{said['file']}.bak", "aa/bb"):
+        assert page.ask(f"/api/run/shown/media/{wrong}")[0] == 404
+    assert page.ask(f"/api/run/shown/media/{said['file']}", headers={"Authorization": ""})[0] == 403
+
+
 def test_labels_are_changed_and_refused(page: Served, root: Path) -> None:
     """Tags and notes are those of the run's directory; a tag that is none changes nothing."""
     status, now = page.post("/api/run/first/labels", {"add": ["ppo", "best"], "note": HOSTILE})

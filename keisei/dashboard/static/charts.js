@@ -4,7 +4,7 @@ import { get } from "./api.js";
 import { Chart, colour } from "./chart.js";
 import { el, later, number, put, settled } from "./dom.js";
 
-const PAGE = 48, TOGETHER = 8;
+const PAGE = 48, TOGETHER = 4;
 
 export class Charts {
   // runs: names; params: the address's; changed(params): keeps them there; only: a test of a metric's name
@@ -118,7 +118,7 @@ export class Charts {
       this.sayCount();
       this.dirtyAll();
       this.fetchVisible();
-      if (found.share < 1) setTimeout(() => this.load(), 200);
+      if (found.share < 1) setTimeout(() => this.load(), 250);
     } catch (error) {
       if (!this.closed) put(this.count, el("span", { class: "problem" }, error.message));
     } finally {
@@ -211,6 +211,8 @@ export class Charts {
         this.again = false;
         const wanted = [...this.visible].filter((chart) => this.dirty.has(chart));
         const size = Math.max(1, Math.min(TOGETHER, Math.floor(200 / this.runs.length)));
+          // While a large run is being read, a few charts show how far that is: reading goes before.
+        if (this.share < 1) wanted.length = Math.min(wanted.length, size);
         for (let i = 0; i < wanted.length && !this.closed; i += size) await this.fetchSome(wanted.slice(i, i + size));
       } while (this.again && !this.closed);
     } catch (error) {
@@ -224,7 +226,8 @@ export class Charts {
     const { x, smooth, from, to, part } = this.state;
     for (const chart of charts) this.dirty.delete(chart);
     const width = Math.max(...charts.map((chart) => chart.width));
-    const found = await get("/api/series", { run: this.runs, metric: charts.map((chart) => chart.metric), x, smooth: smooth || "", from, to, width, part });
+    const early = this.share < 1;
+    const found = await get("/api/series", { run: this.runs, metric: charts.map((chart) => chart.metric), x, smooth: early ? "" : smooth || "", from, to, width, part });
     if (this.closed) return;
     if (x !== this.state.x) { for (const chart of charts) this.dirty.add(chart); return; }
     const by = new Map(charts.map((chart) => [chart.metric, []]));

@@ -124,9 +124,11 @@ export class RunView {
     this.labels.update(run.tags, run.note);
     this.fill({ ...this.now, ...run });
     if (this.charts && (run.rows !== before.rows || run.share !== before.share)) {
-      if (run.metrics !== before.metrics || run.share !== before.share) this.charts.load(); else this.charts.grown();
+      if (run.metrics !== before.metrics || run.share !== before.share) this.charts.load();
+      else if (run.share === 1) this.charts.grown();
     }
     if (run.attempt !== before.attempt && before.attempt !== undefined) this.load();
+    if (this.tab === "media" && run.media !== before.media) this.open_media();
     if (this.tab === "events" && run.events !== before.events) this.showEvents();
     if (this.tab === "log" && this.lines) this.addLines(news.lines, this.freshLog);
     if (this.tab === "log") this.freshLog = false;
@@ -230,7 +232,7 @@ export class RunView {
 
   async open_media() {
     const { showMedia } = await import("./media.js");
-    if (this.tab === "media") showMedia(this.panel, this.name);
+    if (this.tab === "media") await showMedia(this.panel, this.name, () => !this.closed && this.tab === "media");
   }
 
   key(event) {
