@@ -64,6 +64,7 @@ def _own_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterat
     for name in list(os.environ):
         if name.startswith(("KEISEI_", "MLFLOW_", "WANDB_")) and name not in ("WANDB_SERVICE",):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("KEISEI_PROVENANCE", "off")  # the snapshot's own tests switch it on
     home = tmp_path / "home"
     home.mkdir()
     for name in ("HOME", "USERPROFILE"):
@@ -87,12 +88,6 @@ def _no_session_goes_on() -> Iterator[None]:
 
     while ending._living:
         ending._living.pop()._watching.stop()
-
-
-@pytest.fixture
-def without_provenance(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Switch the snapshot off, for a test that counts what its thread changes; it says which."""
-    monkeypatch.setenv("KEISEI_PROVENANCE", "off")
 
 
 @pytest.fixture

@@ -89,7 +89,7 @@ def test_every_python_block_is_a_program_that_runs(
     (tmp_path / "program.py").write_text(source)
     nowhere = "http://127.0.0.1:9"
     proxies = {"HTTP_PROXY": nowhere, "HTTPS_PROXY": nowhere, "NO_PROXY": "127.0.0.1,localhost"}
-    environ = {**os.environ, **proxies, "PYTHONWARNINGS": "error"}
+    environ = {**os.environ, **proxies, "PYTHONWARNINGS": "error", "KEISEI_PROVENANCE": "on"}
     # To files: a host process that goes on may hold a pipe open.
     with open(tmp_path / "out", "w+") as out, open(tmp_path / "errors", "w+") as errors:
         command = [sys.executable, "program.py"]

@@ -262,7 +262,7 @@ class CheckpointsConfig(Section):
 class ProvenanceConfig(Section):
     """What is recorded of the code, the packages and the machine, and what a resume may change."""
 
-    enabled: bool = False
+    enabled: bool = True
     """Record it; the environment variable KEISEI_PROVENANCE (`on`, `off`) comes before it."""
     timeout: Timeout = 10.0
     """How long git may take before it is killed, in seconds; no session's end waits for that."""

@@ -6,6 +6,7 @@ is written. What would lead out of the target is refused before anything is writ
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
@@ -78,6 +79,8 @@ def restore_code(
     try:
         for path in deleted:
             _check(path)
+        if isinstance(code.get("archive"), str) and _digest(directory, name) != code["archive"]:
+            raise ValueError("it has gone, or is not the one that was recorded")
         with _opened(directory, name) as files:
             for one in files:
                 _check(one.path)
@@ -137,6 +140,16 @@ def _check(path: bytes) -> None:
             raise ValueError(f"{quoted(os.fsdecode(path), 300)} leads out of the directory")
         if os.name == "nt" and b":" in each:
             raise ValueError(f"{quoted(os.fsdecode(path), 300)} is no path here")
+
+
+def _digest(directory: str, name: str) -> str | None:
+    with OpenDirectory(directory) as opened:
+        try:
+            fd = opened.open(name, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        with open(fd, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

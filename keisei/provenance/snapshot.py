@@ -136,7 +136,10 @@ def look(task: Task, stop: threading.Event) -> Seen:
         "packages": (installed := packages()),
         "packages_digest": _digest(installed),
     }
-    return Seen(code, about, packed(code.kept) if code.kept else b"")
+    archive = packed(code.kept) if code.kept else b""
+    if archive:
+        code.about["archive"] = hashlib.sha256(archive).hexdigest()
+    return Seen(code, about, archive)
 
 
 def _digest(data: object) -> str:
@@ -145,6 +148,8 @@ def _digest(data: object) -> str:
 
 def write(task: Task, seen: Seen, directory: OpenDirectory) -> dict[str, Any]:
     """Write what an attempt was started from beside the run, and return it in short; blocks.
+
+    It does not wait for the disk: after a loss of power it may be missing, or found damaged.
 
     Args:
         task: what is to be recorded.
@@ -162,9 +167,9 @@ def write(task: Task, seen: Seen, directory: OpenDirectory) -> dict[str, Any]:
         level = logging.INFO if problem == NO_GIT else logging.WARNING
         logger.log(level, "the code of run %s is not recorded: %s", task.run_name, problem)
     if seen.archive:
-        files.write_atomic(directory, archive_name(task.attempt), seen.archive)
+        files.write_atomic(directory, archive_name(task.attempt), seen.archive, sync=False)
     if seen.code.diff:
-        files.write_atomic(directory, diff_name(task.attempt), seen.code.diff)
+        files.write_atomic(directory, diff_name(task.attempt), seen.code.diff, sync=False)
     earlier = _earlier(task, directory)
     if earlier is not None:
         about["differs"] = found = differences(earlier, about)
@@ -172,7 +177,7 @@ def write(task: Task, seen: Seen, directory: OpenDirectory) -> dict[str, Any]:
             level = logging.WARNING if any(WARN in text for text in found) else logging.INFO
             logger.log(level, "run %s goes on with other %s", task.run_name, "; ".join(found))
     data = as_lines(about).encode("utf-8", "backslashreplace")
-    files.write_atomic(directory, record_name(task.attempt), data)
+    files.write_atomic(directory, record_name(task.attempt), data, sync=False)
     return _short(about)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import anyio.to_thread
 
 from keisei import AppConfig, AsyncSessionManager, LoggingConfig
+from keisei.config.schema import ProvenanceConfig
 from tests.benchmarks import plain
 from tests.benchmarks.measure import Row, child_environment, progress, row, run_child, workplace
 from tests.benchmarks.ticker import run_on
@@ -75,7 +76,10 @@ def _same(what: str, ours: Any, theirs: Any) -> Row:
 
 
 def _config(root: Path) -> AppConfig:
-    return AppConfig(logging=LoggingConfig(log_dir=root, log_level="error"))
+    return AppConfig(
+        logging=LoggingConfig(log_dir=root, log_level="error"),
+        provenance=ProvenanceConfig(enabled=False),  # the plain calls ask no git
+    )
 
 
 async def _compare(place: Path, sessions: int) -> dict[str, float]:

@@ -265,7 +265,7 @@ def test_each_attempts_origins_are_kept(tmp_path: Path) -> None:
 def test_it_is_switched_on_by_config_and_by_variable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is recorded unasked; the variable goes before the config."""
+    """It is recorded where nobody says anything; the variable goes before the config."""
     monkeypatch.delenv("KEISEI_PROVENANCE")
     written = {"config_origins.json", "provenance.1.json"}
 
@@ -274,8 +274,8 @@ def test_it_is_switched_on_by_config_and_by_variable(
             pass
         return {path.name for path in Path(session.run_artifact_dir).iterdir()} & written
 
-    assert files("a") == set()
-    assert files("b", **{"provenance.enabled": True}) == written
+    assert files("a") == written
+    assert files("b", **{"provenance.enabled": False}) == set()
     monkeypatch.setenv("KEISEI_PROVENANCE", "on")
     assert files("c", **{"provenance.enabled": False}) == written
     monkeypatch.setenv("KEISEI_PROVENANCE", "off")

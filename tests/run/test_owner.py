@@ -240,7 +240,6 @@ def test_the_end_of_an_owner_that_was_taken_over_overwrites_nothing(
 
 
 # A write while the session file is somebody else's would rightly end the session.
-@pytest.mark.usefixtures("without_provenance")
 def test_an_end_that_was_wrongly_recorded_is_put_right(
     runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -347,7 +347,6 @@ def test_a_run_whose_owner_was_killed_takes_no_new_part(
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="descriptors cannot be listed here")
 # What git writes to is open for a moment, and all that is open is counted.
-@pytest.mark.usefixtures("without_provenance")
 def test_many_parts_in_one_process_share_one_descriptor(session: SessionManager[Any]) -> None:
     """A process has one descriptor of the run's directory, and one lock for each part."""
     before = len(os.listdir("/proc/self/fd"))

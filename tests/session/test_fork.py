@@ -39,7 +39,6 @@ def contents(directory: str) -> dict[str, bytes]:
 
 
 # The parent's snapshot would be among the files that are compared.
-@pytest.mark.usefixtures("without_provenance")
 @pytest.mark.parametrize("step", STEPS)
 def test_no_step_works_in_a_forked_child(make_config: MakeConfig, step: str) -> None:
     """It is a typed error that names both processes; nothing is written, the parent goes on."""
@@ -54,7 +53,6 @@ def test_no_step_works_in_a_forked_child(make_config: MakeConfig, step: str) -> 
 
 
 # The parent's snapshot would be among the files that are compared.
-@pytest.mark.usefixtures("without_provenance")
 async def test_a_child_that_leaves_the_block_does_not_end_the_run(make_config: MakeConfig) -> None:
     """On the async face nothing is written by it; what it reads stays readable."""
     async with AsyncSessionManager(make_config()) as session:
@@ -74,7 +72,6 @@ async def test_a_child_that_leaves_the_block_does_not_end_the_run(make_config: M
 
 
 # The parent's snapshot would be among the files that are compared.
-@pytest.mark.usefixtures("without_provenance")
 def test_a_child_that_leaves_the_with_block_does_not_end_the_run(make_config: MakeConfig) -> None:
     """The error that ends the child goes on there, and the parent's run stays open."""
     session = SessionManager(make_config())
