@@ -16,10 +16,13 @@ IGNORED = (
     *(
         f"{section}.*"
         for section in (
+            "budget",
             "checkpoints",
+            "cost",
             "distributed",
             "journal",
             "logging",
+            "media",
             "monitoring",
             "provenance",
             "registry",

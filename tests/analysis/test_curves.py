@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from keisei.analysis.comparable import differences, incomparable
+from keisei import AppConfig
+from keisei.analysis.comparable import differences, incomparable, is_ignored
 from keisei.analysis.curves import Curve, at_end, common_end
 from keisei.analysis.directions import by_name, directions
 
@@ -78,3 +79,10 @@ def test_what_differs_is_named_by_its_path() -> None:
     """`1` and `1.0` and `True` are three values, and a list is one."""
     found = differences([{"a": {"b": 1}, "c": [1]}, {"a": {"b": True}, "c": [1]}, {"c": [1]}])
     assert found == {"a.b": [1, True, None]}
+
+
+def test_no_section_of_keiseis_own_makes_runs_incomparable() -> None:
+    """Only those that say what is trained, and how long."""
+    whole = AppConfig().model_dump(mode="json")
+    counted = {section for section in whole if not is_ignored(f"{section}.any")}
+    assert counted == {"env", "training"}
