@@ -395,4 +395,10 @@ REQUIREMENTS: dict[str, str] = {
         "`log_text`, `log_file` keep the thing once in the run's `media/`, by content, and name it "
         "in the journal; each tracker shows it natively where it can."
     ),
+    "MON-2": (
+        "The loop's lag is measured in every async session, at a cost under 0.1 %; a stall over "
+        "`monitoring.lag_threshold` (0.1 s) is an event with the frame that held the loop and its "
+        "class (own code, garbage collection, another thread with the GIL, no CPU, suspended), on "
+        "all three loops; the summary has a table per function."
+    ),
 }

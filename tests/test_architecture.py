@@ -87,6 +87,7 @@ PURE = [
     "monitoring.phases",
     "monitoring.readings",
     "monitoring.resources",
+    "monitoring.lag_table",
     "monitoring.stalls",
     "monitoring.visible",
     "provenance.comparison",

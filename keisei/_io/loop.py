@@ -100,7 +100,13 @@ class Ticks:
         if self._scope is not None:
             self._scope.cancel()
 
+    def end(self) -> None:
+        """Call it no longer; thread-safe. The loop lets go of it when the next tick is due."""
+        self._ended = True
+
     def _tick(self) -> None:
+        if self.ended:
+            return
         self._func()
         if self._loop is not None and not self.ended:
             self._timer = self._loop.call_later(self._interval, self._tick)
@@ -110,9 +116,10 @@ class Ticks:
         assert self._scope is not None
         try:
             with self._scope:
-                while True:
+                while not self._ended:
                     await sleep(self._interval)
-                    self._func()
+                    if not self._ended:
+                        self._func()
         finally:
             self._ended = True
 

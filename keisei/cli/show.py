@@ -26,6 +26,7 @@ from keisei.cli.shared import (
     plain,
     table_console,
 )
+from keisei.cli.show_lag import lag_in_words, lag_of, print_lag
 from keisei.cli.show_phases import print_time, time_of
 from keisei.cli.show_provenance import (
     print_origins,
@@ -47,6 +48,9 @@ def show(
     config: Annotated[bool, typer.Option("--config", help="Show the whole config, too.")] = False,
     origins: Annotated[
         bool, typer.Option("--origins", help="Show where each value of the config came from.")
+    ] = False,
+    lag: Annotated[
+        bool, typer.Option("--lag", help="Show what has held the event loop, by function.")
     ] = False,
     attempt: Annotated[
         int | None,
@@ -81,7 +85,10 @@ def show(
             used = time_of(row.directory, is_running=row.status == "running")
             shown = {**as_data(row), "provenance": snapshot, "phases": used}
             shown["resources"] = resources_of(row.directory)
+            shown["lag"] = lag_of(row.directory)
             sys.stdout.write(json.dumps(shown, indent=2) + "\n")
+        elif lag:
+            print_lag(lag_of(row.directory), console)
         elif origins:
             print_origins(row.directory, console)
         else:
@@ -120,6 +127,8 @@ def _print(
     for name, value in known.items():
         if value is not None:
             console.print(Text(f"  {name:<11} {plain(str(value), console)}"))
+    if (lag := lag_of(row.directory)) is not None:
+        console.print(Text(f"  {'lag':<11} {plain(lag_in_words(lag), console)}"))
     if snapshot is not None:
         print_snapshot(snapshot, console)
     if (used := time_of(row.directory, is_running=row.status == "running")) is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -177,9 +177,14 @@ class AttemptReader:
 
     def events_named(self, name: str) -> Iterator[tuple[int, float, object]]:
         """Yield number, time and data of the events of one name; only their blocks are decoded."""
-        mark = json.dumps(name).encode()
+        for seq, time, _, data in self.events_of((name,)):
+            yield seq, time, data
+
+    def events_of(self, names: Sequence[str]) -> Iterator[tuple[int, float, str, object]]:
+        """Yield number, time, name and data of the events of some names, as `events_named` does."""
+        marks = [json.dumps(name).encode() for name in names]
         for block in self._scanner.blocks():
-            if block.marker != RECORDS or mark not in block.payload:
+            if block.marker != RECORDS or not any(mark in block.payload for mark in marks):
                 continue
             try:
                 batches = unpack_records(block)
@@ -187,8 +192,8 @@ class AttemptReader:
                 continue
             for batch in batches:
                 for seq, event in enumerate(batch.events, batch.seq):
-                    if event[1] == name:
-                        yield seq, event[0], event[2]
+                    if event[1] in names:
+                        yield seq, event[0], event[1], event[2]
 
     def rows(self) -> Iterator[tuple[int, tuple[str, ...], RawRow]]:
         """Yield number, keys and raw row of the rows that can be read, each once."""

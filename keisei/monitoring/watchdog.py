@@ -1,37 +1,33 @@
 """Measures the lag of an event loop from a thread of its own, and finds out what has held it.
 
-The loop beats several times in each threshold. While a beat is late the watchdog looks at the
-stacks of the threads; what it cannot see, as the GIL or the CPU was another's, it finds out from
-clocks that go on.
+The loop beats several times in each threshold, and reads at each beat clocks that go on while it
+does not answer. While a beat is late the watchdog looks at the stacks of the threads; what it
+cannot see, as the GIL or the CPU was another's, the clocks say.
 """
 
 from __future__ import annotations
 
 import gc
-import os
 import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from types import FrameType
-
-from anyio.lowlevel import current_token
+from typing import NamedTuple
 
 from keisei._io.forks import after_in_child
 from keisei._io.loop import Ticks
-from keisei.monitoring.stalls import Cause, Frame, Seen, blamed, cause_of, is_library
+from keisei._io.shared_threads import Bell
+from keisei.monitoring.clocks import Clocks, Reading, queueing
+from keisei.monitoring.looks import Looks
+from keisei.monitoring.stalls import Cause, Frame, Seen, cause_of
 
 BEATS = 3  # in each threshold
+_RAREST = 1.0  # seconds between two beats at most
+_RESUMES = 3  # times that a thread waits for something when its process goes on
 _LOOK = 0.005  # seconds between two looks at a loop that is late
-_DEEPEST = 40  # frames
-# Where a thread stands that holds nobody up.
-_WAITING = frozenset(
-    "_wait_for_tstate_lock accept acquire get get_events join poll recv recv_into run_forever "
-    "select wait".split()
-)
 
 _running: set[Watchdog] = set()
 
@@ -45,11 +41,29 @@ class Stall:
             earlier.
         cause: what held it.
         frame: the program's frame that held it, or that stood there meanwhile, if one was seen.
+        began: when it began, in seconds by `time.monotonic`.
     """
 
     seconds: float
     cause: Cause
     frame: Frame | None
+    began: float
+
+
+class _Late(NamedTuple):
+    """A beat that came late.
+
+    Attributes:
+        due: when it should have come.
+        came: when it came.
+        before: what the clocks said at the beat before it.
+        after: what they said when it came.
+    """
+
+    due: float
+    came: float
+    before: Reading
+    after: Reading
 
 
 class Watchdog:
@@ -58,22 +72,34 @@ class Watchdog:
     Args:
         threshold: what counts as a stall, in seconds.
         on_stall: called with each stall, on the watchdog's thread.
+        on_end: called when it has ended, on its thread.
     """
 
-    def __init__(self, threshold: float, on_stall: Callable[[Stall], object]) -> None:
+    def __init__(
+        self,
+        threshold: float,
+        on_stall: Callable[[Stall], object],
+        on_end: Callable[[], object] = lambda: None,
+    ) -> None:
         self._threshold = threshold
-        self._interval = threshold / BEATS
-        self._on_stall = on_stall
+        self._interval = min(threshold / BEATS, _RAREST)
+        self._on_stall, self._on_end = on_stall, on_end
         self._due = 0.0  # when the loop's next beat is
-        self._late: tuple[float, float] | None = None  # when a late one was due, and when it came
-        self._beaten = threading.Event()
-        self._stopped = threading.Event()
+        self._late: deque[_Late] = deque()  # those that have not been told yet
+        self._bell = Bell()
+        self._looking = False
+        self._stopped = False
+        self._ended = False  # whether nothing more will be told
+        self._waiting: deque[threading.Event] = deque()  # for what is late to be told
         self._collecting = 0.0
         self._collection: float | None = None  # when the one that runs has begun
-        self._clocks = _Clocks(threading.get_ident(), threading.get_native_id())
+        self._clocks: Clocks | None = None
+        self._open: list[Clocks] = []
+        self._last = Reading()
+        self._looks = Looks(0, Watchdog._collected.__code__)
         self._ticks: Ticks | None = None
         self._paused = False  # whether the loop was seen not to run
-        self._thread = threading.Thread(target=self._watch, name="keisei-lag", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="keisei-lag", daemon=True)
 
     def start(self) -> None:
         """Begin to watch.
@@ -81,9 +107,18 @@ class Watchdog:
         Raises:
             RuntimeError: no thread can be started.
         """
+        self._looks = Looks(threading.get_ident(), Watchdog._collected.__code__)
+        self._clocks = Clocks()
+        self._open.append(self._clocks)
+        self._last = self._clocks.read(0.0)
         self._due = time.monotonic() + self._interval
-        self._ticks = Ticks(self._interval, self._beat)
-        self._thread.start()
+        self._ticks = Ticks(self._interval, self.beat)
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._ticks.stop()
+            self._close()
+            raise
         gc.callbacks.append(self._collected)
         _running.add(self)
 
@@ -93,22 +128,62 @@ class Watchdog:
             self._ticks.stop()
         self._forget()
 
+    def leave(self) -> None:
+        """Watch no longer, as `stop` does; thread-safe."""
+        if self._ticks is not None:
+            self._ticks.end()
+        self._forget()
+
+    def settle(self, timeout: float) -> None:
+        """Wait until the stalls that have ended by now are told; on any thread but its own.
+
+        Args:
+            timeout: for how long at most, in seconds.
+        """
+        if not self._late or threading.current_thread() is self._thread:
+            return
+        told = threading.Event()
+        self._waiting.append(told)
+        self._bell.ring()
+        if not self._ended:
+            told.wait(timeout)
+
+    @property
+    def tells(self) -> bool:
+        """Whether a stall has ended that is not told yet."""
+        return bool(self._late)
+
     def _forget(self) -> None:
-        self._stopped.set()
-        self._beaten.set()
+        self._stopped = True
+        self._bell.ring()
         _running.discard(self)
         with suppress(ValueError):
             gc.callbacks.remove(self._collected)
 
-    def _beat(self) -> None:
-        """Note that the loop turns, in it."""
+    def in_child(self) -> None:
+        """End in a forked child, which has no thread of it, and may not wait for a lock."""
+        self.leave()
+        self._close()
+
+    def _close(self) -> None:
+        while self._open:
+            self._open.pop().close()
+
+    def beat(self) -> None:
+        """Note that the loop turns, in it; too early does no harm."""
+        if self._stopped or self._clocks is None:
+            return
         now = time.monotonic()
-        if now - self._due >= self._threshold - self._interval / 2 and not self._paused:
-            self._late = self._due, now
+        late = now - self._due >= self._threshold - self._interval / 2 and not self._paused
+        if late:
+            self._looks.look()  # first: to read the clocks lets who has held the GIL go on
+        before, self._last = self._last, self._clocks.read(self._collecting)
+        if late:
+            self._late.append(_Late(self._due, now, before, self._last))
         self._paused = False
         self._due = now + self._interval
-        self._clocks.computed_here()
-        self._beaten.set()
+        if self._looking or late:
+            self._bell.ring()
 
     def _collected(self, phase: str, info: Mapping[str, int]) -> None:
         """Note how long the collector takes: it holds the GIL, whichever thread it runs on."""
@@ -118,218 +193,104 @@ class Watchdog:
             self._collecting += time.perf_counter() - self._collection
             self._collection = None
 
+    def _run(self) -> None:
+        try:
+            self._watch()
+        finally:
+            self._ended = True
+            self._forget()
+            self._close()
+            self._on_end()
+            self._tell_waiting()
+
     def _watch(self) -> None:
         assert self._ticks is not None
-        before, collected = self._clocks.read(), self._collecting
-        last = time.monotonic()
-        while not (self._stopped.wait(self._interval) or self._ticks.ended):
-            looks = _Looks(self._clocks.thread)
-            waits = [(last + self._interval, last := time.monotonic())]
-            while self._late is None and last > self._due + self._threshold / 4:
-                if not self._ticks.running:
-                    self._paused = True
-                    break
-                self._beaten.clear()
-                looks.look()
+        own, ticks = Clocks(), self._ticks
+        self._open.append(own)
+        looks = self._looks
+        looks.watchdog = threading.get_ident()
+        waits = deque[_Wait](maxlen=1000)
+        pause, now = self._interval, time.monotonic()
+        while True:
+            over = self._stopped or ticks.ended
+            if not over:
+                due, switches, waited = now + pause, own.switches(), own.waited()
+                self._bell.wait(due - time.monotonic())
+                now = time.monotonic()
+                if self._late or now - self._due > self._threshold / 4:
+                    looks.look()  # first: to read a file lets the others go on
+                queued = queueing(switches, own.switches(), 1)
+                waits.append(_Wait(due, now, queued, (own.waited() or 0.0) - (waited or 0.0)))
+            while self._late:
+                self._report(self._late[0], waits, looks)
+                self._late.popleft()
+            self._tell_waiting()
+            if over:
+                return
+            behind = now - self._due
+            self._looking = behind > self._threshold / 4 and ticks.running
+            if self._looking:
                 # The longer it has lasted, the less another look can change.
-                wait = min(_LOOK + (last - self._due) / 50, 1.0)
-                self._beaten.wait(wait)
-                if self._stopped.is_set():
-                    break
-                waits.append((last + wait, last := time.monotonic()))
-            after, late = self._clocks.read(), self._late
-            if late is not None:
-                self._late = None
-                if not looks.stacks:
-                    looks.look()  # who has held the GIL stands there still, most likely
-                self._report(late, before, after, self._collecting - collected, waits, looks)
-            before, collected, last = after, self._collecting, time.monotonic()
-        self._clocks.close()
-        self._forget()
+                pause = min(_LOOK + behind / 50, 1.0)
+            else:
+                self._paused = self._paused or not ticks.running
+                pause = self._interval
+                if not self._late:
+                    looks.all_is_well(now)
+                    waits.clear()
 
-    def _report(
-        self,
-        late: tuple[float, float],
-        before: _Reading,
-        after: _Reading,
-        collecting: float,
-        waits: list[tuple[float, float]],
-        looks: _Looks,
-    ) -> None:
-        start, end = late
+    def _tell_waiting(self) -> None:
+        while self._waiting:
+            self._waiting.popleft().set()
+
+    def _report(self, late: _Late, waits: deque[_Wait], looks: Looks) -> None:
+        start, end, before, after = late
+        length = end - start
+        meanwhile = [w for w in waits if w.due < w.woke and start < w.woke and w.due < end]
         seen = Seen(
-            length=end - start,
-            collecting=collecting,
+            length=length,
+            collecting=after.collecting - before.collecting,
             computing=after.computed - before.computed,
-            waiting=None if before.waited is None else (after.waited or 0.0) - before.waited,
+            waiting=None if after.waited is None else after.waited - (before.waited or 0.0),
             process=after.process - before.process,
-            late=sum(max(0.0, min(woke, end) - max(due, start)) for due, woke in waits),
+            late=sum(min(wait.woke, end) - max(wait.due, start) for wait in meanwhile),
             asleep=after.asleep - before.asleep,
+            queueing=queueing(before.switches, after.switches, 2),
+            watchdog_queueing=_sum(wait.queued for wait in meanwhile),
+            watchdog_waiting=sum(wait.waited for wait in meanwhile),
         )
         cause = cause_of(seen)
-        frame = looks.blamed(others=cause == "another thread with the GIL")
+        is_other = cause == "another thread with the GIL"
+        frame = looks.of_holder(length) if is_other else looks.of_loop()
         with suppress(Exception):  # whoever hears of stalls is no reason to watch no longer
-            self._on_stall(Stall(seen.length, cause, frame))
+            self._on_stall(Stall(length, cause, frame, start))
 
 
-class _Reading:
-    """What the clocks say at one moment, in seconds."""
+class _Wait(NamedTuple):
+    """A wait of the watchdog's, in seconds.
 
-    __slots__ = ("asleep", "computed", "process", "waited")
-
-    def __init__(
-        self, computed: float, process: float, waited: float | None, asleep: float
-    ) -> None:
-        self.computed, self.process = computed, process
-        self.waited, self.asleep = waited, asleep
-
-
-class _Clocks:
-    """The clocks that go on while a loop does not answer.
-
-    Args:
-        thread: the loop's thread, as Python counts it.
-        native: the same, as the system does.
+    Attributes:
+        due: when it should have ended.
+        woke: when it had ended.
+        queued: how much of it was for the GIL; ``None`` where nothing says it.
+        waited: how much of it was for a CPU.
     """
 
-    def __init__(self, thread: int, native: int) -> None:
-        self.thread = thread
-        self._clock: int | None = None
-        with suppress(AttributeError, OSError):  # macOS and Windows have none for other threads
-            self._clock = time.pthread_getcpuclockid(thread)
-        self._here = time.thread_time()
-        self._schedule: int | None = None
-        with suppress(OSError):  # Linux alone counts how long a thread waits for a CPU
-            self._schedule = os.open(f"/proc/self/task/{native}/schedstat", os.O_RDONLY)
-
-    def computed_here(self) -> None:
-        """Note how much the loop's thread has computed, in it; where no other thread can see it."""
-        if self._clock is None:
-            self._here = time.thread_time()
-
-    def read(self) -> _Reading:
-        """Return what the clocks say now."""
-        computed = self._here
-        if self._clock is not None:
-            with suppress(OSError):  # the thread has ended
-                computed = time.clock_gettime(self._clock)
-        boot = getattr(time, "CLOCK_BOOTTIME", None)
-        asleep = 0.0 if boot is None else time.clock_gettime(boot) - time.monotonic()
-        return _Reading(computed, time.process_time(), self._waited(), asleep)
-
-    def close(self) -> None:
-        """Close what is open."""
-        schedule, self._schedule = self._schedule, None
-        if schedule is not None:
-            os.close(schedule)
-
-    def _waited(self) -> float | None:
-        """Return how long the loop's thread has been ready without a CPU (proc(5), schedstat)."""
-        if self._schedule is None:
-            return None
-        try:
-            return int(os.pread(self._schedule, 100, 0).split()[1]) / 1e9
-        except (OSError, ValueError, IndexError):
-            return None
+    due: float
+    woke: float
+    queued: float | None
+    waited: float
 
 
-class _Looks:
-    """What was seen at the looks at a late loop.
-
-    Args:
-        thread: the loop's thread.
-    """
-
-    def __init__(self, thread: int) -> None:
-        self._thread = thread
-        self.stacks: Counter[Frame] = Counter()
-        self._others: Counter[Frame] = Counter()
-
-    def look(self) -> None:
-        """Look at the stacks of the threads."""
-        own = threading.get_ident()
-        for thread, frame in sys._current_frames().items():
-            if thread == own:
-                continue
-            found = blamed(_stack(frame))
-            if found is None:
-                continue
-            if thread == self._thread:
-                self.stacks[found] += 1
-            elif not (is_library(found.file) or frame.f_code.co_name in _WAITING):
-                self._others[found] += 1
-
-    def blamed(self, *, others: bool) -> Frame | None:
-        """Return the frame that was seen most often.
-
-        Args:
-            others: whether another thread's is wanted.
-        """
-        seen = (self._others if others else self.stacks) or self.stacks
-        return max(seen, key=seen.__getitem__, default=None)
-
-
-def _stack(frame: FrameType | None) -> list[Frame]:
-    """Return a thread's stack, the innermost frame first."""
-    stack: list[Frame] = []
-    while frame is not None and len(stack) < _DEEPEST:
-        code = frame.f_code
-        stack.append(Frame(code.co_filename, frame.f_lineno, code.co_qualname))
-        frame = frame.f_back
-    return stack
+def _sum(values: Iterable[float | None]) -> float | None:
+    """Add up waits for the GIL, without what a process that is stopped and goes on looks like."""
+    known = [value for value in values if value is not None]
+    return max(0.0, sum(known) - _RESUMES * sys.getswitchinterval()) if known else None
 
 
 def _forget() -> None:
     for watchdog in tuple(_running):
-        watchdog._forget()
+        watchdog.in_child()
 
 
 after_in_child(_forget)
-
-
-class _Shared:
-    """A watchdog, and who hears of its stalls."""
-
-    def __init__(self, threshold: float) -> None:
-        self.listeners: list[Callable[[Stall], object]] = []
-        self.watchdog = Watchdog(threshold, self._hear)
-
-    def _hear(self, stall: Stall) -> None:
-        for listener in tuple(self.listeners):
-            with suppress(Exception):  # one that fails keeps no other from hearing
-                listener(stall)
-
-
-_shared: dict[tuple[object, float], _Shared] = {}
-after_in_child(_shared.clear)
-
-
-def watch(threshold: float, on_stall: Callable[[Stall], object]) -> Callable[[], None]:
-    """Watch the loop that runs here; all who do it with one threshold share a watchdog.
-
-    Args:
-        threshold: what counts as a stall, in seconds.
-        on_stall: called with each stall, on the watchdog's thread.
-
-    Returns:
-        What ends it, to be called in the loop; a second call changes nothing.
-
-    Raises:
-        RuntimeError: no thread can be started.
-    """
-    key = current_token(), threshold
-    shared = _shared.get(key)
-    if shared is None:
-        shared = _Shared(threshold)
-        shared.watchdog.start()
-        _shared[key] = shared
-    shared.listeners.append(on_stall)
-
-    def stop() -> None:
-        if on_stall in shared.listeners:
-            shared.listeners.remove(on_stall)
-        if not shared.listeners and _shared.get(key) is shared:
-            del _shared[key]
-            shared.watchdog.stop()
-
-    return stop

@@ -42,6 +42,7 @@ class SessionManager(BlockingCheckpoints[ConfigT]):
         self._watching = self._session._watching
         self._usage = self._session._usage
         self._phases = self._session._phases
+        self._usage.lag.in_own_loop = False
         self._entering = False
         self._tell = self._interrupt
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from keisei.session.facts import SessionFacts
+from keisei.session.lag import Lag
 from keisei.session.phases import Phases
 from keisei.session.recorder import Recorder
 from keisei.session.resources import Resources
@@ -28,7 +29,8 @@ class Usage:
         self._facts = facts
         self.phases = Phases(recorder, _total_of(facts))
         self.resources = Resources(facts, recorder)
-        self.parts: tuple[UsagePart, ...] = (self.phases, self.resources)
+        self.lag = Lag(facts, recorder, self.phases.add_stall)
+        self.parts: tuple[UsagePart, ...] = (self.lag, self.phases, self.resources)
 
     def claimed(self) -> None:
         """Begin what needs no loop; called on the thread that has claimed the run."""

@@ -26,6 +26,7 @@ from tests.benchmarks import (
     imports,
     journal,
     kills,
+    lag,
     large,
     late,
     many,
@@ -59,6 +60,7 @@ BENCHMARKS = {
     "checkpoints": checkpoints.run,
     "parts": parts.run,
     "registry": registry.run,
+    "lag": lag.run,
 }
 
 

@@ -1,0 +1,104 @@
+"""What `keisei show` says of what has held a run's event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from keisei.cli.shared import plain
+from keisei.journal.reader import RunJournal, read_run
+from keisei.monitoring.lag_table import LAG, STALL, folded
+
+
+def lag_of(directory: str) -> dict[str, Any] | None:
+    """Return what has held the loops of a run, of all its attempts and parts.
+
+    Args:
+        directory: the run's directory, which may be another host's.
+
+    Returns:
+        The table; ``None`` where nothing is known.
+    """
+    try:
+        run = read_run(directory)
+        return folded(
+            _events(journal, attempt)
+            for journal in (run, *map(run.of, run.parts()))
+            for attempt in journal.attempts()
+        )
+    except OSError:
+        return None
+
+
+def lag_in_words(lag: Mapping[str, Any]) -> str:
+    """Return in a line what has held a run's loops.
+
+    Args:
+        lag: what `lag_of` has returned.
+    """
+    stalls = lag["stalls"]
+    text = f"{stalls:,} stall{'' if stalls == 1 else 's'} of the loop, {_seconds(lag['seconds'])}"
+    text += f", the longest {_seconds(lag['longest_s'])}"
+    if lag["functions"]:
+        text += f"; most in {_who(lag['functions'][0])}"
+    return f"{text} (--lag has all)"
+
+
+def print_lag(lag: Mapping[str, Any] | None, console: Console) -> None:
+    """Print the whole table.
+
+    Args:
+        lag: what `lag_of` has returned.
+        console: where to.
+    """
+    if lag is None:
+        console.print("No stall of an event loop is recorded.")
+        return
+    table = Table(box=None, padding=(0, 1, 0, 1), header_style="bold")
+    table.add_column("function", overflow="fold")
+    table.add_column("where", overflow="fold")
+    for name in ("stalls", "total", "longest"):
+        table.add_column(name, justify="right")
+    table.add_column("causes", overflow="fold")
+    for one in lag["functions"]:
+        causes = sorted(one["causes"].items(), key=lambda item: -item[1])
+        where = f"{one['file']}:{one['line']}" if one["file"] else ""
+        table.add_row(
+            Text(plain(_name(one), console)),
+            Text(plain(where, console)),
+            f"{one['count']:,}",
+            _seconds(one["seconds"]),
+            _seconds(one["longest_s"]),
+            Text(plain(", ".join(f"{cause} {count:,}" for cause, count in causes), console)),
+        )
+    console.print(table)
+    total = f"{lag['stalls']:,} stalls, {_seconds(lag['seconds'])}"
+    if lag["left_out"]:
+        total += f"; {lag['left_out']:,} of them are counted here alone, and are no events"
+    console.print(Text(f"  {total}", "dim"))
+
+
+def _events(journal: RunJournal, attempt: int) -> Iterator[tuple[str, object]]:
+    with suppress(FileNotFoundError), journal.open(attempt) as reader:
+        for _, _, name, data in reader.events_of((LAG, STALL)):
+            yield name, data
+
+
+def _who(row: Mapping[str, Any]) -> str:
+    where = f" ({row['file'].rpartition('/')[2]}:{row['line']})" if row["file"] else ""
+    return f"{_name(row)}{where}"
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    if row["function"] is not None:
+        return str(row["function"])
+    return "(no function)"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.3f} s" if seconds < 10 else f"{seconds:,.1f} s"
