@@ -79,7 +79,7 @@ def print_lag(lag: Mapping[str, Any] | None, console: Console) -> None:
     console.print(table)
     total = f"{lag['stalls']:,} stalls, {_seconds(lag['seconds'])}"
     if lag["left_out"]:
-        total += f"; {lag['left_out']:,} of them are counted here alone, and are no events"
+        total += f"; counted here alone, and no events of their own: {lag['left_out']:,}"
     console.print(Text(f"  {total}", "dim"))
 
 
@@ -97,7 +97,8 @@ def _who(row: Mapping[str, Any]) -> str:
 def _name(row: Mapping[str, Any]) -> str:
     if row["function"] is not None:
         return str(row["function"])
-    return "(no function)"
+    causes = row["causes"]
+    return f"({max(causes, key=causes.__getitem__)})" if causes else "(not seen)"
 
 
 def _seconds(seconds: float) -> str:

@@ -24,7 +24,7 @@ from keisei.monitoring.clocks import Clocks, Reading, queueing
 from keisei.monitoring.looks import Looks
 from keisei.monitoring.stalls import Cause, Frame, Seen, cause_of
 
-BEATS = 3  # in each threshold
+BEATS = 2  # in each threshold
 _RAREST = 1.0  # seconds between two beats at most
 _RESUMES = 3  # times that a thread waits for something when its process goes on
 _LOOK = 0.005  # seconds between two looks at a loop that is late

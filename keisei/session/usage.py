@@ -30,6 +30,8 @@ class Usage:
         self.phases = Phases(recorder, _total_of(facts))
         self.resources = Resources(facts, recorder)
         self.lag = Lag(facts, recorder, self.phases.add_stall)
+        self.resources = Resources(facts, recorder)
+        self.lag = Lag(facts, recorder, self.phases.add_stall)
         self.parts: tuple[UsagePart, ...] = (self.lag, self.phases, self.resources)
 
     def claimed(self) -> None:

@@ -29,6 +29,7 @@ CROWDS = [
     pytest.param("asyncio", {"use_uvloop": True}, 100, id="uvloop"),
     pytest.param("trio", {}, 100, id="trio"),
 ]
+OF_THE_LOOP = 2  # descriptors of the loop's watchdog, which all sessions share
 
 
 def descriptors() -> int:
@@ -85,7 +86,7 @@ def test_a_crowd_is_opened_one_is_killed_and_all_are_closed(
     ends = {session.run_name: record_of(session)["status"] for session in sessions}
     assert ends.pop("r7") == "failed"
     assert list(ends.values()) == ["completed"] * (count - 1)
-    assert held[0] <= count
+    assert held[0] <= count + OF_THE_LOOP
     assert descriptors() <= files  # what tests before this one have left may be closed meanwhile
     assert kept == []
     assert left <= (4 if backend == "trio" else 0)  # trio keeps idle threads for ten seconds
