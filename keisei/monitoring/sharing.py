@@ -143,6 +143,8 @@ def watch(threshold: float, on_stall: Callable[[Stall], object]) -> Watch:
             shared = _Shared(key)
             shared.watchdog.start()
             _shared[key] = shared
+        else:
+            shared.watchdog.beat()  # the loop turns: what has held it before is a stall of its own
         listener = Watch(shared, on_stall)
         shared.listeners.append(listener)
     return listener

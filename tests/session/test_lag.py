@@ -220,7 +220,7 @@ async def test_a_forked_child_is_left_alone(config: AppConfig) -> None:
 
         assert in_child(looked) == "returned (0, 0, False)"
         hold_the_loop()
-    assert row_of(session.get_session_summary()["lag"])["count"] == 1
+    assert held(session.run_artifact_dir) >= 1  # the parent's goes on
 
 
 KILLED = """
