@@ -22,14 +22,13 @@ class Usage:
 
     Attributes:
         phases: what it does with its time.
+        lag: what holds the loop that it lives in.
         resources: what it uses of its machine.
     """
 
     def __init__(self, facts: SessionFacts[Any], recorder: Recorder) -> None:
         self._facts = facts
         self.phases = Phases(recorder, _total_of(facts))
-        self.resources = Resources(facts, recorder)
-        self.lag = Lag(facts, recorder, self.phases.add_stall)
         self.resources = Resources(facts, recorder)
         self.lag = Lag(facts, recorder, self.phases.add_stall)
         self.parts: tuple[UsagePart, ...] = (self.lag, self.phases, self.resources)
