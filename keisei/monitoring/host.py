@@ -15,8 +15,8 @@ from keisei.monitoring.readings import Reading
 from keisei.monitoring.tree import Tree
 
 _LIMITS_AGAIN = 60.0  # seconds
-_SIZE_AGAIN = 60.0  # seconds between two looks at how large a run has become,
-_SIZE_SHARE = 500  # or so many times as long as the last one took
+_SIZE_AGAIN = 60.0  # seconds between two looks at how large a run has become
+_SIZE_SHARE = 0.05  # seconds of each reading that such looks may take: large runs take several
 
 
 class HostSource:
@@ -123,12 +123,14 @@ class DiskSource:
     def __init__(self) -> None:
         self.directories: dict[str, str] = {}
         self._sizes: dict[str, tuple[float, float]] = {}  # how large, and when to look again
+        self._looks: dict[str, tuple[Iterator[int], float]] = {}  # under way, and what they have
 
     def read(self) -> Reading:
         """Read it."""
         reading = Reading()
         disks: dict[int, dict[str, float]] = {}
         directories = dict(self.directories)
+        until = time.monotonic() + _SIZE_SHARE
         for key, path in directories.items():
             try:
                 device = os.stat(path).st_dev
@@ -139,18 +141,28 @@ class DiskSource:
             except OSError as exc:
                 reading.problems["disk"] = exc.strerror or type(exc).__name__
                 continue
-            reading.runs[key] = {**disks[device], "run_bytes": self._size(key, path)}
+            self._look(key, path, until)
+            reading.runs[key] = dict(disks[device])
+            if key in self._sizes:
+                reading.runs[key]["run_bytes"] = self._sizes[key][0]
         self._sizes = {key: size for key, size in self._sizes.items() if key in directories}
+        self._looks = {key: look for key, look in self._looks.items() if key in directories}
         return reading
 
-    def _size(self, key: str, path: str) -> float:
-        now = time.monotonic()
-        size, due = self._sizes.get(key, (0.0, 0.0))
-        if now >= due:
-            size = float(sum(_sizes(path)))
-            took = time.monotonic() - now
-            self._sizes[key] = size, now + max(_SIZE_AGAIN, _SIZE_SHARE * took)
-        return size
+    def _look(self, key: str, path: str, until: float) -> None:
+        """Go on looking how large a run is, until a moment; its size counts when all was seen."""
+        if key not in self._looks:
+            if time.monotonic() < self._sizes.get(key, (0.0, 0.0))[1]:
+                return
+            self._looks[key] = _sizes(path), 0.0
+        files, total = self._looks[key]
+        for size in files:
+            total += size
+            if time.monotonic() >= until:
+                self._looks[key] = files, total
+                return
+        del self._looks[key]
+        self._sizes[key] = total, time.monotonic() + _SIZE_AGAIN
 
 
 def _disk(path: str) -> dict[str, float]:

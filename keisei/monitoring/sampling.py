@@ -35,6 +35,7 @@ _START_TIMEOUT = 30.0  # seconds until its first line
 _LATE = 5.0  # seconds that a line may be late, beside one more interval
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 _CHUNK = 1 << 16
+_LOOKS, _SHORTEST_LOOK = 4, 0.05  # for each sample, so that news is not old; and seconds
 
 Take = Callable[[Sample, Mapping[str, float], Mapping[str, Any]], object]
 
@@ -69,6 +70,7 @@ class Sampling:
     Attributes:
         over: whether it has been served for the last time.
         process: the sampler, while there is one.
+        is_impossible: whether there can be none.
     """
 
     def __init__(self, launch: str, local_rank: int) -> None:
@@ -78,7 +80,7 @@ class Sampling:
         self.subscribers: dict[str, Subscriber] = {}
         self._launch, self._local_rank = launch, local_rank
         self._backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
-        self._is_impossible = False
+        self.is_impossible = False
         self._start_at = 0.0
         self._heard_at = 0.0
         self._has_greeted = self._has_spoken = False
@@ -102,7 +104,7 @@ class Sampling:
             return self._serve(subscribers, time.monotonic())
         except Exception as exc:  # noqa: BLE001 - whatever it is, the training goes on
             self._lose(subscribers, "failed", describe(exc))
-            return _LONGEST_PAUSE
+            return YOUNGEST
 
     def left(self) -> None:
         """Do nothing: there is nothing to be told."""
@@ -115,14 +117,14 @@ class Sampling:
                     os.close(cast(IO[bytes], pipe).fileno())
 
     def _serve(self, subscribers: list[Subscriber], now: float) -> float | None:
-        if self._is_impossible:
+        if self.is_impossible:
             return None
         if self.process is None:
             start_at = max(self._start_at, min(s.began for s in subscribers) + YOUNGEST)
             if now < start_at:
-                return start_at - now
+                return min(start_at - now, YOUNGEST)
             if (reason := _impossible()) is not None:
-                self._is_impossible = True
+                self.is_impossible = True
                 _say_once(reason)
                 return None
             self._start(now)
@@ -137,7 +139,7 @@ class Sampling:
             self._lose(subscribers, "hung", "its process does not answer")
         else:
             self._tell(subscribers, each)
-        return each
+        return max(_SHORTEST_LOOK, each / _LOOKS)
 
     def _last_words(self) -> str:
         """Return why the sampler has ended."""
@@ -340,6 +342,7 @@ def subscribe(subscriber: Subscriber, launch: str, local_rank: int) -> None:
     global _current
     with _lock:
         subscriber.key = str(next(_keys))
+        is_new = _current is None or _current.over
         if _current is None or _current.over:
             sampling = Sampling(launch, local_rank)
             sampling.threads = join_threads(sampling)
@@ -347,16 +350,21 @@ def subscribe(subscriber: Subscriber, launch: str, local_rank: int) -> None:
         _current.subscribers[subscriber.key] = subscriber
         threads = _current.threads
         assert threads is not None
-        threads.call(_current, YOUNGEST)
+        if is_new or _current.process is not None:  # else it looks within a second in any case
+            threads.call(_current, YOUNGEST)
 
 
 def unsubscribe(subscriber: Subscriber) -> None:
-    """Hand a session no more samples; never waits."""
+    """Hand a session no more samples; never waits.
+
+    Where no sampler has been started, nothing is woken: what is left ends within a second.
+    """
     with _lock:
         sampling = _current
         if sampling is None or sampling.subscribers.pop(subscriber.key, None) is None:
             return
-        if not sampling.subscribers and sampling.threads is not None:
+        is_asleep = sampling.process is None and not sampling.is_impossible
+        if not sampling.subscribers and sampling.threads is not None and not is_asleep:
             sampling.threads.call(sampling, 0.0)
 
 
