@@ -92,12 +92,18 @@ def _no_session_goes_on() -> Iterator[None]:
 
 @pytest.fixture
 def make_config(tmp_path: Path) -> MakeConfig:
-    """Make a config whose runs live in the test's own directory, from dotted overrides."""
+    """Make a config whose runs live in the test's own directory, from dotted overrides.
+
+    Its sessions do not watch their loop, unless a test asks for it: what a busy machine holds up
+    would be an event in the journals, and at the trackers, that tests compare.
+    """
     from keisei import load_config
 
     def make(**sections: dict[str, Any]) -> AppConfig:
         logging_section = {"log_dir": str(tmp_path / "runs")} | sections.pop("logging", {})
-        return load_config(overrides={"logging": logging_section, **sections})
+        monitoring = {"lag": False} | sections.pop("monitoring", {})
+        known = {"logging": logging_section, "monitoring": monitoring}
+        return load_config(overrides={**known, **sections})
 
     return make
 
