@@ -91,7 +91,7 @@ MODULES = {
     ],
     "keisei.testing": ["MemoryRun", "MemoryTracker", "check_tracker"],
     "keisei.trackers.base": [
-        *("Event", "Position", "Record", "Row", "RunInfo", "Tracker", "TrackerRun"),
+        *("Event", "Media", "Position", "Record", "Row", "RunInfo", "Tracker", "TrackerRun"),
     ],
     "keisei.training.session_manager": ["AsyncSessionManager", "SessionManager", "utils"],
     "keisei.training.utils": [

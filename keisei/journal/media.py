@@ -6,50 +6,26 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
 
-from keisei.journal.records import Event, Position
+from keisei.journal.records import Event, Media, Position
 from keisei.journal.superseding import Cuts
+
+__all__ = [
+    "FOLDER",
+    "KINDS",
+    "MEDIA",
+    "Media",
+    "is_left_behind",
+    "is_there",
+    "media_in",
+    "with_superseded",
+]
 
 MEDIA = "keisei/media"
 FOLDER = "media"
 KINDS = frozenset(["image", "figure", "video", "audio", "histogram", "table", "text", "file"])
 FILE = re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}(?:\.[a-z0-9]{1,10})?")
 _OWN = frozenset(["kind", "name", "step", "time", "at", "file", "size", "digest", "caption"])
-
-
-class Media(NamedTuple):
-    """A thing that a run keeps: an image, a video, a table or another file.
-
-    Attributes:
-        seq: the number of its event among the rows and events of its attempt.
-        time: when it was logged, in seconds since the epoch.
-        attempt: the attempt that logged it.
-        kind: `image`, `figure`, `video`, `audio`, `histogram`, `table`, `text` or `file`.
-        name: its name; one name may come again at other steps.
-        step: its training step, if it has one.
-        path: its file.
-        size: the file's size in bytes.
-        digest: the SHA-256 of the file, in hexadecimal.
-        caption: what was said of it.
-        about: what else is known of it, such as `width` and `height`.
-        after: the number of the last record that was logged before it.
-        superseded: whether a resumed run has left it behind, or logged it again.
-    """
-
-    seq: int
-    time: float
-    attempt: int
-    kind: str
-    name: str
-    step: int | None
-    path: str
-    size: int
-    digest: str
-    caption: str | None
-    about: dict[str, Any]
-    after: int
-    superseded: bool = False
 
 
 def media_in(event: Event, directory: str) -> Media | None:

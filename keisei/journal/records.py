@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 Value = float | int | bool
 SYSTEM = "system/"  # begins the names of what the machine, and not the training, has logged
@@ -59,6 +59,40 @@ class Event(NamedTuple):
     attempt: int
     name: str
     data: object
+
+
+class Media(NamedTuple):
+    """A thing that a run keeps: an image, a video, a table or another file.
+
+    Attributes:
+        seq: the number of its event among the rows and events of its attempt.
+        time: when it was logged, in seconds since the epoch.
+        attempt: the attempt that logged it.
+        kind: `image`, `figure`, `video`, `audio`, `histogram`, `table`, `text` or `file`.
+        name: its name; one name may come again at other steps.
+        step: its training step, if it has one.
+        path: its file.
+        size: the file's size in bytes.
+        digest: the SHA-256 of the file, in hexadecimal.
+        caption: what was said of it.
+        about: what else is known of it, such as `width` and `height`.
+        after: the number of the last record that was logged before it.
+        superseded: whether a resumed run has left it behind, or logged it again.
+    """
+
+    seq: int
+    time: float
+    attempt: int
+    kind: str
+    name: str
+    step: int | None
+    path: str
+    size: int
+    digest: str
+    caption: str | None
+    about: dict[str, Any]
+    after: int
+    superseded: bool = False
 
 
 class Position(NamedTuple):

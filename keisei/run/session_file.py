@@ -64,6 +64,8 @@ class TrackerRecord(BaseModel):
     """How many rows and events it has not got yet."""
     problem: str | None = None
     """What went wrong last."""
+    media_left_out: int = 0
+    """How many images, files and the like it does not show."""
 
 
 class LaunchRecord(BaseModel):

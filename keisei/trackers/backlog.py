@@ -71,7 +71,17 @@ class Backlog:
                 self._home.path(), self.position, self._attempt, self._cuts, self._part
             )
             self._skipped = 0
-        return self._follower.read(most)
+        return [*self._follower.read(most)]
+
+    @property
+    def directory(self) -> str:
+        """The run's directory, where it is now."""
+        return self._home.path()
+
+    @property
+    def left_behind(self) -> Cuts:
+        """What the run's resumes have left behind, as far as it was read."""
+        return Cuts() if self._cuts is None else self._cuts
 
     @property
     def opened(self) -> bool:

@@ -9,16 +9,16 @@ keeps to what is said here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from keisei.journal.records import Event, Position, Row
+from keisei.journal.records import Event, Media, Position, Row
 from keisei.run.status import FinalStatus
 
-__all__ = ["Event", "Position", "Record", "Row", "RunInfo", "Tracker", "TrackerRun"]
+__all__ = ["Event", "Media", "Position", "Record", "Row", "RunInfo", "Tracker", "TrackerRun"]
 
-Record = Row | Event
+Record = Row | Event | Media
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,10 @@ class TrackerRun(Protocol):
         upload_as: the id to upload the run under, where ``run_id`` is a substitute for it.
         options: what `keisei sync` has to make the tracker with to find this very run, beside what
             it was made with: what it took from the environment or by default, and absolute paths.
+        media: the kinds of media that it shows (`image`, `figure`, `video`, `audio`, `histogram`,
+            `table`, `text`, `file`): those come to `send` as `Media`, in their place among the
+            rows. Of other kinds it gets nothing, and that is counted.
+        media_left_out: how many media it was sent and could not show.
     """
 
     run_id: str
@@ -65,13 +69,16 @@ class TrackerRun(Protocol):
     directory: str | None = None
     upload_as: str | None = None
     options: Mapping[str, object] = {}
+    media: Collection[str] = ()
+    media_left_out: int = 0
 
     def send(self, records: Sequence[Record]) -> None:
-        """Take rows and events, in the order in which they were logged; may block, and may raise.
+        """Take records, in the order in which they were logged; may block, and may raise.
 
         When it returns, they count as delivered: the tracker has them, or keeps them where the end
         of this process does not reach. After an error it is called again, with backoff, with what
-        comes after `position`. What a tracker cannot show (events, perhaps) it leaves out.
+        comes after `position`. What a tracker cannot show (events, perhaps) it leaves out. Of
+        media the file is there, and stays; it is the run's own: copy it, and do not change it.
 
         Args:
             records: a few hundred at most. ``record.attempt`` and ``record.seq`` name each one.

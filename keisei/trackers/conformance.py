@@ -21,6 +21,8 @@ from keisei.journal.writer import Journal
 from keisei.run.names import new_session_id
 from keisei.run.status import FINAL, check_final
 from keisei.trackers.base import Position, Record, RunInfo, Tracker, TrackerRun
+from keisei.trackers.media import kinds_of
+from keisei.trackers.media_samples import samples
 
 # Per metric: the step and the value of each row, in the order in which the tracker has them.
 Series = Mapping[str, Sequence[tuple[int | None, float]]]
@@ -195,12 +197,26 @@ def _goes_back_if_it_can(make: MakeTracker, read: ReadSeries, info: RunInfo) -> 
     _compare(read(again), [*still, *second], "after rewind(), which has said that it drops rows")
 
 
+def _takes_media(make: MakeTracker, read: ReadSeries, info: RunInfo) -> None:
+    run = _start(make(), info)
+    media = samples(info.directory, kinds_of(run), 4, _BASE_TIME + 1000.35)
+    first, rows = _records(1, 4), _records(1, 8 + len(media))[-4:]
+    run.send([*first, *media[:3]])
+    run.send([*media[3:], *rows])
+    position = run.position()
+    _require(
+        position in (None, (1, rows[-1].seq)), f"position() is {position} behind media and rows"
+    )
+    run.finish("completed")
+    _compare(read(info), [*first, *rows], "with media among the rows")
+
+
 def _write_journal(info: RunInfo, records: Sequence[Record]) -> None:
     with Journal(info.directory, info.attempt) as journal:
         for record in records:
             if isinstance(record, Row):
                 journal.log_metrics(record.values, record.step)
-            else:
+            elif isinstance(record, Event):
                 journal.log_event(record.name, record.data)
 
 
@@ -247,6 +263,12 @@ _CHECKS = [
         "rewind(after) drops the rows behind a position and returns True, or leaves all as it is "
         "and returns False. Then position() is where the next records go on: those that still "
         "hold are sent from there, or from `after` on where position() is None.",
+    ),
+    _Check(
+        "it takes media of the kinds that it shows, damaged ones too, among the rows",
+        _takes_media,
+        "A run that names kinds in `media` gets such Media in send(). One that it cannot show it "
+        "counts in `media_left_out`: an error of send() would stop the run's tracking.",
     ),
     _Check(
         f"{_AT_ONCE} runs at once in one process do not mix",

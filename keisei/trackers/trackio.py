@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -19,8 +20,9 @@ from keisei.errors import TrackerError, quoted
 from keisei.journal.records import Event, Row, as_float
 from keisei.redaction import clean
 from keisei.run.status import FinalStatus
-from keisei.trackers.base import Position, Record, RunInfo, Tracker, TrackerRun
+from keisei.trackers.base import Media, Position, Record, RunInfo, Tracker, TrackerRun
 from keisei.trackers.loading import need_package, need_temporary_directory
+from keisei.trackers.trackio_media import KINDS, value_of
 
 DEFAULT_PROJECT = "keisei"
 
@@ -63,6 +65,7 @@ class TrackioRun(TrackerRun):
     directory: str | None = None
     options: dict[str, object] = field(default_factory=dict)
     next_step: int | None = None
+    media = KINDS
 
     def __post_init__(self) -> None:
         self.run_id = self.info.session_id
@@ -86,6 +89,12 @@ class TrackioRun(TrackerRun):
                     next_step = max(next_step, step + 1)
                     entries.append(self._row(record, step, config))
                     config = None  # with the first row: no run without one has a config there
+                elif isinstance(record, Media):
+                    step = next_step if record.step is None else record.step
+                    step = max(-_LARGEST_STEP, min(step, _LARGEST_STEP))
+                    if entry := self._media(record, step):
+                        next_step = max(next_step, step + 1)
+                        entries.append(entry)
                 else:
                     entries.append(self._event(record, next_step))
             self.write(entries)
@@ -135,6 +144,28 @@ class TrackioRun(TrackerRun):
         entry |= {"metrics": values, "step": step, "config": config}
         record: Entry = self.fragments.metric_record(entry)
         return record
+
+    def _media(self, media: Media, step: int) -> Entry | None:
+        shown = None
+        with suppress(OSError, ValueError):
+            shown = value_of(media, step, self._folder_of)
+        if shown is None:
+            self.media_left_out += 1
+            return None
+        entry = self._entry("log_id", f"{media.attempt}-{media.seq}", media.time)
+        values = _storable({f"{media.kind}/{media.name}": shown})
+        record: Entry = self.fragments.metric_record(
+            {**entry, "metrics": values, "step": step, "config": None}
+        )
+        return record
+
+    def _folder_of(self, step: int) -> tuple[str, str]:
+        """Return where trackio keeps the media of a step of this run, and how it writes that."""
+        from trackio.media.utils import get_project_media_path
+        from trackio.utils import MEDIA_DIR
+
+        folder = get_project_media_path(self.project, self.run_id, step)
+        return str(folder), folder.relative_to(MEDIA_DIR).as_posix()
 
     def _event(self, event: Event, next_step: int) -> Entry:
         name, data = clean(event.name), clean(event.data)

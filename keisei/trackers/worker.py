@@ -32,6 +32,7 @@ from keisei.trackers.answers import options_of, position_of, record_of, start_ti
 from keisei.trackers.backlog import Backlog
 from keisei.trackers.base import Position, RunInfo, Tracker, TrackerRun
 from keisei.trackers.cursor import Cursor
+from keisei.trackers.media import hand_over
 from keisei.trackers.pace import Pace, Turns
 from keisei.trackers.state import WorkerHandle
 
@@ -323,13 +324,12 @@ class Worker(WorkerHandle):
                 self._go_back(run)  # and then read again, without what was left behind
             elif records:
                 self._calling = time.monotonic()
-                run.send(list(records))  # a copy: it is the tracker's own to change
+                record = hand_over(run, records, self.state.record, self._backlog)
                 self._calling = None
             self._said_to_hang = False
             if records and not resumed:
                 self._backlog.passed(records)
                 self._note_position()
-                record = self.state.record.model_copy(update={"state": "live", "problem": None})
                 self._publish(record=record, sent=self.state.sent + len(records))
                 self._store(record)
             elif self.state.record.state == "broken":

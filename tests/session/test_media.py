@@ -14,6 +14,7 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
+import matplotlib
 import numpy as np
 import pytest
 
@@ -31,6 +32,7 @@ from tests.conftest import MakeConfig
 from tests.support.pixels import read_png
 from tests.support.storms import repetitions
 
+_ = matplotlib.__version__  # it looks at its own directory, once, when a figure is first pickled
 PIXELS = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
 
 

@@ -103,7 +103,7 @@ def rows_of(count: int, attempt: int = 1, first: int = 0) -> list[Record]:
 
 def test_it_keeps_to_the_protocol() -> None:
     """The check for trackers holds on a database, killed and resumed."""
-    assert len(check_tracker(MlflowTracker, series_of)) == 8
+    assert len(check_tracker(MlflowTracker, series_of)) == 9
 
 
 def test_rows_that_are_alike_are_all_there_and_come_again_without_harm() -> None:

@@ -113,7 +113,7 @@ def event_files(run: Path) -> list[Path]:
 
 def test_it_keeps_to_the_protocol() -> None:
     """Every check of a tracker passes, with TensorBoard's own reader."""
-    assert len(check_tracker(TensorBoardTracker, read_all)) == 8
+    assert len(check_tracker(TensorBoardTracker, read_all)) == 9
 
 
 def test_the_events_are_those_of_tensorboards_own_helpers(tmp_path: Path) -> None:

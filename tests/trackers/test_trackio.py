@@ -91,7 +91,7 @@ def python(program: str) -> subprocess.Popen[str]:
 
 def test_it_keeps_to_the_protocol() -> None:
     """The conformance check has nothing against it."""
-    assert len(check_tracker(TrackioTracker, read)) == 8
+    assert len(check_tracker(TrackioTracker, read)) == 9
 
 
 def test_rows_keep_their_times_and_what_is_not_finite() -> None:

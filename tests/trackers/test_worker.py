@@ -346,7 +346,7 @@ async def test_a_short_run_still_reaches_a_tracker_that_is_starting(
 
 def test_a_tracker_from_the_docs_passes_the_check() -> None:
     """The check takes one that knows what it holds, and tells what one that cannot does wrong."""
-    assert len(check_tracker(LineTracker, series_of)) == 8
+    assert len(check_tracker(LineTracker, series_of)) == 9
     with pytest.raises(AssertionError, match="takes a record once"):
         check_tracker(ForgetfulTracker, series_of)
 

@@ -27,7 +27,8 @@ from keisei._log import logger
 from keisei.journal.records import Event, Row, as_float
 from keisei.redaction import clean, secret_values
 from keisei.run.status import FinalStatus
-from keisei.trackers.base import Position, Record, RunInfo, Tracker, TrackerRun
+from keisei.trackers.base import Media, Position, Record, RunInfo, Tracker, TrackerRun
+from keisei.trackers.mlflow.media import KINDS, TABLES_TAG, keep_artifact, tables_tag
 from keisei.trackers.mlflow.replacing import (
     POSITION_TAG,
     REPLACES_TAG,
@@ -81,6 +82,8 @@ class MlflowRun(TrackerRun):
     directory: str | None = None
     options: dict[str, object] = field(default_factory=dict)
     mode: Literal["online", "offline"] = "online"  # a local database, too, has what it was sent
+    tracking_uri: str = field(default="", repr=False)
+    media = KINDS
     replaced: bool = False  # whether it has taken the place of another run
 
     def send(self, records: Sequence[Record]) -> None:
@@ -99,12 +102,27 @@ class MlflowRun(TrackerRun):
                 after, step = progress.after(record)
                 if isinstance(record, Row):
                     batch.add_row(record, after.time, step, progress)
+                elif isinstance(record, Media):
+                    self._keep(record)
                 else:
                     batch.add_event(record, progress)
                 progress = after
             if progress != before:
                 batch.flush(progress)
             self.progress = progress
+
+    def _keep(self, media: Media) -> None:
+        """Upload one as an artifact; a table is named where MLflow's page looks for it."""
+        from mlflow.entities import RunTag
+
+        path = keep_artifact(self.info.artifact_uri, self.tracking_uri, media)
+        if path is None:
+            self.media_left_out += 1
+        elif media.kind == "table":
+            before = self.store.get_run(self.run_id).data.tags.get(TABLES_TAG)
+            self.store.log_batch(
+                self.run_id, [], [], [RunTag(TABLES_TAG, tables_tag(before, path))]
+            )
 
     def position(self) -> Position:
         """Return the position of the last record that MLflow has: what `keisei.position` says."""
@@ -249,7 +267,7 @@ class MlflowTracker(Tracker):
                 run_id, store, turn, known, progress, found.info, run.session_id, url
             )
             started.replaced = REPLACES_TAG in found.data.tags
-            started.directory = database_of(uri)
+            started.directory, started.tracking_uri = database_of(uri), uri
             started.options = {"experiment": experiment.name}
             if clean(uri) == uri:  # what a shell of another day has to be told by its environment
                 started.options["tracking_uri"] = uri

@@ -25,9 +25,10 @@ from keisei.errors import TrackerError
 from keisei.journal.reader import Event, Row
 from keisei.redaction import clean
 from keisei.run.status import FinalStatus
-from keisei.trackers.base import Position, Record, RunInfo, Tracker, TrackerRun
+from keisei.trackers.base import Media, Position, Record, RunInfo, Tracker, TrackerRun
 from keisei.trackers.tensorboard.event_file import EventFile, held_until, write_joined
 from keisei.trackers.tensorboard.events import Batch, import_protos, session_log_of
+from keisei.trackers.tensorboard.media import KINDS, add_media
 
 _EVENTS = "events.out.tfevents"
 _CLAIM = ".keisei-run"  # holds the id of the run whose directory it is
@@ -104,11 +105,12 @@ class TensorBoardRun(TrackerRun):
     """
 
     mode = "offline"
+    media = KINDS
     directory: str
 
     def __init__(self, directory: files.OpenDirectory, info: RunInfo) -> None:
         self.run_id, self.directory = info.session_id, directory.path
-        self._info = info
+        self._info, self.media_left_out = info, 0
         self._first_name = f"{_EVENTS}.{info.session_id}.{info.attempt:06}"
         names = self._names(directory)
         for name in _replaced(names):
@@ -147,6 +149,10 @@ class TensorBoardRun(TrackerRun):
                 data = json.dumps(record.data, indent=1, ensure_ascii=False)
                 name, text = f"events/{clean(record.name)}", _code(clean(data))
                 batch.add_text(record.time, progress.shown_step, name, text)
+            elif isinstance(record, Media):
+                step = progress.shown_step if record.step is None else record.step
+                if not add_media(batch, max(0, min(step, _LARGEST_STEP)), record):
+                    self.media_left_out += 1
             else:
                 progress = self._add_row(batch, progress, record)
             progress = progress._replace(attempt=record.attempt, seq=record.seq)

@@ -16,13 +16,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import Any
 
 from keisei.errors import TrackerError
 from keisei.journal.reader import Event, Row
 from keisei.redaction import clean
-from keisei.trackers.base import Position, Record
+from keisei.trackers.base import Media, Position, Record
+from keisei.trackers.media import event_of
 from keisei.trackers.wandb import local_runs, run_file
+from keisei.trackers.wandb.media import object_of, send_artifact
 
 STEP = "global_step"
 NUMBER = "_keisei"
@@ -86,7 +89,12 @@ class Rows:
             # Charts are drawn over the training step; what users log beside goes with the last one.
             self._native.define_metric("*", step_metric=STEP)
             self._stepped = True
-        link = _Link.of(self._native)
+        for is_media, some in groupby(records, lambda record: isinstance(record, Media)):
+            self._hand_over(list(some), None if is_media else _Link.of(self._native))
+        if not self._settled():
+            raise ConnectionError("W&B's service process has gone")
+
+    def _hand_over(self, records: list[Record], link: _Link | None) -> None:
         if link is None:
             for record in records:
                 _log(self._native, record, self._part)
@@ -95,8 +103,6 @@ class Rows:
             requests = link.requests(records, self._part)
             self._awaited = Position(records[-1].attempt, records[-1].seq)
             link.publish(requests)
-        if not self._settled():
-            raise ConnectionError("W&B's service process has gone")
 
     def position(self) -> Position | None:
         """Return the last record that is held: the run's files have it, or the server had.
@@ -193,7 +199,7 @@ class _Link:
                     add(key=name, value_json=json.dumps(value))
                 history.action.flush = True
                 message.control.local = True
-            else:
+            elif isinstance(record, Event):
                 message.output_logger.line = _line(record, part)
             made.append(request)
         return made
@@ -226,8 +232,25 @@ def _log(native: Any, record: Record, part: str | None) -> None:
     """Log a record by the SDK's public methods."""
     if isinstance(record, Row):
         native.log(_items(record, part))
-    elif write := getattr(native, "write_logs", None):
+        return
+    if isinstance(record, Media):
+        sdk = importlib.import_module("wandb")
+        shown = None if record.kind == "file" else object_of(sdk, record)
+        if shown is not None:
+            row = Row(record.seq, record.time, record.step, record.attempt, {})
+            native.log({**_items(row, part), _media_name(record, part): shown})
+            return
+        send_artifact(sdk, native, record)
+        record = event_of(record)
+    if write := getattr(native, "write_logs", None):
         write(_line(record, part))
+
+
+def _media_name(media: Media, part: str | None) -> str:
+    """Return the name of media on W&B, apart from those of metrics."""
+    return _name(
+        f"{media.kind}/{media.name}" if part is None else f"{part}/{media.kind}/{media.name}"
+    )
 
 
 def _items(row: Row, part: str | None) -> dict[str, float | str]:

@@ -21,6 +21,7 @@ from keisei.run.status import FinalStatus
 from keisei.trackers.base import Position, Record, RunInfo, Tracker, TrackerRun
 from keisei.trackers.wandb import local_runs, sdk, shared, upload
 from keisei.trackers.wandb.late import PendingStart
+from keisei.trackers.wandb.media import KINDS
 from keisei.trackers.wandb.mode import NAME, requested_mode
 from keisei.trackers.wandb.rewinding import step_at
 from keisei.trackers.wandb.rows import FLUSH_INTERVAL, Rows
@@ -57,6 +58,7 @@ class WandbRun(TrackerRun):
     mode: Literal["online", "offline"] = "online"
     directory: str | None = None
     upload_as: str | None = None
+    media = KINDS
     again: Callable[[str | None], WandbRun] | None = field(default=None, repr=False)
     before_end: Callable[[], object] = field(default=lambda: None, repr=False)
 
