@@ -34,7 +34,7 @@ def test_version_2_limits_hold_from_any_level(tmp_path: Path) -> None:
             "sys/fs/cgroup/job/memory.stat": f"anon 1\ninactive_file {GIB}\n",
             "sys/fs/cgroup/job/step/cpu.max": "max 100000\n",
             "sys/fs/cgroup/job/step/cpuset.cpus.effective": "0-3,8-11\n",
-            "sys/fs/cgroup/job/step/memory.max": "max\n",
+            "sys/fs/cgroup/job/step/memory.max": f"{6 * GIB}\n",
             "sys/fs/cgroup/job/step/memory.current": f"{GIB}\n",
             "sys/fs/cgroup/job/step/cpu.stat": "usage_usec 5000000\nthrottled_usec 250000\n",
         },
