@@ -401,4 +401,13 @@ REQUIREMENTS: dict[str, str] = {
         "class (own code, garbage collection, another thread with the GIL, no CPU, suspended), on "
         "all three loops; the summary has a table per function."
     ),
+    "COST-1": (
+        "A ledger of money and energy: prices per hour from the config (GPU, node, energy), "
+        "`session.log_cost(amount, what)`, `session.log_tokens(model, input, output)`; carried "
+        'over attempts and ranks; what has no price is "unpriced", never 0.'
+    ),
+    "COST-2": (
+        "`budget` (money, hours, energy) warns at a share and ends the run gracefully, with a "
+        "checkpoint, before it is exceeded by more than one sampling interval."
+    ),
 }

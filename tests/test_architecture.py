@@ -38,6 +38,7 @@ ONE_HOME = {
     "av": "media.video",
     "amdsmi": "monitoring.amd",
     "fsspec": "checkpoints.remote",
+    "genai_prices": "monitoring.prices",
     "matplotlib": "reports.pictures",
     "mlflow": "trackers.mlflow",
     "psutil": "monitoring",
@@ -83,7 +84,11 @@ PURE = [
     "journal.throughput",
     "journal.values",
     "monitoring.cgroups",
+    "monitoring.budget",
     "monitoring.goodput",
+    "monitoring.ledger",
+    "monitoring.money",
+    "monitoring.node_time",
     "monitoring.phases",
     "monitoring.readings",
     "monitoring.resources",
@@ -105,7 +110,7 @@ PURE = [
     "trackers.wandb.mode",
 ]
 # What they may import of keisei, each other apart: plain values, and texts made of them.
-PLAIN = ["_text", "checkpoints.values", "config.schema", "errors", "redaction", "run.names"]
+PLAIN = "_text checkpoints.values config.schema config.usage errors redaction run.names".split()
 EFFECTS = set(
     "aiofiles anyio atexit datetime fcntl gc glob http importlib multiprocessing os pathlib "
     "platform queue random secrets select shutil signal socket subprocess tempfile threading "

@@ -146,7 +146,7 @@ def test_a_member_has_what_a_member_may_call_and_nothing_of_an_owners() -> None:
     """What a member logs is called as on a session; it ends, saves and sets up no run."""
     may_call = ["as_current", "flush", "log_evaluation", "log_event", "log_handler", "log_metrics"]
     may_call += ["log_audio", "log_figure", "log_file", "log_histogram", "log_image", "log_table"]
-    may_call += ["log_text", "log_video", "phase"]
+    may_call += ["log_cost", "log_text", "log_tokens", "log_video", "phase"]
     about = ["attempt", "run_artifact_dir", "run_name", "session_id", "status"]
     own = ["handle", "role"]
     assert sorted(public(AsyncSessionMember)) == sorted([*may_call, *about, *own])

@@ -4,7 +4,12 @@ from typing import Annotated
 
 from pydantic import Field
 
+from keisei.config.leaves import OnChange
 from keisei.config.section import Section
+
+# Whoever pays may change these between two attempts.
+_Price = Annotated[float, Field(ge=0, allow_inf_nan=False), OnChange("free")]
+_Limit = Annotated[float, Field(gt=0, allow_inf_nan=False), OnChange("free")]
 
 
 class MonitoringConfig(Section):
@@ -25,6 +30,31 @@ class MonitoringConfig(Section):
 class CostConfig(Section):
     """What the run's resources cost."""
 
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$"), OnChange("free")] = "USD"
+    """The currency of the prices, of `budget.money` and of `log_cost`, by its three letters."""
+    gpu_hour: _Price | None = None
+    """The price of one GPU for an hour; unset, GPUs are not priced."""
+    node_hour: _Price | None = None
+    """The price of one node, that is a host on which the run has a process, for an hour."""
+    kwh: _Price | None = None
+    """The price of one kWh of the energy that was measured."""
+    gpus: Annotated[int, Field(ge=0), OnChange("free")] | None = None
+    """How many GPUs of each node the run pays for; unset, those that the sampler sees."""
+
 
 class BudgetConfig(Section):
-    """How much the run may use before it is ended."""
+    """How much the run may use, over all its attempts, before it is ended as `cancelled`."""
+
+    money: _Limit | None = None
+    """The most money, in `cost.currency`; other currencies do not count."""
+    hours: _Limit | None = None
+    """The most hours of wall time, summed over the attempts."""
+    energy_kwh: _Limit | None = None
+    """The most energy, as far as it is measured, in kWh."""
+    warn_at: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), OnChange("free")] = 0.8
+    """From which share of a limit on a warning is logged, once in each attempt."""
+
+    @property
+    def is_set(self) -> bool:
+        """Whether there is any limit."""
+        return any(x is not None for x in (self.money, self.hours, self.energy_kwh))

@@ -33,12 +33,15 @@ class Notice:
         deadline: when the process has to be over, in seconds since the epoch; ``None`` where it may
             go on, and only the session ends.
         number: the signal whose exit status the process gets; ``None`` where the process may go on.
+        saves_for: where it is no preemption, how long the body may go on to a safe point that is
+            saved, in seconds; ``None`` where it is told at once.
     """
 
     status: FinalStatus
     source: str
     deadline: float | None = None
     number: int | None = None
+    saves_for: float | None = None
 
     @property
     def preempting(self) -> Preempting | None:

@@ -177,11 +177,17 @@ class AttemptReader:
 
     def events_named(self, name: str) -> Iterator[tuple[int, float, object]]:
         """Yield number, time and data of the events of one name; only their blocks are decoded."""
-        for seq, time, _, data in self.events_of((name,)):
-            yield seq, time, data
+        for seq, when, _, data in self.events_of((name,)):
+            yield seq, when, data
 
     def events_of(self, names: Sequence[str]) -> Iterator[tuple[int, float, str, object]]:
-        """Yield number, time, name and data of the events of some names, as `events_named` does."""
+        """Yield number, time, name and data of the events of some names, each once.
+
+        Only the blocks that hold one are decoded, so it takes little more than reading the file.
+
+        Args:
+            names: the names.
+        """
         marks = [json.dumps(name).encode() for name in names]
         for block in self._scanner.blocks():
             if block.marker != RECORDS or not any(mark in block.payload for mark in marks):
@@ -190,10 +196,29 @@ class AttemptReader:
                 batches = unpack_records(block)
             except ValueError:
                 continue
+            if not self._numbers.add(block.seq, block.records):
+                continue  # it was written twice
             for batch in batches:
                 for seq, event in enumerate(batch.events, batch.seq):
                     if event[1] in names:
-                        yield seq, event[0], event[1], event[2]
+                        yield seq, event[0], str(event[1]), event[2]
+
+    def last_time(self) -> float | None:
+        """Return when the last record was logged, read near the end; ``None`` where there is none.
+
+        Afterwards nothing else can be read with this reader.
+        """
+        for size in (1 << 16, CHUNK):
+            whole = self.seek_back(size)
+            times: list[float] = []
+            for block in self._scanner.blocks():
+                if block.marker == RECORDS:
+                    with suppress(ValueError):
+                        for batch in unpack_records(block):
+                            times += [float(one[0]) for one in (*batch.rows, *batch.events)]  # type: ignore[arg-type]
+            if times or whole:
+                return max(times, default=None)
+        return None
 
     def rows(self) -> Iterator[tuple[int, tuple[str, ...], RawRow]]:
         """Yield number, keys and raw row of the rows that can be read, each once."""

@@ -28,6 +28,8 @@ class StopRequest(BaseModel):
     """Who asks for it, or what has told the preemption."""
     deadline: Annotated[float, Field(allow_inf_nan=False)] | None = None
     """When the process has to be over, in seconds since the epoch; null where it may go on."""
+    saves_for: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """How long a cancelled run may go on to a safe point that is saved, in seconds."""
     asked_at: str
 
     def is_for(self, record: SessionRecord) -> bool:

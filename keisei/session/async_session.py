@@ -62,7 +62,7 @@ class AsyncSessionManager(AsyncCheckpoints[ConfigT]):
             self._checkpointing.hold, self._facts.can_be_taken, self._recorder.stop.put
         )
         self._watching = Watching(config, self._interruption)
-        self._usage = Usage(self._facts, self._recorder)
+        self._usage = Usage(self._facts, self._recorder, self._interruption)
         self._phases = self._usage.phases
         self._checkpointing.phases = self._phases
         self._watching.on_look = self._usage.tick

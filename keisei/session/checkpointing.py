@@ -176,7 +176,7 @@ class Checkpointing:
         Args:
             status: how the session ends.
         """
-        if status == "preempted" and self._together.shared:
+        if status in ("preempted", "cancelled") and self._together.shared:
             return None  # the body was cut off, on each rank elsewhere
         step = self.schedule.due_at_end(status)
         if step is None or self._facts.status in FINAL or self._facts.paths is None:

@@ -162,9 +162,12 @@ class SessionFacts(Generic[ConfigT]):
         return None if self.registry is None else Leases(self.registry, self.config.registry.lease)
 
     def can_be_taken(self) -> bool:
-        """Return whether another process may end the session: an owner that takes it, or a rank."""
-        timeout = self.config.logging.owner_timeout
-        return self.registry is not None or timeout is not None or self.shared is not None
+        """Return whether something else than a signal may end the session.
+
+        That is another process, which is an owner that takes the run or a rank, or its budget.
+        """
+        timeout, budget = self.config.logging.owner_timeout, self.config.budget.is_set
+        return budget or self.registry is not None or timeout is not None or self.shared is not None
 
     def claimed(self, owned: Owned) -> None:
         """Note that the run's directories are the session's own; on the thread that claims."""

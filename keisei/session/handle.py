@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from keisei.config.media import MediaConfig
 from keisei.config.schema import JournalConfig
 from keisei.errors import HandleError, InvalidRunNameError, quoted
+from keisei.monitoring.money import currency_of
 from keisei.run.names import SESSION_ID, check_run_name
 
 _MOST_ATTEMPTS = 10**9
@@ -35,6 +36,7 @@ class RunHandle:
         media_largest_file: `media.largest_file`, in bytes.
         media_largest_total: `media.largest_total`, in bytes.
         media_queue: `media.queue`, in bytes.
+        currency: `cost.currency`.
     """
 
     run_name: str
@@ -48,6 +50,7 @@ class RunHandle:
     media_largest_file: int = 256 * 2**20
     media_largest_total: int = 32 * 2**30
     media_queue: int = 256 * 2**20
+    currency: str = "USD"
 
 
 def checked(handle: object) -> tuple[RunHandle, JournalConfig, MediaConfig]:
@@ -74,6 +77,7 @@ def checked(handle: object) -> tuple[RunHandle, JournalConfig, MediaConfig]:
             raise _damaged(f"{quoted(handle.attempt)} is no attempt")
         _check_directory(handle.directory, handle.run_name)
         settings = {name: getattr(handle, name) for name in _SETTINGS}
+        currency_of(handle.currency)
         media = {name: getattr(handle, f"media_{name}") for name in _MEDIA}
         journal = JournalConfig.model_validate(settings)
         return handle, journal, MediaConfig.model_validate(media)
@@ -82,7 +86,8 @@ def checked(handle: object) -> tuple[RunHandle, JournalConfig, MediaConfig]:
     except ValueError as exc:
         if isinstance(exc, HandleError):
             raise
-        raise _damaged("how its journal or media are to be written makes no sense") from None
+        problem = "how its journal or media are to be written, or its currency, makes no sense"
+        raise _damaged(problem) from None
 
 
 def _check_directory(directory: object, run_name: str) -> None:

@@ -58,6 +58,7 @@ class Membership:
         self.status: Status = "created"
         self._recorder = recorder
         self._usage = usage
+        recorder.spending.currency = handle.currency
         self._process = os.getpid()
         self._entered = False
         self._part: OwnedPart | None = None

@@ -28,6 +28,7 @@ from keisei.session.facts import SessionFacts
 from keisei.session.last_value import LastValue
 from keisei.session.logs import Logs
 from keisei.session.media import MediaQueue
+from keisei.session.spending import Spending
 from keisei.session.stop_at_call import StopAtCall
 
 
@@ -42,6 +43,7 @@ class Recorder:
         ready: whether something may be logged: the run's directory is the session's own.
         watched: the last value of a metric by which checkpoints are kept.
         stop: what the next call raises, for a body that can be told in no other way.
+        spending: what prices and logs what the program spends.
         forwarder: what logs the parts' rows for the trackers, where that is asked for.
         media: what waits to be encoded and kept.
     """
@@ -55,6 +57,7 @@ class Recorder:
         self.ready = False
         self.watched = LastValue()
         self.stop = StopAtCall()
+        self.spending = Spending()
         self.forwarder: Forwarder | None = None
         self.media = MediaQueue()
         self._entered: context.Entered | None = None
@@ -253,6 +256,8 @@ class Recorder:
         """
         give_up = time.monotonic() + timeout
         self.media.close(timeout / 2)  # each is named in the journal once it is kept
+        if self.ready:
+            self.spending.settle()
         if self.forwarder is not None and self.ready:
             if self.journal is not None:
                 with suppress(JournalError, TimeoutError):  # it follows what is on the disk

@@ -24,6 +24,7 @@ from keisei.session.handle import RunHandle
 from keisei.session.launched import SessionLaunch
 from keisei.session.log_format import Raw, When
 from keisei.session.media_methods import MediaMethods
+from keisei.session.spending_methods import SpendingMethods
 from keisei.session.usage import Usage
 
 EVALUATION = "evaluation"
@@ -46,7 +47,7 @@ class Recorded(Protocol):
         """Return the error that nothing may be logged now: it is too early, or too late."""
 
 
-class Recording(MediaMethods):
+class Recording(MediaMethods, SpendingMethods):
     """What a session and a member of its run record, without waiting, from the loop or a thread."""
 
     _facts: Recorded
@@ -258,6 +259,7 @@ class SessionRecording(Recording, SessionLaunch[ConfigT]):
             media_largest_file=media.largest_file,
             media_largest_total=media.largest_total,
             media_queue=media.queue,
+            currency=self._facts.config.cost.currency,
         )
 
     def resume_at(self, step: int) -> None:

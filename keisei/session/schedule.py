@@ -92,7 +92,8 @@ class Schedule:
         if self.policy is None or self.step == self.saved_step:
             return None
         at_end = self.policy.at_end and status == "completed"
-        return self.step if at_end or (self.preempted and status == "preempted") else None
+        cut_off = self.preempted and status in ("preempted", "cancelled")
+        return self.step if at_end or cut_off else None
 
     def hold(self, grace: float, slowest: float, finish_time: float) -> float | None:
         """Save at the next safe point, for the run is preempted; called by a signal's handler.

@@ -161,9 +161,11 @@ class Interruption:
         """
         if not self.verdict.is_first(notice):
             return False
+        left = notice.saves_for
         if notice.deadline is not None:
             left = time_left(notice.deadline, time.time())
             self.force_at = time.monotonic() + left
+        if left is not None:
             patience = self._held(notice, left)
             if patience is not None:
                 self.tell_at = time.monotonic() + patience
@@ -209,7 +211,8 @@ class Interruption:
     def _held(self, notice: Notice, grace: float) -> float | None:
         """Return how long the body is not told of a notice, in seconds; ``None``: it is told."""
         patience = None
-        if notice.status == "preempted" and not self.body.is_over:
+        saves = notice.status == "preempted" or notice.saves_for is not None
+        if saves and not self.body.is_over:
             patience = self._ask_to_hold(grace)
         self.holds = patience is not None
         return patience

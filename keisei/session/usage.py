@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from keisei.session.costs import Costs
 from keisei.session.facts import SessionFacts
 from keisei.session.lag import Lag
 from keisei.session.phases import Phases
 from keisei.session.recorder import Recorder
 from keisei.session.resources import Resources
+from keisei.session.shutdown import Interruption
 from keisei.session.usage_part import UsagePart, guarded
 
 
@@ -19,19 +21,24 @@ class Usage:
     Args:
         facts: what is known of the session.
         recorder: what it records with.
+        interruption: what ends it before its body does.
 
     Attributes:
         phases: what it does with its time.
         lag: what holds the loop that it lives in.
         resources: what it uses of its machine.
+        costs: what it costs.
     """
 
-    def __init__(self, facts: SessionFacts[Any], recorder: Recorder) -> None:
+    def __init__(
+        self, facts: SessionFacts[Any], recorder: Recorder, interruption: Interruption
+    ) -> None:
         self._facts = facts
         self.phases = Phases(recorder, _total_of(facts))
         self.resources = Resources(facts, recorder)
         self.lag = Lag(facts, recorder, self.phases.add_stall)
-        self.parts: tuple[UsagePart, ...] = (self.lag, self.phases, self.resources)
+        self.costs = Costs(facts, recorder, interruption)
+        self.parts: tuple[UsagePart, ...] = (self.lag, self.phases, self.resources, self.costs)
 
     def claimed(self) -> None:
         """Begin what needs no loop; called on the thread that has claimed the run."""

@@ -19,7 +19,7 @@ from keisei._io.shared_threads import SharedThreads, join_threads
 from keisei._log import logger
 from keisei.config.schema import AppConfig
 from keisei.distributed.meeting import Meeting
-from keisei.distributed.preemption import Notice, Preempting
+from keisei.distributed.preemption import Notice
 from keisei.distributed.sources import EndOfTime, PreemptFile, Source
 from keisei.errors import describe
 from keisei.run.layout import STOP_FILE
@@ -41,7 +41,8 @@ def requested(request: StopRequest, deadline: float, number: int) -> Notice:
     if request.status == "preempted":
         return Notice("preempted", request.source, request.deadline or deadline, number)
     ends_process = None if request.deadline is None else int(signal.SIGTERM)
-    return Notice("cancelled", request.source, request.deadline, ends_process)
+    saves_for = request.saves_for
+    return Notice("cancelled", request.source, request.deadline, ends_process, saves_for)
 
 
 class Watching:
@@ -112,7 +113,7 @@ class Watching:
             if told.verdict.notice is None:
                 self._look(time.time())
             elif self.meeting is not None and not self._shared:
-                self._share(told.verdict.notice.preempting)
+                self._share(told.verdict.notice)
         except Exception as exc:  # noqa: BLE001 - the threads are shared, and it looks again
             if not self._complained:
                 self._complained = True
@@ -160,10 +161,11 @@ class Watching:
         is_own = found is not None and (found.session_id, found.attempt) == self._run
         return found if is_own else None
 
-    def _share(self, preempting: Preempting | None) -> None:
-        """Write a preemption where the run's other processes look."""
+    def _share(self, notice: Notice) -> None:
+        """Write a preemption, or a budget's end, where the run's other processes look."""
         self._shared = True
-        if preempting is None or self._home is None or self.meeting is None:
+        is_shared = notice.preempting is not None or notice.saves_for is not None
+        if not is_shared or self._home is None or self.meeting is None:
             return
         self.meeting.learn(self.last_step(), ends=not self._interruption.holds)
         if self._is_asked:
@@ -172,9 +174,10 @@ class Watching:
         request = StopRequest(
             session_id=session_id,
             attempt=attempt,
-            status="preempted",
-            source=preempting.source,
-            deadline=preempting.deadline,
+            status="cancelled" if notice.preempting is None else "preempted",
+            source=notice.source,
+            deadline=notice.deadline,
+            saves_for=notice.saves_for,
             asked_at=datetime.now().astimezone().isoformat(timespec="milliseconds"),
         )
         with self._home.seen() as directory:
