@@ -215,6 +215,7 @@ def as_data(row: RunRow) -> dict[str, Any]:
         "metrics": {name: _finite(asdict(metric)) for name, metric in row.metrics.items()},
         "trackers": dict(row.trackers),
         "checkpoints": dict(row.checkpoints),
+        "cost": dict(row.cost),
     }
 
 

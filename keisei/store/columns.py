@@ -25,6 +25,7 @@ _OF_RUN: dict[str, Callable[[RunRow], object]] = {
     "checkpoints": lambda row: row.checkpoints.get("count"),
     "latest_checkpoint": lambda row: row.checkpoints.get("latest"),
     "best_checkpoint": lambda row: row.checkpoints.get("best"),
+    "cost": lambda row: row.cost.get("total"),
     "duration": lambda row: row.duration_s,
     "started": lambda row: row.started,
     "ended": lambda row: row.ended,

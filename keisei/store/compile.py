@@ -29,6 +29,7 @@ _TEXTS = {
 }
 _NUMBERS = {
     "attempt": runs.c.attempt,
+    "cost": runs.c.cost,
     "duration": runs.c.duration_s,
     "started": runs.c.started,
     "ended": runs.c.ended,

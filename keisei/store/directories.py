@@ -13,6 +13,9 @@ from functools import partial
 from keisei._io import files
 from keisei.checkpoints.counted import counted
 from keisei.journal.reader import RunJournal
+from keisei.monitoring.money import texts
+from keisei.monitoring.node_time import number_in
+from keisei.monitoring.run_events import ledger_of
 from keisei.run import find
 from keisei.run.find import FoundRun
 from keisei.run.labels import Labels, read_labels
@@ -39,7 +42,7 @@ def rows(root: str, wanted: Iterable[str] = (), gone: Collection[str] = ()) -> I
 def row_of(run: FoundRun) -> RunRow:
     """Return the row of a run that was found; what of it cannot be read is left out.
 
-    Its config, its metrics and its checkpoints are read when they are first asked for.
+    Its config, metrics, checkpoints and cost are read when they are first asked for.
 
     Args:
         run: the run.
@@ -59,6 +62,7 @@ def row_of(run: FoundRun) -> RunRow:
         config=config,
         metrics=Lazily(partial(metrics_of, directory, config)),
         checkpoints=Lazily(partial(_checkpoints, directory)),
+        cost=Lazily(partial(cost_of, directory)),
     )
     if record is None:
         return row
@@ -87,6 +91,39 @@ def metrics_of(directory: str, config: Mapping[str, object]) -> dict[str, Metric
             if not superseded:
                 summaries.add(keys, raw[1:-1], raw[-1])  # type: ignore[arg-type]
     return summaries.metrics(best_in(config))
+
+
+def cost_of(directory: str) -> dict[str, object]:
+    """Return what a run has cost, over all its attempts and parts; empty where that is nothing.
+
+    Args:
+        directory: the run's directory.
+    """
+    try:
+        ledger = ledger_of(directory)
+    except OSError:
+        return {}
+    if not ledger.totals:
+        return {}
+    total = None if ledger.total is None else float(ledger.total)
+    return {"total": total, "currency": ledger.currency, "totals": texts(ledger.totals)}
+
+
+def cost_in(said: object) -> dict[str, object]:
+    """Return what the run has cost as an event `usage.cost` says it; empty where it does not.
+
+    Args:
+        said: the event's data.
+    """
+    totals = said.get("run") if isinstance(said, Mapping) else None
+    if not isinstance(said, Mapping) or not isinstance(totals, Mapping) or not totals:
+        return {}
+    currency = said.get("currency")
+    found = {str(name): number_in(total) for name, total in totals.items()}
+    known = {name: number for name, number in found.items() if number is not None}
+    own = known.get(str(currency)) if len(known) != 1 else next(iter(known.values()))
+    total = None if own is None else float(own)
+    return {"total": total, "currency": currency, "totals": texts(known)}
 
 
 def best_in(config: Mapping[str, object]) -> dict[str, str]:

@@ -86,6 +86,7 @@ def fields_of(row: RunRow, name: str) -> Iterator[object]:
         "checkpoints": lambda: [row.checkpoints.get("count")],
         "latest_checkpoint": lambda: [row.checkpoints.get("latest")],
         "best_checkpoint": lambda: [row.checkpoints.get("best")],
+        "cost": lambda: [row.cost.get("total")],
         "duration": lambda: [row.duration_s],
         "started": lambda: [row.started],
         "ended": lambda: [row.ended],

@@ -36,13 +36,20 @@ FIELDS: dict[str, str] = {
     "checkpoints": "how many checkpoints it has: `checkpoints>0`",
     "latest_checkpoint": "the step of the latest",
     "best_checkpoint": "the step of the best",
+    "cost": "what it has cost, in its own currency: `cost>10`",
     "duration": "how long it took, or has taken: `duration>2h`",
     "started": "when it was started: `started>2026-11-01`",
     "ended": "when it ended",
     "since": "started no longer ago than that, or not before that day: `since:7d`",
     "before": "started longer ago than that, or before that day",
 }
-NUMBERS = ("attempt", "checkpoints", "latest_checkpoint", "best_checkpoint")  # among the fields
+NUMBERS = (
+    "attempt",
+    "checkpoints",
+    "latest_checkpoint",
+    "best_checkpoint",
+    "cost",
+)  # among the fields
 METRIC_PARTS = ("last", "min", "max", "mean", "best", "count", "step")
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 

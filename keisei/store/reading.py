@@ -23,6 +23,7 @@ NEWEST_FIRST = "-started"
 _IN_SQL = {
     "started": runs.c.started,
     "ended": runs.c.ended,
+    "cost": runs.c.cost,
     "duration": runs.c.duration_s,
     "attempt": runs.c.attempt,
 }

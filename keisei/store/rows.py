@@ -82,6 +82,8 @@ class RunRow:
         trackers: the state of each tracker, by its name.
         checkpoints: its `count`, and the steps of the `latest` and of the `best`; empty where its
             models cannot be seen.
+        cost: what it has cost: its `total`, in which `currency`, and the `totals` of each; empty
+            where nothing has a price.
         trashed: when it was moved to the trash, in seconds since the epoch.
     """
 
@@ -102,4 +104,5 @@ class RunRow:
     metrics: Mapping[str, MetricSummary] = field(default_factory=dict)
     trackers: Mapping[str, str] = field(default_factory=dict)
     checkpoints: Mapping[str, object] = field(default_factory=dict)
+    cost: Mapping[str, object] = field(default_factory=dict)
     trashed: float | None = None

@@ -7,7 +7,10 @@ one. `READABLE_BY` says which version of the schema a reader needs to know at le
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
+    DDL,
     BigInteger,
     Column,
     Double,
@@ -20,8 +23,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import CreateIndex, CreateTable, DropIndex, ExecutableDDLElement
 
-VERSION = 4  # of the schema that this keisei writes
-READABLE_BY = {1: 1, 2: 1, 3: 1, 4: 1}  # by version: the oldest one whose readers understand it
+VERSION = 5  # of the schema that this keisei writes
+READABLE_BY = {
+    1: 1,
+    2: 1,
+    3: 1,
+    4: 1,
+    5: 1,
+}  # by version: the oldest one whose readers understand it
 
 metadata = MetaData()
 
@@ -34,29 +43,37 @@ schema = Table(
     Column("registry", Text, nullable=False),  # the registry's own id, a ULID
 )
 
-runs = Table(
-    "keisei_runs",
-    metadata,
-    Column("key", Text, primary_key=True),  # the session id; of a run without one its directory
-    Column("name", Text, nullable=False),
-    Column("directory", Text, nullable=False),
-    Column("root", Text, nullable=False),
-    Column("session_id", Text),
-    Column("status", Text, nullable=False),
-    Column("attempt", Integer),
-    Column("host", Text),
-    Column("pid", BigInteger),
-    Column("started", Double),
-    Column("ended", Double),
-    Column("duration_s", Double),
-    Column("failure", Text),
-    Column("note", Text),
-    Column("config", Text, nullable=False),  # JSON, as the three after it
-    Column("trackers", Text, nullable=False),
-    Column("checkpoints", Text, nullable=False),
-    Column("facts", Text, nullable=False),  # what later versions add to a row
-    Column("updated", Double, nullable=False),
-)
+
+def _table_of_runs(metadata: MetaData, *later: Column[Any]) -> Table:
+    """Return the table of runs as the first version has it, and with what came later."""
+    return Table(
+        "keisei_runs",
+        metadata,
+        Column("key", Text, primary_key=True),  # the session id; of a run without one its directory
+        Column("name", Text, nullable=False),
+        Column("directory", Text, nullable=False),
+        Column("root", Text, nullable=False),
+        Column("session_id", Text),
+        Column("status", Text, nullable=False),
+        Column("attempt", Integer),
+        Column("host", Text),
+        Column("pid", BigInteger),
+        Column("started", Double),
+        Column("ended", Double),
+        Column("duration_s", Double),
+        Column("failure", Text),
+        Column("note", Text),
+        Column("config", Text, nullable=False),  # JSON, as the three after it
+        Column("trackers", Text, nullable=False),
+        Column("checkpoints", Text, nullable=False),
+        Column("facts", Text, nullable=False),  # what later versions add to a row
+        Column("updated", Double, nullable=False),
+        *later,
+    )
+
+
+# In the order in which the migrations have added them.
+runs = _table_of_runs(metadata, Column("cost", Double))  # in the run's own currency
 by_start = Index("keisei_runs_started", runs.c.started.desc(), runs.c.key)
 by_name = Index("keisei_runs_name", runs.c.name)
 by_directory = Index("keisei_runs_directory", runs.c.directory)
@@ -111,7 +128,7 @@ launches = Table(
     Column("updated", Double, nullable=False),
 )
 
-_TABLES = [schema, runs, tags, metrics]
+_TABLES = [schema, _table_of_runs(MetaData()), tags, metrics]
 _INDEXES = [by_start, by_name, by_directory, by_tag, by_metric]
 MIGRATIONS: dict[int, list[ExecutableDDLElement]] = {
     1: [*map(CreateTable, _TABLES), *map(CreateIndex, _INDEXES)],
@@ -119,4 +136,5 @@ MIGRATIONS: dict[int, list[ExecutableDDLElement]] = {
     # Nobody asks by a metric's value alone, and each row of a run would write this index anew.
     3: [CreateIndex(by_status, if_not_exists=True), DropIndex(by_metric, if_exists=True)],
     4: [CreateTable(launches, if_not_exists=True)],
+    5: [DDL("ALTER TABLE keisei_runs ADD COLUMN cost DOUBLE PRECISION")],  # type: ignore[no-untyped-call]
 }

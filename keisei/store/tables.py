@@ -121,7 +121,7 @@ def _row(
     # By position: of fifty rows, fetching each column by its name would take longest of all.
     values: list[Any] = list(one)
     _, name, directory, _, session_id, status, attempt, host, pid, *rest = values
-    started, ended, duration_s, failure, note, config, trackers, checkpoints, _, _ = rest
+    started, ended, duration_s, failure, note, config, trackers, checkpoints, facts, *_ = rest
     return RunRow(
         name,
         directory,
@@ -140,6 +140,7 @@ def _row(
         its_metrics,
         _mapping(trackers),
         _mapping(checkpoints),
+        Lazily(partial(_cost, facts)),
     )
 
 
@@ -162,9 +163,19 @@ def _values(entry: Entry) -> tuple[Any, ...]:
         _storable(row.failure),
         _storable(row.note),
         *(_json(part) for part in (row.config, row.trackers, row.checkpoints)),
-        "{}",
+        _json({"cost": dict(row.cost)} if row.cost else {}),
         entry.updated,
+        _number(row.cost.get("total")),
     )
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _cost(facts: str) -> Mapping[str, object]:
+    found = _mapping(facts).get("cost")
+    return found if isinstance(found, dict) else {}
 
 
 def _json(mapping: Mapping[str, object]) -> str:

@@ -6,17 +6,20 @@ the next session or `keisei sync`, and the true end is there although the progra
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from keisei.errors import RegistryError, TrackerError, quoted
-from keisei.journal.records import Row, is_system
+from keisei.journal.records import Event, Row, is_system
 from keisei.journal.superseding import RESUME
+from keisei.monitoring.ledger import NAMES
 from keisei.run import find
+from keisei.run.layout import PARTS
 from keisei.run.status import FinalStatus
 from keisei.store.copies import original_of
-from keisei.store.directories import best_in, row_of
+from keisei.store.directories import best_in, cost_in, row_of
 from keisei.store.opening import Opened, url_of
 from keisei.store.rows import RunRow
 from keisei.store.summaries import Summaries
@@ -94,11 +97,17 @@ class _FollowedRun(TrackerRun):
         self._url, self._directory, self._attempt = url, run.directory, run.attempt
         self._summaries = Summaries() if run.attempt == 1 else None
         self._next_seq = 0
+        self._cost: Mapping[str, object] = {}  # as the run's owner knows it
+        self._has_cost = run.attempt > 1
+        self._is_over = False
         self._due = 0.0
 
     def send(self, records: Sequence[Record]) -> None:
         """Sum up rows, and write what they have come to once in a while."""
         for record in records:
+            if isinstance(record, Event) and record.name in NAMES:
+                self._has_cost = True
+                self._cost = cost_in(record.data) or self._cost
             if self._summaries is not None:
                 self._sum(record, self._summaries)
         if len(records) < BATCH:  # what comes next comes slowly: no row is left unwritten for long
@@ -115,6 +124,7 @@ class _FollowedRun(TrackerRun):
             if time.monotonic() > deadline:
                 break
             time.sleep(_EXIT / 50)
+        self._is_over = True
         self.write()
 
     def write(self, *, anew: bool = False) -> None:
@@ -141,6 +151,10 @@ class _FollowedRun(TrackerRun):
         row = row_of(found)
         if (row.attempt or 0) > self._attempt:  # the row is the later attempt's to write
             return None
+        if not (self._is_over or self._attempt > 1):
+            row = replace(row, cost=self._cost)
+        elif not self._has_cost and not os.path.lexists(os.path.join(self._directory, PARTS)):
+            row = replace(row, cost={})  # its journals need not be read
         if summaries is None:
             return row
         return replace(row, metrics=summaries.metrics(best_in(row.config)))
