@@ -14,7 +14,7 @@ what has no price is listed as such.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 
@@ -273,22 +273,20 @@ class Accounts:
         ]
         return lines, list(lacking)
 
-    def _gpus(self, processes: Iterable[Held]) -> int | None:
+    def _gpus(self, processes: list[Held]) -> int | None:
         """Return how many GPUs of a node its processes have; ``None`` where that is not known."""
-        named, seen, is_known = [], set[str](), False
-        for one in processes:
-            if one.gpus is not None:
-                named.append(one.gpus)
-            gpus = self._seen.get((one.attempt, one.part), {}).get("gpus")
-            if isinstance(gpus, Mapping | list):
-                is_known = True
-                seen.update(map(_gpu_id, gpus))
-        return max(named) if named else len(seen) if is_known else None
+        named = [one.gpus for one in processes if one.gpus is not None]
+        if named:
+            return max(named)
+        parts = dict.fromkeys((one.attempt, one.part) for one in processes)
+        seen = [self._seen.get(part, {}).get("gpus") for part in parts]  # each is one process's
+        counts = [count for count in seen if type(count) is int and count >= 0]
+        return sum(counts) if counts else None
 
     def _energy(self, held: list[Held]) -> dict[tuple[int, str], Decimal]:
         """Return the energy that each node has used, in joules, by attempt and host.
 
-        The processes of a node see the same counters: the largest of their sums is the node's.
+        The sampler sees to it that of the processes of a node only one reads a counter.
         """
         hosts = {(one.attempt, one.part): one.host for one in held}
         found: dict[tuple[int, str], Decimal] = {}
@@ -296,7 +294,7 @@ class Accounts:
             joules = number_in(data.get("energy_j"))
             if joules is not None:
                 node = attempt, hosts.get((attempt, part), "")
-                found[node] = max(found.get(node, Decimal(0)), joules)
+                found[node] = EXACT.add(found.get(node, Decimal(0)), joules)
         return found
 
 
@@ -321,7 +319,3 @@ def _add_counts(totals: dict[str, int], counts: Mapping[str, int], sign: int = 1
 def _in_words(counts: Mapping[str, int], calls: int) -> str:
     names = [f"{counts[name]:,} {name.replace('_', ' ')}" for name in COUNTS if counts.get(name)]
     return f"{', '.join(names) or '0'} tokens in {calls:,} {'call' if calls == 1 else 'calls'}"
-
-
-def _gpu_id(gpu: object) -> str:
-    return str(gpu.get("uuid", gpu)) if isinstance(gpu, Mapping) else str(gpu)

@@ -118,7 +118,7 @@ def test_a_killed_process_has_its_node_until_its_last_sign_of_life() -> None:
 
 
 def test_gpus_are_those_that_the_sampler_sees() -> None:
-    """The same GPU, seen by two ranks of a node, is one; where nobody looks, it is not known."""
+    """The ranks of a node have theirs together; where nobody looks, it is not known."""
     price = {"prices": {"gpu_hour": "1"}}
     events = [
         (1, None, "usage.cost", held(0, 3600, **price)),
@@ -126,15 +126,15 @@ def test_gpus_are_those_that_the_sampler_sees() -> None:
     ]
     assert "GPU hours" in ledger(*events).unpriced[0]
     seen: list[tuple[int, str | None, str, dict[str, Any]]] = [
-        (1, None, "usage.resources", {"gpus": {"GPU-1": {}, "GPU-2": {}}}),
-        (1, "rank1", "usage.resources", {"gpus": {"GPU-2": {}}}),
+        (1, None, "usage.resources", {"gpus": 1}),
+        (1, "rank1", "usage.resources", {"gpus": 1}),
     ]
     assert ledger(*events, *seen).totals == {"USD": Decimal(2)}
-    assert ledger(*events, (1, None, "usage.resources", {"gpus": {}})).totals == {"USD": Decimal(0)}
+    assert ledger(*events, (1, None, "usage.resources", {"gpus": 0})).totals == {"USD": Decimal(0)}
 
 
 def test_energy_has_a_price_only_where_it_is_measured() -> None:
-    """A node's energy is counted once, and without a source it is unmeasured, and not 0."""
+    """Without a source it is unmeasured, and not 0."""
     event = (1, None, "usage.cost", held(0, 3600, prices={"kwh": "0.5"}))
     nothing = ledger(event)
     assert nothing.unpriced == ("energy: unmeasured",)
