@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from keisei.journal.media import KINDS
 from keisei.journal.reader import read_run
 from keisei.testing import check_tracker
 from keisei.trackers.base import RunInfo
@@ -44,7 +45,7 @@ def series(rows: list[dict[str, Any]]) -> Series:
     numbers = [tuple(map(int, row["_keisei"].split("/"))) for row in rows]
     for _, row in sorted(zip(numbers, rows, strict=True), key=lambda pair: pair[0]):
         for name, value in flat(row).items():
-            if not name.startswith("_"):
+            if not name.startswith("_") and name.partition("/")[0] not in KINDS:
                 found.setdefault(name, []).append((row.get("global_step"), float(value)))
     return found
 

@@ -198,7 +198,7 @@ def test_wandb_has_its_own_objects_and_artifacts(make_config: MakeConfig) -> Non
         "video/episode": "video-file",
         "audio/sound": "audio-file",
         "histogram/weights": "histogram",
-        "table/completions": "table-file",
+        "table/completions": "html-file",
         "text/story": "html-file",
     }
     steps = [row.get("global_step") for row in rows if "image/samples/cat" in row]

@@ -21,11 +21,13 @@ _LONGEST_TEXT = 1 << 20
 _VIDEOS = (".mp4", ".webm", ".gif", ".ogg")
 
 
-def object_of(module: Any, media: Media) -> Any:
+def object_of(module: Any, native: Any, media: Media) -> Any:
     """Return what W&B shows for one; ``None`` where it has nothing for it.
 
     Args:
         module: the SDK.
+        native: the SDK's run; an offline one gets no artifacts, which `keisei sync` sends of a run
+            that is trusted alone, and of which W&B's tables are made.
         media: what to show; its file is read.
     """
     suffix = os.path.splitext(media.path)[1]
@@ -42,6 +44,8 @@ def object_of(module: Any, media: Media) -> Any:
             found = read_json(media)
             counts, edges = found["counts"], found["edges"]
             return _histogram(module, counts, edges)
+        if media.kind == "table" and getattr(native, "offline", False):
+            return module.Html(_html(media), inject=False)
         if media.kind == "table":
             return _table(module, media)
         if media.kind == "text":
@@ -54,7 +58,9 @@ def object_of(module: Any, media: Media) -> Any:
 
 
 def send_artifact(module: Any, native: Any, media: Media) -> None:
-    """Log the file of one as an artifact; what fails is a warning."""
+    """Log the file of one as an artifact of an online run; what fails is a warning."""
+    if getattr(native, "offline", False):
+        return
     try:
         name = re.sub(r"[^A-Za-z0-9_.-]", "-", media.name)[:120]
         metadata = {"step": media.step, "caption": media.caption, "sha256": media.digest}
@@ -81,6 +87,13 @@ def _table(module: Any, media: Media) -> Any:
         cells = [(cell, image_in(cell, media)) for cell in row]
         rows.append([module.Image(path) if path else plain_cell(cell) for cell, path in cells])
     return module.Table(columns=found["columns"], data=rows, allow_mixed_types=True)
+
+
+def _html(media: Media) -> str:
+    found = read_json(media)
+    rows = [found["columns"], *([plain_cell(cell) for cell in row] for row in found["rows"])]
+    cells = ["".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) for row in rows]
+    return "<table>" + "".join(f"<tr>{row}</tr>" for row in cells[: _MOST_ROWS + 1]) + "</table>"
 
 
 def _plotly(module: Any, media: Media) -> Any:

@@ -235,7 +235,7 @@ def _log(native: Any, record: Record, part: str | None) -> None:
         return
     if isinstance(record, Media):
         sdk = importlib.import_module("wandb")
-        shown = None if record.kind == "file" else object_of(sdk, record)
+        shown = None if record.kind == "file" else object_of(sdk, native, record)
         if shown is not None:
             row = Row(record.seq, record.time, record.step, record.attempt, {})
             native.log({**_items(row, part), _media_name(record, part): shown})
