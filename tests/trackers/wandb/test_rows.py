@@ -312,4 +312,4 @@ def test_wandbs_tracker_keeps_to_the_protocol(
     """Read from its files, and from a server after an upload: all of it, and nothing twice."""
     out, errors = checks[kind].communicate(timeout=300)
     assert checks[kind].returncode == 0, errors
-    assert len(out.splitlines()) == 8
+    assert len(out.splitlines()) == 9
