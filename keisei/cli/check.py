@@ -23,10 +23,10 @@ from keisei.analysis.following import Changes
 from keisei.analysis.targets import target_of
 from keisei.analysis.verdicts import FALSE_ALARMS, MARGIN, Verdict
 from keisei.cli.check_events import Events
-from keisei.cli.ls import non_finite, shown_value
 from keisei.cli.program import app
 from keisei.cli.shared import Json, RegistryUrl, Root, failures_of, plain, table_console
 from keisei.cli.source import source_of
+from keisei.reports.words import non_finite, shown_value
 
 _COLOURS = {"better": "green", "worse": "red", "undecided": "yellow"}
 _MOST_LEFT_OUT = 5

@@ -17,11 +17,11 @@ from rich.text import Text
 from keisei.analysis.comparing import SUBJECTS, Compared
 from keisei.analysis.comparing import compare as compared
 from keisei.analysis.targets import target_of
-from keisei.cli.ls import non_finite, shown_value
 from keisei.cli.program import app
 from keisei.cli.shared import COLOURS, Json, RegistryUrl, Root, failures_of, plain, table_console
 from keisei.cli.source import Source, source_of
 from keisei.errors import quoted
+from keisei.reports.words import non_finite, shown_value
 from keisei.store.rows import RunRow
 
 _MOST = {"metrics": 60, "packages": 30}  # on a screen

@@ -8,7 +8,6 @@ import sys
 import time
 from collections import Counter
 from dataclasses import asdict
-from datetime import datetime
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -20,11 +19,11 @@ from keisei.cli.program import app
 from keisei.cli.shared import COLOURS, Json, RegistryUrl, Root, failures_of, plain, table_console
 from keisei.cli.source import Source, source_of
 from keisei.errors import quoted
+from keisei.reports.words import TIMES, non_finite, shown_value
 from keisei.store import columns
 from keisei.store.query import FIELDS, METRIC_PARTS
 from keisei.store.rows import RunRow
 
-_TIMES = ("started", "ended")
 _LABELS = ("tags", "note")  # columns that are left out where nobody has any
 _LIMIT = 50
 _WATCH_INTERVAL = 2.0  # seconds
@@ -135,7 +134,7 @@ def _table(rows: list[RunRow], names: list[str], console: Console) -> Table:
     for name in names:
         values = [columns.value_of(row, name) for row in rows]
         is_text = name in ("name", "note", "failure", "tags", "directory")
-        is_number = any(isinstance(value, int | float) for value in values) and name not in _TIMES
+        is_number = any(isinstance(value, int | float) for value in values) and name not in TIMES
         table.add_column(
             name,
             justify="right" if is_number else "left",
@@ -159,41 +158,6 @@ def _summary(counts: Counter[str], shown: int, where: str, text: str) -> str:
     states = ", ".join(f"{number} {state}" for state, number in counts.most_common())
     line = f"{total:,} {'run' if total == 1 else 'runs'}: {states}"
     return f"{line}; {total - shown:,} more with --limit 0" if total > shown else line
-
-
-def shown_value(value: object, column: str = "") -> str:
-    """Return a value as people read it.
-
-    Args:
-        value: the value.
-        column: the column that it stands in.
-    """
-    if value is None:
-        return "-"
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    if column in _TIMES and isinstance(value, float):
-        return datetime.fromtimestamp(value).strftime("%Y-%m-%d %H:%M")
-    if column == "duration" and isinstance(value, float):
-        return duration(value)
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:.5g}" if isinstance(value, float) else str(value)
-
-
-def duration(seconds: float) -> str:
-    """Return a duration in the two largest of days, hours, minutes and seconds."""
-    if seconds < 60:
-        return f"{seconds:.1f}s"
-    total = round(seconds)
-    parts = [
-        (total // 86400, "d"),
-        (total // 3600 % 24, "h"),
-        (total // 60 % 60, "m"),
-        (total % 60, "s"),
-    ]
-    first = next(i for i, (number, _) in enumerate(parts) if number)
-    return " ".join(f"{number}{unit}" for number, unit in parts[first : first + 2])
 
 
 def as_data(row: RunRow) -> dict[str, Any]:
@@ -224,8 +188,3 @@ def _finite(numbers: dict[str, float | None]) -> dict[str, object]:
         name: number if number is None or math.isfinite(number) else non_finite(number)
         for name, number in numbers.items()
     }
-
-
-def non_finite(number: float) -> str:
-    """Return the text that stands for a number that JSON cannot hold."""
-    return "NaN" if number != number else "Infinity" if number > 0 else "-Infinity"

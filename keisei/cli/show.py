@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from keisei.cli.ls import as_data, duration, shown_value
+from keisei.cli.ls import as_data
 from keisei.cli.parts import parts_in_words
 from keisei.cli.program import app
 from keisei.cli.shared import (
@@ -37,6 +37,7 @@ from keisei.cli.show_provenance import (
 )
 from keisei.cli.show_resources import print_resources, resources_of
 from keisei.cli.source import source_of
+from keisei.reports.words import duration, shown_value
 from keisei.store.rows import MetricSummary, RunRow
 
 _MOST_METRICS = 40  # of a run, on a screen

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from keisei.cli.ls import duration
 from keisei.cli.shared import plain
 from keisei.monitoring.time_used import read_time_used
+from keisei.reports.words import duration
 
 _MOST = 20  # phases on a screen
 

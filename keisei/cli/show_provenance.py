@@ -12,8 +12,16 @@ from rich.text import Text
 
 from keisei.cli.shared import plain
 from keisei.errors import KeiseiError
-from keisei.provenance.reading import origin_text, part, read_origins, read_snapshot, texts
+from keisei.provenance.reading import (
+    mappings,
+    origin_text,
+    part,
+    read_origins,
+    read_snapshot,
+    texts,
+)
 from keisei.provenance.restore import restore_code
+from keisei.reports.words import code_in_words
 
 _MOST = 20  # lines of a kind, on a screen
 
@@ -30,9 +38,9 @@ def print_snapshot(snapshot: Mapping[str, Any], console: Console) -> None:
     """Print what an attempt was started from, a line for each subject."""
     machine, command = part(snapshot, "machine"), part(snapshot, "command")
     packages = part(snapshot, "packages")
-    models = [gpu.get("model") for gpu in _mappings(machine, "gpus")]
+    models = [gpu.get("model") for gpu in mappings(machine, "gpus")]
     known = {
-        "code": _code(part(snapshot, "code")),
+        "code": code_in_words(part(snapshot, "code")),
         "command": " ".join(_quoted(word) for word in texts(command, "arguments")),
         "machine": _joined(machine, "host", "system", "processor", "container"),
         "gpus": ", ".join([str(model) for model in models] + [str(machine.get("driver") or "")]),
@@ -45,7 +53,7 @@ def print_snapshot(snapshot: Mapping[str, Any], console: Console) -> None:
     differs = texts(snapshot, "differs")
     for number, text in enumerate(differs[:_MOST]):
         console.print(Text(f"  {'' if number else 'differs':<11} {plain(text, console)}"))
-    for number, one in enumerate(_mappings(snapshot, "config_changes")[:_MOST]):
+    for number, one in enumerate(mappings(snapshot, "config_changes")[:_MOST]):
         text = f"{one.get('key')}: {one.get('earlier')}, now {one.get('now')}"
         text += f" ({one.get('verdict')})"
         console.print(Text(f"  {'' if number else 'changed':<11} {plain(text, console)}"))
@@ -61,7 +69,7 @@ def print_origins(directory: str, console: Console) -> None:
         table.add_column(name, overflow="fold")
     for key, one in origins.items():
         about = one if isinstance(one, dict) else {}
-        beaten = [f"{origin_text(each)} ({_value(each)})" for each in _mappings(about, "beat")]
+        beaten = [f"{origin_text(each)} ({_value(each)})" for each in mappings(about, "beat")]
         cells = (key, _value(about), origin_text(about), ", ".join(beaten))
         table.add_row(*(Text(plain(cell, console)) for cell in cells))
     console.print(table)
@@ -90,23 +98,6 @@ def print_restored(
         console.print(Text(f"  {plain(text, console)}"))
 
 
-def _code(code: Mapping[str, Any]) -> str:
-    if code.get("problem"):
-        return f"not recorded: {code['problem']}"
-    if "changed" not in code:
-        return ""
-    commit = str(code.get("commit") or "no commit yet")[:12]
-    branch = f" on {code['branch']}" if code.get("branch") else ""
-    if not code.get("is_dirty"):
-        return f"{commit}{branch}, no changes"
-    missing = len(_mappings(code, "left_out"))
-    counts = [f"{code.get('changed')} changed", f"{code.get('untracked')} untracked"]
-    counts += [f"{missing} left out"] if missing else []
-    scrubbed = len(texts(code, "scrubbed"))
-    counts += [f"{scrubbed} with hidden secrets"] if scrubbed else []
-    return f"{commit}{branch}, {', '.join(counts)}"
-
-
 def _value(about: Mapping[str, Any]) -> str:
     return json.dumps(about.get("value"), ensure_ascii=False)
 
@@ -117,8 +108,3 @@ def _joined(data: Mapping[str, Any], *keys: str) -> str:
 
 def _quoted(word: str) -> str:
     return json.dumps(word, ensure_ascii=False) if " " in word or not word else word
-
-
-def _mappings(data: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    found = data.get(key)
-    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []

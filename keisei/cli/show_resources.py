@@ -11,11 +11,9 @@ from rich.text import Text
 
 from keisei.cli.shared import plain
 from keisei.monitoring.resources_used import read_resources_used
+from keisei.reports.words import in_unit
 
 _MOST = 40  # rows on a screen
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
-_LOADS = ("cpu", "cpu_cgroup", "cpu_host", "cpu_throttled", "memory", "load", "used")
-_LOADS_TOO = ("memory_cgroup", "memory_host")
 
 
 def resources_of(directory: str) -> dict[str, Any] | None:
@@ -56,26 +54,3 @@ def print_resources(known: Mapping[str, Any], console: Console) -> None:
     console.print(Text(f"  {', '.join(words)}"))
     for source, state in list(known["states"].items())[:_MOST]:
         console.print(Text(f"  {plain(source, console)}: {plain(state, console)}", "dim"))
-
-
-def in_unit(name: str, value: float) -> str:
-    """Return a number with the unit that its name says.
-
-    Args:
-        name: the metric's name, without `system/`.
-        value: the number.
-    """
-    last = name.rpartition(".")[2]
-    if last in (*_LOADS, *_LOADS_TOO):
-        return f"{value:.1f} %"
-    if last.endswith("_watts"):
-        return f"{value:,.0f} W"
-    if last.endswith("_celsius"):
-        return f"{value:.0f} °C"
-    if "bytes" in last:
-        size, unit = value, 0
-        while abs(size) >= 1024 and unit < len(_UNITS) - 1:
-            size, unit = size / 1024, unit + 1
-        shown = f"{size:.0f}" if unit == 0 else f"{size:.1f}"
-        return f"{shown} {_UNITS[unit]}{'/s' if last.endswith('_per_s') else ''}"
-    return f"{value:,.4g}"

@@ -57,6 +57,12 @@ def texts(data: Mapping[str, Any], name: str) -> list[str]:
     return [each for each in found if isinstance(each, str)] if isinstance(found, list) else []
 
 
+def mappings(data: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    """Return the mappings of a list in a mapping."""
+    found = data.get(key)
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+
+
 def origin_text(about: Mapping[str, Any]) -> str:
     """Return in words where a value of a config came from.
 

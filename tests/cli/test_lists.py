@@ -14,8 +14,8 @@ from keisei.cli import labels as _labels  # noqa: F401 - registers the commands
 from keisei.cli import ls as _ls  # noqa: F401
 from keisei.cli import show as _show  # noqa: F401
 from keisei.cli import trash as _trash  # noqa: F401
-from keisei.cli.ls import duration
 from keisei.cli.program import app
+from keisei.reports.words import duration
 from tests.conftest import MakeConfig
 from tests.support.runs import Runs
 
