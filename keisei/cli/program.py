@@ -27,7 +27,7 @@ COMMANDS = {
     "sync": "Send trackers what they have not got of the runs.",
     "tag": "Tag a run; the tags that it has stay.",
     "tail": "Show what a run logs, as it comes, until it has ended.",
-    "ui": "Show runs in a browser, live.",
+    "ui": "Show runs in a browser, live, until Ctrl-C.",
     "untag": "Remove tags from a run.",
 }
 _MODULES = {"note": "labels", "restore": "trash", "rm": "trash", "tag": "labels", "untag": "labels"}
