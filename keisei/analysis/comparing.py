@@ -51,8 +51,12 @@ def compare(rows: Sequence[RunRow], targets: Mapping[str, float]) -> Compared:
         "duration": [row.duration_s for row in rows],
         "host": [row.host for row in rows],
     }
-    if not any(run["failure"]):
-        del run["failure"]
+    if any(row.cost.get("totals") or row.cost.get("unpriced") for row in rows):
+        run["cost"] = [_cost(row.cost) for row in rows]
+    run["energy_kwh"] = [row.cost.get("energy_kwh") for row in rows]
+    for name in ("failure", "energy_kwh"):
+        if not any(value is not None for value in run[name]):
+            del run[name]
     parts = {"run": run, "config": differences([row.config for row in rows])}
     started_from = [subjects(snapshot_of(row)) for row in rows]
     not_recorded = {}
@@ -69,6 +73,13 @@ def compare(rows: Sequence[RunRow], targets: Mapping[str, float]) -> Compared:
     if targets:
         parts["time to target"] = _times(rows, targets)
     return Compared(parts, not_recorded)
+
+
+def _cost(known: Mapping[str, object]) -> dict[str, object] | None:
+    """Return the totals of a run by their currency, and how many things have no price, if any."""
+    totals, unpriced = known.get("totals"), known.get("unpriced")
+    found = dict(totals) if isinstance(totals, Mapping) else {}
+    return {**found, **({"unpriced": unpriced} if unpriced else {})} or None
 
 
 def _differences(known: Sequence[Mapping[str, object] | None]) -> dict[str, list[object]]:

@@ -21,7 +21,7 @@ from keisei.cli.program import app
 from keisei.cli.shared import COLOURS, Json, RegistryUrl, Root, failures_of, plain, table_console
 from keisei.cli.source import Source, source_of
 from keisei.errors import quoted
-from keisei.reports.words import non_finite, shown_value
+from keisei.reports.words import cost_in_words, non_finite, shown_value
 from keisei.store.rows import RunRow
 
 _MOST = {"metrics": 60, "packages": 30}  # on a screen
@@ -141,6 +141,8 @@ def _head(part: str, found: Compared, runs: int) -> str:
 def _shown(value: object, key: str, part: str) -> str:
     if value is None:
         return "-"
+    if key == "cost" and part == "run" and isinstance(value, dict):
+        return cost_in_words(value)
     if part == "run":
         return shown_value(value, key)
     if part == "metrics" or part.startswith("time"):

@@ -26,7 +26,7 @@ from keisei.cli.shared import (
     plain,
     table_console,
 )
-from keisei.cli.show_cost import cost_of, print_cost
+from keisei.cli.show_cost import print_cost
 from keisei.cli.show_lag import lag_in_words, lag_of, print_lag
 from keisei.cli.show_phases import print_time, time_of
 from keisei.cli.show_provenance import (
@@ -37,6 +37,7 @@ from keisei.cli.show_provenance import (
 )
 from keisei.cli.show_resources import print_resources, resources_of
 from keisei.cli.source import source_of
+from keisei.monitoring.run_events import ledger_of
 from keisei.reports.words import duration, shown_value
 from keisei.store.rows import MetricSummary, RunRow
 
@@ -85,7 +86,7 @@ def show(
             print_restored(row.directory, restore_to, repository, attempt, console)
         elif as_json:
             used = time_of(row.directory, is_running=row.status == "running")
-            costs = cost_of(row.directory)
+            costs = ledger_of(row.directory)
             shown = {**as_data(row), "provenance": snapshot, "phases": used}
             shown["resources"] = resources_of(row.directory)
             shown["lag"] = lag_of(row.directory)
@@ -139,7 +140,7 @@ def _print(
         print_time(used, console)
     if (resources := resources_of(row.directory)) is not None:
         print_resources(resources, console)
-    print_cost(cost_of(row.directory), console)
+    print_cost(ledger_of(row.directory), console)
     if row.metrics:
         console.print(_metrics(row.metrics, console))
         if (left := len(row.metrics) - _MOST_METRICS) > 0:

@@ -9,21 +9,8 @@ from rich.text import Text
 from keisei.cli.shared import plain
 from keisei.monitoring.ledger import Ledger
 from keisei.monitoring.money import rounded
-from keisei.monitoring.run_events import ledger_of
 
 _MOST = 20  # lines, on a screen
-
-
-def cost_of(directory: str) -> Ledger:
-    """Return the ledger of a run, from its journals; an empty one where they are not here.
-
-    Args:
-        directory: the run's directory.
-    """
-    try:
-        return ledger_of(directory)
-    except OSError:
-        return Ledger()
 
 
 def print_cost(ledger: Ledger, console: Console) -> None:

@@ -91,6 +91,22 @@ class Ledger:
             return self.totals[self.currency]
         return next(iter(self.totals.values())) if len(self.totals) == 1 else None
 
+    def in_short(self) -> dict[str, object]:
+        """Return what lists of runs have of it, as plain data; empty where there is nothing.
+
+        `total`, `currency` and `totals` as in `as_data`, but that the total is a float;
+        `energy_kwh` where energy was measured, and how many things are `unpriced` where any are.
+        """
+        more: dict[str, object] = {}
+        if self.energy_kwh is not None:
+            more["energy_kwh"] = float(self.energy_kwh)
+        if self.unpriced:
+            more["unpriced"] = len(self.unpriced)
+        if not self.totals and not more:
+            return {}
+        total = None if self.total is None else float(self.total)
+        return {"total": total, "currency": self.currency, "totals": texts(self.totals), **more}
+
     def as_data(self) -> dict[str, object]:
         """Return it as plain data that `json.dumps` takes; amounts are texts: they are exact."""
         return {

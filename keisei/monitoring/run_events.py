@@ -82,13 +82,11 @@ class RunEvents:
 def ledger_of(directory: str) -> Ledger:
     """Return the ledger of a run, from its journals alone; it blocks.
 
+    It is empty where the journals are not here: the directory may be another host's.
+
     Args:
         directory: the run's directory.
-
-    Raises:
-        OSError: there is no such directory.
     """
-    os.listdir(directory)
     events, accounts = RunEvents(directory, NAMES), Accounts()
     try:
         for event in events.read():

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
+from keisei.monitoring.money import rounded
 from keisei.provenance.reading import mappings, texts
 
 TIMES = ("started", "ended")
@@ -47,6 +49,17 @@ def duration(seconds: float) -> str:
     ]
     first = next(i for i, (number, _) in enumerate(parts) if number)
     return " ".join(f"{number}{unit}" for number, unit in parts[first : first + 2])
+
+
+def cost_in_words(totals: Mapping[str, object]) -> str:
+    """Return what a run has cost in a line.
+
+    Args:
+        totals: the amounts by their currency; how many things have no price, as `unpriced`.
+    """
+    known = [f"{rounded(Decimal(str(totals[one])))} {one}" for one in totals if one != "unpriced"]
+    unpriced = totals.get("unpriced")
+    return ", ".join([*known, *([f"{unpriced} unpriced"] if unpriced else [])])
 
 
 def non_finite(number: float) -> str:

@@ -233,7 +233,9 @@ class Costs(UsagePart):
 
     def _log(self) -> None:
         ledger = self._ledger()
-        self._log_event(HELD, {**self._held(), "run": texts(ledger.totals)})
+        more = {"energy_kwh": None if ledger.energy_kwh is None else float(ledger.energy_kwh)}
+        run = {"run": texts(ledger.totals), **more, "unpriced": len(ledger.unpriced)}
+        self._log_event(HELD, {**self._held(), **run})
 
     def _log_event(self, name: str, data: Mapping[str, object]) -> None:
         if (journal := self._recorder.first()) is not None:

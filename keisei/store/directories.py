@@ -62,7 +62,7 @@ def row_of(run: FoundRun) -> RunRow:
         config=config,
         metrics=Lazily(partial(metrics_of, directory, config)),
         checkpoints=Lazily(partial(_checkpoints, directory)),
-        cost=Lazily(partial(cost_of, directory)),
+        cost=Lazily(lambda: ledger_of(directory).in_short()),
     )
     if record is None:
         return row
@@ -93,22 +93,6 @@ def metrics_of(directory: str, config: Mapping[str, object]) -> dict[str, Metric
     return summaries.metrics(best_in(config))
 
 
-def cost_of(directory: str) -> dict[str, object]:
-    """Return what a run has cost, over all its attempts and parts; empty where that is nothing.
-
-    Args:
-        directory: the run's directory.
-    """
-    try:
-        ledger = ledger_of(directory)
-    except OSError:
-        return {}
-    if not ledger.totals:
-        return {}
-    total = None if ledger.total is None else float(ledger.total)
-    return {"total": total, "currency": ledger.currency, "totals": texts(ledger.totals)}
-
-
 def cost_in(said: object) -> dict[str, object]:
     """Return what the run has cost as an event `usage.cost` says it; empty where it does not.
 
@@ -116,14 +100,21 @@ def cost_in(said: object) -> dict[str, object]:
         said: the event's data.
     """
     totals = said.get("run") if isinstance(said, Mapping) else None
-    if not isinstance(said, Mapping) or not isinstance(totals, Mapping) or not totals:
+    if not isinstance(said, Mapping) or not isinstance(totals, Mapping):
+        return {}
+    more: dict[str, object] = {}
+    if (energy := number_in(said.get("energy_kwh"))) is not None:
+        more["energy_kwh"] = float(energy)
+    if type(unpriced := said.get("unpriced")) is int and unpriced > 0:
+        more["unpriced"] = unpriced
+    if not totals and not more:
         return {}
     currency = said.get("currency")
     found = {str(name): number_in(total) for name, total in totals.items()}
     known = {name: number for name, number in found.items() if number is not None}
     own = known.get(str(currency)) if len(known) != 1 else next(iter(known.values()))
     total = None if own is None else float(own)
-    return {"total": total, "currency": currency, "totals": texts(known)}
+    return {"total": total, "currency": currency, "totals": texts(known), **more}
 
 
 def best_in(config: Mapping[str, object]) -> dict[str, str]:

@@ -82,8 +82,9 @@ class RunRow:
         trackers: the state of each tracker, by its name.
         checkpoints: its `count`, and the steps of the `latest` and of the `best`; empty where its
             models cannot be seen.
-        cost: what it has cost: its `total`, in which `currency`, and the `totals` of each; empty
-            where nothing has a price.
+        cost: what it has cost, over all its attempts and parts: its `total`, in which `currency`,
+            and the `totals` of each; its `energy_kwh` where that was measured, and how many things
+            are `unpriced` where any are. Empty where there is nothing.
         trashed: when it was moved to the trash, in seconds since the epoch.
     """
 

@@ -285,3 +285,26 @@ def test_a_run_that_goes_on_is_followed(
         ("loss", "worse"),
     ]
     assert "--follow" in keisei("check", "live", "--record", status=2)
+
+
+@pytest.mark.requirement("CMP-1")
+def test_what_runs_have_cost_is_compared(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By currency, over all attempts and the energy too; what has no price is no 0."""
+    monkeypatch.setenv("KEISEI_LOG_DIR", str(tmp_path / "runs"))
+    for amount in ("2.40", "0.10"):
+        with SessionManager(make_config(), run_name="dear") as session:
+            session.log_cost(amount, "people")
+            session.log_cost(3, "rent", "EUR")
+            session._recorder.note("usage.resources", {"energy_j": 1_800_000.0})
+    with SessionManager(make_config(), run_name="unknown") as session:
+        session.log_tokens("nobody-knows-it", 10, 1)
+    with SessionManager(make_config(), run_name="free"):
+        pass
+    document = json.loads(keisei("compare", "dear", "unknown", "free", "--json"))
+    assert document["run"]["cost"] == [{"EUR": "6", "USD": "2.5"}, {"unpriced": 1}, None]
+    assert document["run"]["energy_kwh"] == [1.0, None, None]
+    lines = [line.split() for line in keisei("compare", "dear", "unknown", "free").splitlines()]
+    assert ["cost", *"6.00 EUR, 2.50 USD 1 unpriced -".split()] in lines
+    assert ["energy_kwh", "1", "-", "-"] in lines

@@ -71,4 +71,12 @@ def test_a_live_runs_cost_is_what_its_owner_says() -> None:
         "currency": "USD",
         "totals": {"EUR": "2", "USD": "1.5"},
     }
+    measured = cost_in({"currency": "USD", "run": {}, "energy_kwh": 0.5, "unpriced": 2})
+    assert measured == {
+        "total": None,
+        "currency": "USD",
+        "totals": {},
+        "energy_kwh": 0.5,
+        "unpriced": 2,
+    }
     assert cost_in(None) == cost_in({}) == cost_in({"run": {}}) == cost_in({"run": 3}) == {}
