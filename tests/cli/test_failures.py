@@ -162,7 +162,8 @@ def test_a_run_that_vanishes_while_it_is_looked_at_is_said(
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_documents_its_exit_status(name: str) -> None:
-    """In its help, as the program's own help does for all."""
+    """In its help, as the program's own help does for all; only the page has no good end."""
     register(name)
-    assert "Exit status: 0" in keisei(name, "--help").stdout
+    first = "Exit status: 2" if name == "ui" else "Exit status: 0"
+    assert first in keisei(name, "--help").stdout
     assert "Exit status: 0" in keisei("--help").stdout
