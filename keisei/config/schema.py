@@ -93,7 +93,7 @@ class LoggingConfig(Section):
     """Take up a run whose owner cannot be seen (on another host, in another container) once it has
     shown no sign of life for so many seconds; it has to have this setting, too, and then shows one
     several times in each. Unset, such an owner is taken to live."""
-    progress: bool = True
+    progress: bool = False
     """Show a line of progress in a terminal while the session logs metrics."""
 
 

@@ -1,10 +1,8 @@
-"""A line of progress at the bottom of a terminal, for each session that logs metrics.
+"""A line of progress in a terminal, where the config asks for one.
 
-One daemon thread for all sessions looks into their journals' files twice a second, so that a row
-costs its caller nothing more. The lines stand below the terminal's scroll region, as `apt` has
-them: whatever is printed meanwhile, by whomever, scrolls above them and stays as it is.
-
-Elsewhere nothing happens: where stderr is no terminal, is a dumb one or a CI's, and without rich.
+One daemon thread for all sessions looks into the first one's journal twice a second, so that a row
+costs its caller nothing more, and draws what it finds with rich. Where stderr is no terminal, is a
+dumb one or a CI's, there is neither thread nor line.
 """
 
 from __future__ import annotations
@@ -14,14 +12,14 @@ import os
 import sys
 import threading
 from contextlib import suppress
-from itertools import islice
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 from keisei._io.forks import after_in_child
-from keisei._io.loop import on_loop
 from keisei._io.switching import yield_gil
+from keisei._log import logger
 from keisei._text import one_line
 from keisei.config.schema import AppConfig
+from keisei.console.terminal_line import TerminalLine
 from keisei.journal.attempt import AttemptReader
 from keisei.journal.records import as_float, is_system
 from keisei.journal.throughput import Throughput, time_to_go
@@ -34,9 +32,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 PAUSE = 0.5  # seconds between two looks
-MOST_LINES = 4
 _MOST_METRICS = 3
-_SHORTEST_NAME = 12  # columns, where the figures need the rest
+_SHORTEST_NAME = 12  # columns
 _WINDOW = 60  # looks that the speed is measured over
 _ERASE_TIMEOUT = 1.0
 
@@ -46,10 +43,7 @@ def in_terminal() -> bool:
     dumb = ("dumb", "unknown") if sys.platform == "win32" else ("", "dumb", "unknown")
     if os.environ.get("TERM", "").lower() in dumb or os.environ.get("CI", "") not in ("", "false"):
         return False
-    try:
-        return bool(sys.stderr.isatty())
-    except (AttributeError, ValueError):  # there is none, or it is closed
-        return False
+    return _is_terminal(sys.stderr)
 
 
 class Recording(Protocol):
@@ -77,6 +71,10 @@ class Watched(Protocol):
     def config(self) -> AppConfig:
         """Its config."""
 
+    @property
+    def rank(self) -> int:
+        """Which rank it is of its run."""
+
 
 class Progress:
     """How one session goes on, read from its journal.
@@ -91,12 +89,6 @@ class Progress:
         self._reader: AttemptReader | None = None
         self._steps = Throughput(_WINDOW)
         self._values: dict[str, float] = {}
-        self.gone = threading.Event()
-
-    @property
-    def due(self) -> bool:
-        """Whether the session has logged something."""
-        return self._recording.journal is not None
 
     @property
     def shown(self) -> bool:
@@ -107,7 +99,7 @@ class Progress:
         """Read what was logged since the last look."""
         facts = self._facts
         try:
-            if self._reader is None and self.due and facts.paths is not None:
+            if self._reader is None and self._recording.journal and facts.paths is not None:
                 self._reader = AttemptReader(facts.paths.run_artifact_dir, facts.attempt)
             if self._reader is not None:
                 self._read(self._reader)
@@ -132,41 +124,27 @@ class Progress:
             self._steps.add(*latest)
 
     def text(self, width: int) -> Text:
-        """Return the line: the figures that fit, and what of the run's name then still does.
+        """Return the line, in which what matters most comes first; what does not fit is cut.
 
         Args:
-            width: of the terminal, in columns.
+            width: the most columns.
         """
         from rich.text import Text
 
-        name = Text(one_line(self._facts.run_name), style="bold", no_wrap=True)
-        left = width - 1 - min(name.cell_len, _SHORTEST_NAME)
-        shown = set[int]()
-        figures = self._figures()
-        for number in sorted(range(len(figures)), key=lambda number: figures[number][0]):
-            if (taken := Text(figures[number][1]).cell_len) <= left or not shown:
-                shown.add(number)
-                left -= taken
-        name.truncate(left + _SHORTEST_NAME, overflow="ellipsis")
-        for number in sorted(shown):
-            name.append(*figures[number][1:])
-        return name
-
-    def _figures(self) -> list[tuple[int, str, str]]:
-        """Return the parts behind the name: rank, text and style; a small rank matters most."""
-        found = []
+        line = Text(one_line(self._facts.run_name), style="bold", no_wrap=True)
+        line.truncate(max(_SHORTEST_NAME, width // 4), overflow="ellipsis")
         if self._steps:
             step, total = self._steps.step, self._facts.config.training.total_timesteps
-            found.append((0, f"  {step:,}/{total:,} ({step / total:.0%})", "cyan not bold"))
+            line.append(f"  {step:,}/{total:,} ({step / total:.0%})", "cyan not bold")
             if speed := self._steps.recent():
-                text = f"  {speed:,.{1 if speed < 100 else 0}f} steps/s"
-                found.append((3, text, "not bold"))
                 if seconds := time_to_go(step, total, speed):
-                    found.append((1, f"  ETA {_clock(round(seconds))}", "not bold"))
-        for number, (key, value) in enumerate(islice(self._values.items(), _MOST_METRICS)):
-            text = f"  {one_line(clean(key))[:32]} {_short(value)}"
-            found.append((2 + 2 * number, text, "dim not bold"))
-        return found
+                    line.append(f"  ETA {_clock(round(seconds))}", "not bold")
+                line.append(f"  {speed:,.{1 if speed < 100 else 0}f} steps/s", "not bold")
+        for key, value in self._values.items():
+            text = f"  {one_line(clean(key))[:32]} {as_float(value):.4g}"
+            line.append(text, "dim not bold")
+        line.truncate(width, overflow="ellipsis")
+        return line
 
     def close(self) -> None:
         """Close the journal's file."""
@@ -178,85 +156,20 @@ def _clock(seconds: int) -> str:
     return f"{seconds // 3600}:{seconds % 3600 // 60:02}:{seconds % 60:02}"
 
 
-def _short(value: float) -> str:
-    return f"{as_float(value):.4g}"
-
-
-class Screen:
-    """The last lines of a terminal, kept out of what scrolls.
-
-    Args:
-        console: rich's console on it.
-    """
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._count = self._height = 0
-
-    @property
-    def width(self) -> int:
-        """How many columns the terminal has."""
-        return self._console.width
-
-    def draw(self, lines: list[Text]) -> None:
-        """Show some lines instead of those that are there.
-
-        Raises:
-            OSError: the terminal is gone.
-        """
-        width, height = self._console.size
-        count = len(lines) if height > len(lines) + 2 else 0
-        text = ""
-        if (count, height) != (self._count, self._height):
-            text = self._cleared()
-            if count:  # room is made below the cursor, which keeps its column
-                text += "\x1bD" * count + f"\x1b[{count}A\x1b7\x1b[1;{height - count}r\x1b8"
-            self._count, self._height = count, height
-        if count:
-            text += "\x1b7"
-            for row, line in enumerate(lines, height - count + 1):
-                line.truncate(width - 1, overflow="ellipsis")
-                with self._console.capture() as drawn:
-                    self._console.print(line, end="", soft_wrap=True, highlight=False)
-                text += f"\x1b[{row};1H\x1b[2K{drawn.get()}"
-            text += "\x1b8"
-        self._write(text)
-
-    def clear(self) -> None:
-        """Erase the lines, and leave their rows to the terminal.
-
-        Raises:
-            OSError: the terminal is gone.
-        """
-        self._write(self._cleared())
-        self._count = 0
-
-    def _cleared(self) -> str:
-        if not self._count:
-            return ""
-        rows = range(self._height - self._count + 1, self._height + 1)
-        return "\x1b7\x1b[r" + "".join(f"\x1b[{row};1H\x1b[2K" for row in rows) + "\x1b8"
-
-    def _write(self, text: str) -> None:
-        if text:
-            self._console.file.write(text)  # in one piece: nothing that is printed comes between
-            self._console.file.flush()
-
-
 class Display:
-    """The sessions that are shown, and the thread that shows them, which ends with the last one."""
+    """The sessions that log, and the thread that shows the first, which ends with the last one."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._sessions: dict[int, Progress] = {}
-        self._leaving: list[Progress] = []
+        self._lock = threading.Lock()
+        self._sessions: dict[int, tuple[Recording, Watched]] = {}
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
+        self._line: TerminalLine | None = None
 
     def add(self, recording: Recording, facts: Watched) -> None:
         """Show a session from when it logs metrics."""
         with self._lock:
-            self._sessions[id(recording)] = Progress(recording, facts)
+            self._sessions[id(recording)] = recording, facts
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name="keisei-progress", daemon=True)
                 with suppress(RuntimeError):  # no thread left: there are more important ones
@@ -264,81 +177,77 @@ class Display:
                     self._thread = thread
 
     def remove(self, recording: Recording) -> None:
-        """Show a session no more; waits for it to be erased, but not on an event loop."""
+        """Show a session no more, in a moment, or when something is printed."""
         with self._lock:
-            progress = self._sessions.pop(id(recording), None)
-            if progress is None:
-                return
-            if self._thread is not None:
-                self._leaving.append(progress)
-        if self._thread is not None:
-            self._wake.set()
-            if progress.shown and not on_loop():
-                progress.gone.wait(_ERASE_TIMEOUT)
+            if self._sessions.pop(id(recording), None) is not None:
+                self._wake.set()
 
     def end(self) -> None:
         """Show nothing more: the process ends."""
         with self._lock:
-            thread, self._leaving = self._thread, [*self._leaving, *self._sessions.values()]
             self._sessions.clear()
+            thread = self._thread
+        self._wake.set()
         if thread is not None:
-            self._wake.set()
             thread.join(_ERASE_TIMEOUT)
 
+    def forget(self) -> None:
+        """Leave the terminal to the process that this one was forked from."""
+        if self._line is not None:
+            self._line.forget()
+
     def _run(self) -> None:
+        console = None
         try:
             from rich.console import Console
 
             console = Console(file=sys.stderr)
-            screen = None if console.legacy_windows else Screen(console)
-        except ImportError:
-            screen = None
-        while self._look(screen):
-            self._wake.wait(PAUSE)
+        except ImportError as exc:
+            logger.debug("no line of progress without the extra keisei[console]: %s", exc)
+        shown: tuple[int, Progress] | None = None
+        while True:
             self._wake.clear()
+            with self._lock:
+                logging = [key for key, (one, _) in self._sessions.items() if one.journal]
+                if shown is not None and shown[0] not in logging[:1]:
+                    shown[1].close()
+                    shown = None
+                if logging and shown is None:
+                    shown = logging[0], Progress(*self._sessions[logging[0]])
+                if is_last := not self._sessions:
+                    self._thread = None
+            # The terminal may be gone: the run goes on all the same.
+            with suppress(Exception):
+                if console is not None and not console.legacy_windows:
+                    self._draw(shown and shown[1], len(logging) - 1, console)
+            if is_last:
+                return
+            self._wake.wait(PAUSE)
 
-    def _look(self, screen: Screen | None) -> bool:
-        """Draw once; whether there is anything left to wait for."""
-        with self._lock:
-            sessions, leaving = list(self._sessions.values()), self._leaving
-            self._leaving = []
-            if not sessions:
-                self._thread = None
-        try:
-            if screen is not None and _in_foreground():
-                lines = lines_of(sessions, screen.width)
-                if sessions:
-                    screen.draw(lines)
-                else:
-                    screen.clear()
-        except Exception:  # noqa: BLE001 - the terminal is gone: the run goes on all the same
-            pass
-        for progress in leaving:
-            progress.close()
-            progress.gone.set()
-        return bool(sessions)
+    def _draw(self, progress: Progress | None, others: int, console: Console) -> None:
+        if progress is None:
+            line, self._line = self._line, None
+            if line is not None:
+                line.close()
+            return
+        progress.look()
+        if progress.shown and _in_foreground():
+            more = f"  and {others} more" if others else ""
+            width = console.width
+            text = progress.text(width - 1 - len(more)).append(more, "dim not bold")
+            with console.capture() as drawn:
+                console.print(text, end="", soft_wrap=True, highlight=False)
+            if self._line is None:
+                both = [stream for stream in (sys.stderr, sys.stdout) if _is_terminal(stream)]
+                self._line = TerminalLine(both)
+            self._line.show(drawn.get(), width)
 
 
-def lines_of(sessions: list[Progress], width: int) -> list[Text]:
-    """Look at the first sessions that log, and return a line for each; the others are counted.
-
-    Args:
-        sessions: what is to be shown.
-        width: of the terminal, in columns.
-    """
-    from rich.text import Text
-
-    shown: list[Progress] = []
-    for progress in sessions:
-        if len(shown) < MOST_LINES:
-            progress.look()
-            if progress.shown:
-                shown.append(progress)
-    lines = [progress.text(width) for progress in shown]
-    more = sum(progress.due for progress in sessions) - len(shown)
-    if len(shown) == MOST_LINES and more:
-        lines.append(Text(f"and {more} more", style="dim"))
-    return lines
+def _is_terminal(stream: TextIO | None) -> bool:
+    try:
+        return stream is not None and stream.isatty()
+    except (AttributeError, ValueError):  # it is closed
+        return False
 
 
 def _in_foreground() -> bool:
@@ -357,11 +266,13 @@ _display = Display()
 def show(recording: Recording, facts: Watched) -> None:
     """Show how a session goes on, where its config wants it and there is a terminal.
 
+    Of several ranks, which share a terminal, it is rank 0.
+
     Args:
         recording: what the session records with.
         facts: what is known of it.
     """
-    if facts.config.logging.progress and in_terminal():
+    if facts.config.logging.progress and facts.rank == 0 and in_terminal():
         _display.add(recording, facts)
 
 
@@ -372,6 +283,7 @@ def hide(recording: Recording) -> None:
 
 def _after_fork() -> None:
     global _display
+    _display.forget()
     _display = Display()
 
 
