@@ -351,6 +351,11 @@ REQUIREMENTS: dict[str, str] = {
         "and ends as `preempted`; `distributed.requeue` asks SLURM to requeue, and the requeued "
         "job resumes the same run."
     ),
+    "LOOK-2": (
+        "`keisei report RUN...` writes one HTML file that opens from disk, asks nothing of the "
+        "network, and holds the whole run: charts, config with origins, environment, log tail, "
+        "media, cost, lag, checkpoints, verdict; secrets hidden."
+    ),
     "LOOK-3": (
         "`keisei ui` serves the same live on loopback behind a token, from its own process: list, "
         "filter, compare, charts that follow, logs, media."

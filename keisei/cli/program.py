@@ -20,6 +20,7 @@ COMMANDS = {
     "ls": "List runs, filtered and sorted.",
     "note": "Write a run's note, in place of the one that it has.",
     "plot": "Draw a run's metrics in the terminal or to a picture.",
+    "report": "Write runs into one HTML file.",
     "registry": "Make the registry again, or look at it.",
     "restore": "Bring runs back from the trash.",
     "rm": "Move runs to the trash.",

@@ -15,16 +15,12 @@ from keisei import SessionManager
 from keisei.run import labels
 from keisei.run.labels import Labels
 from tests.conftest import MakeConfig
+from tests.support.chromium import CHROMIUM, launched
 from tests.support.logged_runs import Log, line
 from tests.support.page import Served, served
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 HOSTILE = "<img src=x onerror=\"document.title='taken'\"></script>"
 TURNED = "\N{RIGHT-TO-LEFT OVERRIDE}gnp"
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-)
 
 pytestmark = [
     pytest.mark.browser,
@@ -40,11 +36,8 @@ def _no_blocking_calls() -> None:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """A browser for all tests."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
+    with launched() as chromium:
         yield chromium
-        chromium.close()
 
 
 @pytest.fixture
