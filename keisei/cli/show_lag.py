@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -11,8 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from keisei.cli.shared import plain
-from keisei.journal.reader import RunJournal, read_run
-from keisei.monitoring.lag_table import LAG, STALL, folded
+from keisei.monitoring.lag_used import read_lag_used
 
 
 def lag_of(directory: str) -> dict[str, Any] | None:
@@ -25,12 +23,7 @@ def lag_of(directory: str) -> dict[str, Any] | None:
         The table; ``None`` where nothing is known.
     """
     try:
-        run = read_run(directory)
-        return folded(
-            _events(journal, attempt)
-            for journal in (run, *map(run.of, run.parts()))
-            for attempt in journal.attempts()
-        )
+        return read_lag_used(directory)
     except OSError:
         return None
 
@@ -81,12 +74,6 @@ def print_lag(lag: Mapping[str, Any] | None, console: Console) -> None:
     if lag["left_out"]:
         total += f"; counted here alone, and no events of their own: {lag['left_out']:,}"
     console.print(Text(f"  {total}", "dim"))
-
-
-def _events(journal: RunJournal, attempt: int) -> Iterator[tuple[str, object]]:
-    with suppress(FileNotFoundError), journal.open(attempt) as reader:
-        for _, _, name, data in reader.events_of((LAG, STALL)):
-            yield name, data
 
 
 def _who(row: Mapping[str, Any]) -> str:

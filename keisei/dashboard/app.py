@@ -9,13 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from keisei.dashboard import details, guard, media
+from keisei.analysis.baselines import BASELINE, MOST_BASELINES
+from keisei.dashboard import details, guard, media, summaries
+from keisei.dashboard.asked import BadRequestError, bound, changed, list_asked, number, part
 from keisei.dashboard.kept import Kept
 from keisei.dashboard.listing import Listing
 from keisei.dashboard.series import RunSeries, all_keys
@@ -23,14 +26,12 @@ from keisei.dashboard.streams import RunsStream, RunStream, streamed
 from keisei.errors import KeiseiError
 from keisei.provenance.reading import read_origins, read_snapshot
 from keisei.redaction import clean
-from keisei.run import labels
-from keisei.run.labels import Labels
-from keisei.run.layout import TRAINING_LOG
+from keisei.run.layout import TRAINING_LOG, log_file
 from keisei.run.log_tail import LogTail
-from keisei.store import columns
 
 STATIC = Path(__file__).parent / "static"
-MOST_RUNS, MOST_SERIES, MOST_LINES, MOST_COMPARED = 5_000, 200, 5_000, 50
+MOST_SERIES, MOST_LINES, MOST_COMPARED = 200, 5_000, 50
+MOST_AT_ONCE = 2  # answers that read whole journals
 _LARGEST = 100_000  # bytes of a request's body
 _TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -38,10 +39,6 @@ _TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-
-
-class BadRequestError(ValueError):
-    """What was asked for is nothing that can be asked for."""
 
 
 class Page:
@@ -76,8 +73,11 @@ class Page:
             Route("/api/run/{name}/labels", self._labels, methods=["POST"]),
             Route("/api/run/{name}/events", self._events),
             Route("/api/run/{name}/log", self._log),
+            Route("/api/run/{name}/usage", self._usage),
+            Route("/api/run/{name}/verdict", self._verdict),
             Route("/api/run/{name}/media", self._media),
             Route("/api/run/{name}/media/{file:path}", self._content),
+            Route("/api/compare", self._compare),
             Route("/api/metrics", self._metrics),
             Route("/api/series", self._series),
             Route("/api/follow", self._follow),
@@ -100,6 +100,7 @@ class Page:
 
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        self._whole = CapacityLimiter(MOST_AT_ONCE)
         yield
         self._kept.close()
 
@@ -110,7 +111,7 @@ class Page:
         return _file(self._files, request.path_params["name"])
 
     def _runs(self, request: Request) -> Response:
-        query, order_by, limit, extra = _list_asked(request)
+        query, order_by, limit, extra = list_asked(request)
         rows, counts, total = self._listing.find(query, order_by, limit)
         return _json(
             {
@@ -132,8 +133,8 @@ class Page:
 
     async def _labels(self, request: Request) -> Response:
         body = b""
-        async for part in request.stream():
-            body += part
+        async for piece in request.stream():
+            body += piece
             if len(body) > _LARGEST:
                 raise BadRequestError("that is too much for tags and a note")
         try:
@@ -142,10 +143,8 @@ class Page:
             raise BadRequestError("the body is no JSON") from None
         if not isinstance(asked, dict):
             raise BadRequestError("the body is no JSON object")
-        from anyio import to_thread
-
         name = request.path_params["name"]
-        now = await to_thread.run_sync(self._listing.change, name, partial(_changed, asked))
+        now = await to_thread.run_sync(self._listing.change, name, partial(changed, asked))
         return _json({"tags": list(now.tags), "note": now.note})
 
     def _events(self, request: Request) -> Response:
@@ -165,16 +164,38 @@ class Page:
 
     def _log(self, request: Request) -> Response:
         found = self._listing.one(request.path_params["name"])
-        most = min(int(_number(request, "lines", 500)), MOST_LINES)
-        log = LogTail(found.directory, TRAINING_LOG)
+        most = min(int(number(request, "lines", 500)), MOST_LINES)
+        log = LogTail(found.directory, log_file(TRAINING_LOG, part(request)))
         try:
             lines = log.last(max(0, most))
             return _json({"lines": [clean(line) for line in (*lines, *log.rest())]})
         finally:
             log.close()
 
+    async def _usage(self, request: Request) -> Response:
+        def read() -> dict[str, Any]:
+            return summaries.usage_data(self._listing.one(name).directory)
+
+        name = request.path_params["name"]
+        return _json(await to_thread.run_sync(read, limiter=self._whole))
+
+    async def _verdict(self, request: Request) -> Response:
+        def read() -> dict[str, Any]:
+            baselines, _, _ = self._listing.find(f"tag:{BASELINE}", "-started", MOST_BASELINES)
+            return summaries.verdict_data(self._listing.row(name), baselines)
+
+        name = request.path_params["name"]
+        return _json(await to_thread.run_sync(read, limiter=self._whole))
+
+    async def _compare(self, request: Request) -> Response:
+        def read() -> dict[str, Any]:
+            return summaries.compared_data([self._listing.row(name) for name in names])
+
+        names = _names(request)
+        return _json(await to_thread.run_sync(read, limiter=self._whole))
+
     def _metrics(self, request: Request) -> Response:
-        runs = self._asked(request, request.query_params.getlist("run"))
+        runs = self._asked(request, _names(request))
         return _json(
             {
                 "metrics": all_keys(runs),
@@ -185,7 +206,7 @@ class Page:
         )
 
     def _series(self, request: Request) -> Response:
-        names = request.query_params.getlist("run")
+        names = _names(request)
         keys = request.query_params.getlist("metric")
         if len(names) * len(keys) > MOST_SERIES:
             raise BadRequestError(f"at most {MOST_SERIES} lines are drawn at once")
@@ -200,10 +221,10 @@ class Page:
                     run,
                     key,
                     axis,  # type: ignore[arg-type]
-                    int(_number(request, "width", 600)),
-                    _bound(request, "from"),
-                    _bound(request, "to"),
-                    _number(request, "smooth", 0.0),
+                    int(number(request, "width", 600)),
+                    bound(request, "from"),
+                    bound(request, "to"),
+                    number(request, "smooth", 0.0),
                 ),
             }
             for key in keys
@@ -215,12 +236,11 @@ class Page:
         stream: RunsStream | RunStream
         if names := request.query_params.getlist("run"):
             wants_log = request.query_params.get("log") == "1"
-            part = request.query_params.get("part") or None
             stream = RunStream(
-                self._listing, self._kept, names[:MOST_COMPARED], part, wants_log=wants_log
+                self._listing, self._kept, names[:MOST_COMPARED], part(request), wants_log=wants_log
             )
         else:
-            stream = RunsStream(self._listing, *_list_asked(request))
+            stream = RunsStream(self._listing, *list_asked(request))
         events = streamed(stream, self._stopping)
         return StreamingResponse(
             events, media_type="text/event-stream", headers={"Cache-Control": "no-store"}
@@ -228,10 +248,8 @@ class Page:
 
     def _asked(self, request: Request, names: list[str]) -> list[RunSeries]:
         """Return the series of runs, which may still be being read."""
-        if len(names) > MOST_COMPARED:
-            raise BadRequestError(f"at most {MOST_COMPARED} runs are compared at once")
-        part = request.query_params.get("part") or None
-        return [self._kept.run(self._listing.one(name).directory, part) for name in names]
+        asked = part(request)
+        return [self._kept.run(self._listing.one(name).directory, asked) for name in names]
 
 
 class _Guarded:
@@ -268,35 +286,11 @@ class _Guarded:
 _HEADERS = guard.HEADERS
 
 
-def _list_asked(request: Request) -> tuple[str, str, int, list[str]]:
-    asked = request.query_params
-    limit = min(max(1, int(_number(request, "limit", 200))), MOST_RUNS)
-    extra = [name.strip() for name in asked.get("columns", "").split(",") if name.strip()]
-    checked = [columns.check_column(name) for name in extra[:20]]
-    order_by = asked.get("sort") or "-started"
-    columns.check_column(order_by.removeprefix("-"))
-    return asked.get("q", ""), order_by, limit, checked
-
-
-def _changed(asked: dict[str, Any], old: Labels) -> Labels:
-    """Return the labels as they are asked for: some tags more, some less, another note."""
-    new = old
-    if "remove" in asked:
-        new = labels.untagged(new, _texts(asked["remove"]))
-    if "add" in asked:
-        new = labels.tagged(new, _texts(asked["add"]))
-    if "note" in asked:
-        note = asked["note"]
-        if not isinstance(note, str | None):
-            raise BadRequestError("a note is a text")
-        new = labels.noted(new, note)
-    return new
-
-
-def _texts(value: object) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise BadRequestError("tags are a list of texts")
-    return value
+def _names(request: Request) -> list[str]:
+    names = request.query_params.getlist("run")
+    if len(names) > MOST_COMPARED:
+        raise BadRequestError(f"at most {MOST_COMPARED} runs are compared at once")
+    return names
 
 
 def _parts(run: RunSeries) -> list[str]:
@@ -305,24 +299,6 @@ def _parts(run: RunSeries) -> list[str]:
     with suppress(OSError):
         return RunJournal(run.directory).parts()
     return []
-
-
-def _number(request: Request, name: str, default: float) -> float:
-    found = _bound(request, name)
-    return default if found is None else found
-
-
-def _bound(request: Request, name: str) -> float | None:
-    text = request.query_params.get(name)
-    if not text:
-        return None
-    try:
-        found = float(text)
-    except ValueError:
-        found = float("nan")
-    if not abs(found) < 1e300:
-        raise BadRequestError(f"{name} is no number")
-    return found
 
 
 def _file(files: dict[str, bytes], name: str) -> Response:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from keisei.dashboard.series import RunSeries, Stopped
 
 MOST_BYTES = 1 << 30  # of columns that are kept, the last asked for apart
-_PATIENCE = 0.15  # seconds that an answer waits for what is being read
+_PATIENCE = 0.1  # seconds that an answer waits for what is being read
 
 _Key = tuple[str, str | None]
 
@@ -51,7 +51,8 @@ class Kept:
                 threading.Thread(
                     target=self._read, args=(key, run, done), name=name, daemon=True
                 ).start()
-        done.wait(_PATIENCE)
+        if run.share == 1.0 or not run.rows:  # else there is something to show, and more later
+            done.wait(_PATIENCE)
         with self._guard:
             problem = self._problems.pop(key, None)
         if problem is not None:

@@ -11,7 +11,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import chain
 from typing import Any, Literal
 
 from keisei.journal.attempt import AttemptReader
@@ -28,6 +28,7 @@ MEDIA = "keisei/media"
 MOST_EVENTS = 2_000  # of a run that are kept, the last ones
 _MOST_TEXT = 20_000  # characters of an event's data
 _REREAD = 10.0  # seconds: how often a run is read again of which a later attempt hides rows unsaid
+_ORDERED = 10_000  # xs that are looked at together
 _SHARE = 20  # what takes long to read again is read so much more rarely
 
 
@@ -43,13 +44,12 @@ class Table:
         times: when each was logged, in seconds since the epoch.
         steps: the step of each; that of the row before it where it has none.
         batches: the columns of their values, as they came.
-        in_order: whether steps, and times, only grow.
     """
 
     times: array[float] = field(default_factory=lambda: array("d"))
     steps: array[float] = field(default_factory=lambda: array("d"))
     batches: list[Sequence[array[float]]] = field(default_factory=list)
-    in_order: dict[Axis, bool] = field(default_factory=lambda: {"step": True, "time": True})
+    _in_order: dict[Axis, tuple[int, bool]] = field(default_factory=dict)
     _columns: dict[int, tuple[int, array[float]]] = field(default_factory=dict)
 
     def column(self, index: int) -> array[float]:
@@ -61,6 +61,18 @@ class Table:
         self._columns[index] = batches, column
         return column
 
+    def in_order(self, axis: Axis) -> bool:
+        """Return whether steps, or times, only grow; each is looked at once."""
+        xs = self.steps if axis == "step" else self.times
+        done, grows = self._in_order.get(axis, (0, True))
+        end = len(xs)
+        while grows and done < end - 1:
+            part = xs[done : done + _ORDERED].tolist()
+            grows = sorted(part) == part  # where they are, this is the quickest
+            done += len(part) - 1
+        self._in_order[axis] = done, grows
+        return grows
+
     def extend(self, batch: ColumnBatch, step: float) -> float:
         """Add rows; return the last step.
 
@@ -71,10 +83,8 @@ class Table:
         steps = batch.steps
         if math.isnan(sum(steps)):
             steps = array("d", _carried(steps, step))
-        for name, old, new in (("step", self.steps, steps), ("time", self.times, batch.times)):
-            if self.in_order[name] and not _grows(old, new):  # type: ignore[index]
-                self.in_order[name] = False  # type: ignore[index]
-            old.extend(new)
+        self.steps.extend(steps)
+        self.times.extend(batch.times)
         self.batches.append(batch.values)
         return steps[-1] if len(steps) else step
 
@@ -170,7 +180,7 @@ class RunSeries:
     def _series(self, key: str, axis: Axis) -> tuple[array[float], array[float]]:
         found: list[tuple[float, float, float]] = []
         holders = [(self._tables[keys], index) for keys, index in self._holders.get(key, ())]
-        if len(holders) == 1 and holders[0][0].in_order[axis]:
+        if len(holders) == 1 and holders[0][0].in_order(axis):
             table, index = holders[0]
             values = table.column(index)
             xs = table.steps if axis == "step" else table.times
@@ -339,12 +349,6 @@ class RunSeries:
     def _check(self) -> None:
         if self._stopping():
             raise Stopped
-
-
-def _grows(old: array[float], new: array[float]) -> bool:
-    if not all(map(operator.le, new, islice(new, 1, None))):
-        return False
-    return not len(old) or not len(new) or not new[0] < old[-1]
 
 
 def _carried(steps: array[float], last: float) -> Iterator[float]:

@@ -6,6 +6,7 @@ import errno
 import os
 import secrets
 import socket
+import sys
 from collections.abc import Callable
 
 from keisei.dashboard.listing import Listing
@@ -15,6 +16,7 @@ PORT = 7007
 TOKEN_VARIABLE = "KEISEI_UI_TOKEN"
 _TRIES = 100  # ports
 _SHORTEST = 16  # characters of a token
+_SWITCH = 0.001  # seconds that a thread may read on while an answer waits for the GIL
 _GRACE = 1  # seconds that open answers may take at the end
 
 
@@ -130,6 +132,7 @@ def serve(
         timeout_graceful_shutdown=_GRACE,
     )
     server = Server(config)
+    sys.setswitchinterval(_SWITCH)
     try:
         server.run(sockets=[listening])
     finally:

@@ -192,7 +192,7 @@ def test_hostile_names_and_lines_are_text(tab: Any, page: Served, root: Path, lo
     lines = tab.locator(".line").all_text_contents()
     assert f"{HOSTILE}\\u001b[31mred \\u202egnp" in lines
     assert "characters more" in lines[-2]
-    for view in ("Config", "Events", "System", "Media"):
+    for view in ("Config", "Events", "Usage", "Media", "Verdict"):
         tab.get_by_role("tab", name=view).click()
         until(tab, "() => document.querySelector('#panel').textContent.length > 5")
     assert tab.title().startswith("bad<img")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from keisei import SessionManager
+from keisei import SessionManager, SessionMember
 from keisei.cli import ui as _ui  # noqa: F401 - registers the command
 from keisei.cli.program import app
 from keisei.dashboard import serving
@@ -50,6 +50,13 @@ def test_runs_are_listed_by_the_query_language(page: Served) -> None:
         ("/api/series", {"run": "first", "metric": "loss", "x": "row"}, 400, "step or time"),
         ("/api/series", {"run": "first", "metric": "loss", "width": "inf"}, 400, "no number"),
         ("/api/series", {"run": "first", "metric": ["m"] * 201}, 400, "200 lines"),
+        ("/api/series", {"run": ["first"] * 51, "metric": "m"}, 400, "50 runs"),
+        ("/api/compare", {"run": ["first"] * 51}, 400, "50 runs"),
+        ("/api/compare", {"run": ["first", "../runs/second"]}, 404, "no run"),
+        ("/api/run/first/log", {"part": "../../first/training"}, 400, "no part"),
+        ("/api/follow", {"run": "first", "log": "1", "part": "a/b"}, 400, "no part"),
+        ("/api/run/nobody/usage", {}, 404, "nobody"),
+        ("/api/run/nobody/verdict", {}, 404, "nobody"),
     ],
 )
 def test_what_is_wrong_is_said(
@@ -105,6 +112,54 @@ def test_media_are_named_and_sent_as_what_they_are(page: Served, make_config: Ma
     for wrong in ("../session.json", "..%2f..%2fsession.json", f"{said['file']}.bak", "aa/bb"):
         assert page.ask(f"/api/run/shown/media/{wrong}")[0] == 404
     assert page.ask(f"/api/run/shown/media/{said['file']}", headers={"Authorization": ""})[0] == 403
+
+
+def test_a_part_is_read_by_its_name(page: Served, make_config: MakeConfig) -> None:
+    """What a member has logged is asked for by its role: rows, log lines and media."""
+    with (
+        SessionManager(make_config(), run_name="crowd") as session,
+        SessionMember(session.handle(), role="rollout-1") as member,
+    ):
+        session.log_metrics({"loss": 1.0}, 1)
+        member.log_metrics({"reward": 7.0}, 3)
+        member.log_text("answer", "forty-two", step=3)
+    assert page.get("/api/run/crowd")["parts"] == ["rollout-1"]
+    (line,) = page.read({"run": "crowd", "metric": "reward", "part": "rollout-1"})
+    assert (line["xs"], line["ys"]) == ([3], [7.0])
+    assert page.read({"run": "crowd", "metric": "reward"})[0]["ys"] == []
+    (media,) = page.get("/api/run/crowd/media", {"part": "rollout-1"})["media"]
+    assert media["name"] == "answer"
+
+
+def test_what_a_run_has_used_is_read(page: Served, make_config: MakeConfig) -> None:
+    """Time by phase, cost, and nothing where nothing was measured."""
+    with SessionManager(make_config(), run_name="paid") as session:
+        with session.phase("evaluation"):
+            session.log_metrics({"loss": 1.0}, 1)
+        session.log_cost(2.5, "judge")
+    found = page.get("/api/run/paid/usage")
+    assert "evaluation" in found["time"]["seconds"]
+    assert (found["cost"]["totals"], found["lag"]) == ({"USD": "2.50"}, None)
+    assert found["problems"] == {}
+
+
+def test_a_run_is_judged_against_the_tagged_ones(page: Served, root: Path) -> None:
+    """The verdict is against the runs that have the tag `baseline`, and nothing without one."""
+    assert page.get("/api/run/first/verdict")["against"] == []
+    assert page.post("/api/run/second/labels", {"add": ["baseline"]})[0] == 200
+    found = page.get("/api/run/first/verdict")
+    assert found["against"] == ["second"]
+    (verdict,) = found["verdicts"]
+    assert (verdict["metric"], verdict["outcome"] != "worse") == ("loss", True)
+    assert page.get("/api/run/second/verdict")["against"] == []
+
+
+def test_runs_are_compared_by_subject(page: Served) -> None:
+    """In what runs differ is what `keisei compare` says."""
+    parts = page.get("/api/compare", {"run": ["first", "second"]})["parts"]
+    assert parts["metrics"]["loss"] == [99.0, 198.0]
+    assert parts["run"]["status"] == ["completed", "completed"]
+    assert parts["config"] == {}
 
 
 def test_labels_are_changed_and_refused(page: Served, root: Path) -> None:

@@ -1,6 +1,7 @@
 // One chart: lines through what the server has found for each column of pixels.
 
 import { duration, el, number, put } from "./dom.js";
+import { inUnit, unitOf } from "./units.js";
 
 const LEFT = 58, RIGHT = 10, TOP = 8, BOTTOM = 24;
 const LIGHT = ["#2457c5", "#c2410c", "#15803d", "#a21caf", "#0e7490", "#b45309", "#be123c", "#4d7c0f", "#6d28d9", "#475569"];
@@ -20,7 +21,7 @@ export function ticks(low, high, most) {
   const raw = (high - low) / Math.max(1, most);
   if (!(raw > 0) || !Number.isFinite(raw)) return [low];
   const power = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 5, 10].map((f) => f * power).find((s) => s >= raw * 0.999);
+  const step = [1, 2, 2.5, 5, 10].map((f) => f * power).find((s) => s >= raw * 0.999);
   const found = [];
   for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9 && found.length < 100; i++) found.push(i * step);
   return found;
@@ -146,8 +147,8 @@ export class Chart {
   show(lines) {
     this.lines = lines;
     const drawn = lines.filter((line) => line.count);
-    put(this.values, drawn.length === 1 ? number(drawn[0].last) : "");
-    const said = drawn.map((line) => `${lines.length > 1 ? line.run + ": " : ""}${number(line.count)} values, last ${number(line.last)}, least ${number(line.low)}, greatest ${number(line.high)}`);
+    put(this.values, drawn.length === 1 ? inUnit(this.metric, drawn[0].last) : "");
+    const said = drawn.map((line) => `${lines.length > 1 ? line.run + ": " : ""}${number(line.count)} values, last ${inUnit(this.metric, line.last)}, least ${inUnit(this.metric, line.low)}, greatest ${inUnit(this.metric, line.high)}`);
     this.plot.setAttribute("aria-label", `${this.metric}. ${said.join("; ") || "no values here"}. Arrow keys read value by value.`);
     this.draw();
     if (!this.tableHost.hidden) this.fillTable();
@@ -172,7 +173,7 @@ export class Chart {
     }
     if (x0 > x1) return null;
     if (x0 === x1) { x0 -= 0.5; x1 += 0.5; }
-    if (y0 > y1) [y0, y1] = log ? [0.1, 1] : [0, 1];
+    if (y0 > y1) { if (log) return null; [y0, y1] = [0, 1]; }
     if (log) [y0, y1] = [Math.log10(y0), Math.log10(y1)];
     const spread = y1 - y0 > Math.abs(y1) * 1e-12 ? (y1 - y0) * 0.06 : Math.abs(y1) * 0.1 || 1;
     return [x0, x1, y0 - spread, y1 + spread];
@@ -205,7 +206,7 @@ export class Chart {
     if (!bounds) {
       this.range = null;
       pen.fillStyle = ink; pen.textAlign = "center";
-      pen.fillText(this.lines.length ? "no values here" : "…", width / 2, height / 2);
+      pen.fillText(this.lines.length ? (log && this.lines.some((line) => line.xs.length) ? "nothing above 0 here" : "no values here") : "…", width / 2, height / 2);
       return;
     }
     const [x0, x1, y0, y1] = bounds, log = this.options.log();
@@ -262,14 +263,17 @@ export class Chart {
   axes(pen, width, height, [x0, x1, y0, y1], log, across, ink, rule) {
     pen.strokeStyle = rule; pen.fillStyle = ink; pen.lineWidth = 1;
     pen.textAlign = "right"; pen.textBaseline = "middle";
-    const ys = log ? logTicks(y0, y1, 4) : ticks(y0, y1, Math.max(2, Math.floor((height - TOP - BOTTOM) / 26)));
+    const { divide, unit } = unitOf(this.metric, log ? 10 ** y1 : Math.max(Math.abs(y0), Math.abs(y1)));
+    const ys = log ? logTicks(y0, y1, 4) : ticks(y0 / divide, y1 / divide, Math.max(2, Math.floor((height - TOP - BOTTOM) / 26))).map((y) => y * divide);
     const step = ys.length > 1 ? ys[1] - ys[0] : 0;
     for (const y of ys) {
       const py = Math.round(TOP + (1 - (y - y0) / (y1 - y0)) * (height - TOP - BOTTOM)) + 0.5;
       pen.beginPath(); pen.moveTo(LEFT, py); pen.lineTo(width - RIGHT, py); pen.stroke();
-      pen.fillText(log ? short(10 ** y, 10 ** y) : short(y, step), LEFT - 6, py);
+      pen.fillText((log ? short(10 ** y / divide, 10 ** y / divide) : short(y / divide, step / divide)) + (unit && ` ${unit}`), LEFT - 6, py);
     }
-    pen.textAlign = "center"; pen.textBaseline = "top";
+    pen.textBaseline = "top";
+    pen.fillText(this.options.x(), LEFT - 14, height - BOTTOM + 7);
+    pen.textAlign = "center";
     const xs = ticks(x0, x1, Math.max(2, Math.floor((width - LEFT) / 55)));
     const apart = xs.length > 1 ? xs[1] - xs[0] : 0;
     for (const x of xs) {
@@ -281,7 +285,7 @@ export class Chart {
   }
 
   read(pen, height, across, up, log, ink) {
-    if (this.cursor === null) { put(this.readout); return; }
+    if (this.cursor === null) { this.sayRange(); return; }
     pen.strokeStyle = ink; pen.lineWidth = 1;
     const px = Math.round(across(this.cursor)) + 0.5;
     pen.beginPath(); pen.moveTo(px, TOP); pen.lineTo(px, height - BOTTOM); pen.stroke();
@@ -300,10 +304,18 @@ export class Chart {
       const dot = el("span", { class: "dot" });
       dot.style.background = colour(line.colour);
       parts.push(el("span", { class: "read" }, dot, this.lines.length > 1 ? `${line.run} ` : "",
-        el("b", {}, number(y)), smooth === null ? "" : ` (smooth ${number(smooth)})`));
+        el("b", {}, inUnit(this.metric, y)), smooth === null ? "" : ` (smooth ${inUnit(this.metric, smooth)})`));
     }
     const x = where === null ? "" : this.options.x() === "time" ? `after ${duration(where)}` : `step ${number(where, 12)}`;
     put(this.readout, el("span", { class: "dim" }, x), parts.slice(0, 12));
+  }
+
+  sayRange() {
+    const [line, other] = this.lines;
+    if (!line?.count || other) { put(this.readout); return; }
+    const left = line.left_out ? `, ${number(line.left_out)} not finite` : "";
+    put(this.readout, el("span", { class: "dim" }, line.low === null ? "no finite value" : `${inUnit(this.metric, line.low)} to ${inUnit(this.metric, line.high)}`,
+      ` in ${number(line.count)} ${line.count === 1 ? "value" : "values"}${left}`));
   }
 
   fillTable() {
@@ -312,7 +324,7 @@ export class Chart {
       const jump = Math.max(1, Math.ceil(line.xs.length / most));
       for (let i = 0; i < line.xs.length; i += jump) {
         rows.push(el("tr", {}, this.lines.length > 1 ? el("td", {}, line.run) : null,
-          el("td", {}, this.options.x() === "time" ? duration(line.xs[i]) : number(line.xs[i], 12)), el("td", {}, number(line.ys[i], 8))));
+          el("td", {}, this.options.x() === "time" ? duration(line.xs[i]) : number(line.xs[i], 12)), el("td", {}, inUnit(this.metric, line.ys[i]))));
       }
     }
     put(this.tableHost, el("table", { class: "plain" }, el("caption", { class: "hidden" }, `Values of ${this.metric}`),

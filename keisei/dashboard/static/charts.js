@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { Chart, colour } from "./chart.js";
-import { el, later, number, put, settled } from "./dom.js";
+import { el, later, number, put, runAddress, settled } from "./dom.js";
 
 const PAGE = 48, TOGETHER = 4;
 
@@ -18,6 +18,7 @@ export class Charts {
       part: params.get("part") || "",
     };
     this.metrics = [];
+    this.drawnShare = 0; // how much was read when they were drawn last
     this.charts = new Map();
     this.visible = new Set();
     this.dirty = new Set();
@@ -38,6 +39,7 @@ export class Charts {
 
   close() {
     this.closed = true;
+    clearTimeout(this.timer);
     this.seen.disconnect();
     this.resized.disconnect();
     this.bottom?.disconnect();
@@ -69,20 +71,11 @@ export class Charts {
         el("label", {}, el("span", {}, "X axis"), this.axis),
         el("label", { class: "check" }, log, " log y"),
         this.reset),
-      this.legend(), this.count, this.grid, el("p", {}, this.more));
+      this.count, this.grid, el("p", {}, this.more));
     this.bottom = new IntersectionObserver((found) => {
       if (found.some((one) => one.isIntersecting) && !this.more.hidden) this.more.click();
     }, { rootMargin: "300px" });
     this.bottom.observe(this.more);
-  }
-
-  legend() {
-    if (this.runs.length < 2) return null;
-    return el("ul", { class: "legend", "aria-label": "Runs" }, this.runs.map((name, i) => {
-      const dot = el("span", { class: "dot" });
-      dot.style.background = colour(i);
-      return el("li", {}, dot, el("a", { href: `/run/${encodeURIComponent(name)}` }, name));
-    }));
   }
 
   set(changes) {
@@ -116,9 +109,14 @@ export class Charts {
       this.metrics = this.only ? found.metrics.filter(this.only) : found.metrics;
       if (this.metrics.length !== old.length || !this.limit) this.arrange(!this.limit);
       this.sayCount();
-      this.dirtyAll();
+      const early = found.share < 1;
+      if (!early || found.share > 3 * this.drawnShare) { // reading goes before drawing again
+        this.drawnShare = early ? found.share : 0;
+        this.dirtyAll();
+      }
+      clearTimeout(this.timer);
+      if (early) this.timer = setTimeout(() => this.load(), 200);
       this.fetchVisible();
-      if (found.share < 1) setTimeout(() => this.load(), 250);
     } catch (error) {
       if (!this.closed) put(this.count, el("span", { class: "problem" }, error.message));
     } finally {
@@ -148,11 +146,12 @@ export class Charts {
   arrange(anew = true) {
     if (anew) this.limit = PAGE;
     const groups = this.matching(), children = [], there = new Set();
+    const many = this.metrics.filter((name) => !name.startsWith("system/")).length > 12;
     let left = this.limit, total = 0;
     for (const [group, names] of groups) {
       total += names.length;
       if (left <= 0) continue;
-      if (groups.length > 1 && (this.metrics.length > 12 || group === "system")) children.push(el("h2", { class: "group" }, group || "metrics", el("span", { class: "dim" }, ` ${number(names.length)}`)));
+      if (groups.length > 1 && (many || group.startsWith("system"))) children.push(el("h2", { class: "group" }, group || "metrics", el("span", { class: "dim" }, ` ${number(names.length)}`)));
       for (const name of names.slice(0, left)) { there.add(name); children.push(this.chart(name).element); }
       left -= names.length;
     }
@@ -249,6 +248,14 @@ export class Charts {
     }
     return false;
   }
+}
+
+export function legend(runs) {
+  return el("ul", { class: "legend", "aria-label": "Runs" }, runs.map((name, i) => {
+    const dot = el("span", { class: "dot" });
+    dot.style.background = colour(i);
+    return el("li", {}, dot, el("a", { href: runAddress(name) }, name));
+  }));
 }
 
 function number0(text) {

@@ -22,7 +22,7 @@ export function el(tag, attributes = {}, ...children) {
 }
 
 export function put(element, ...children) {
-  element.replaceChildren(...children.flat().filter((c) => c !== null && c !== undefined && c !== false)
+  element.replaceChildren(...children.flat(9).filter((c) => c !== null && c !== undefined && c !== false)
     .map((c) => c instanceof Node ? c : shown(c)));
   return element;
 }
@@ -32,12 +32,13 @@ export function number(value, digits = 5) {
   if (typeof value === "string") return value;
   if (Number.isInteger(value) && Math.abs(value) < 1e15) return value.toLocaleString("en");
   const size = Math.abs(value);
-  if (size !== 0 && (size >= 1e7 || size < 1e-4)) return value.toExponential(3);
+  if (size !== 0 && (size >= 1e7 || size < 1e-4)) return value.toExponential(3).replace(/\.?0+e/, "e");
   return String(Number(value.toPrecision(digits)));
 }
 
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return "–";
+  if (seconds > 0 && seconds < 0.95) return `${seconds < 0.001 ? "<1" : Math.round(seconds * 1000)} ms`;
   if (seconds < 60) return `${seconds < 10 ? seconds.toFixed(1) : Math.floor(seconds)}s`;
   const total = Math.round(seconds);
   const parts = [[Math.floor(total / 86400), "d"], [Math.floor(total / 3600) % 24, "h"],
@@ -90,4 +91,13 @@ export function later(action, wait) { // at once where nothing is waiting, and t
 export function settled(action, wait) { // once nothing has come for so long
   let timer = null;
   return (...args) => { clearTimeout(timer); timer = setTimeout(() => action(...args), wait); };
+}
+
+// Changes what the address says of the view.
+export function keepParams(changes) {
+  const url = new URL(location.href);
+  for (const [name, one] of Object.entries(changes)) {
+    if (one === "" || one === null || one === undefined) url.searchParams.delete(name); else url.searchParams.set(name, one);
+  }
+  history.replaceState(null, "", url);
 }

@@ -3,7 +3,8 @@
 import { onStatus, takeToken } from "./api.js";
 import { el, put } from "./dom.js";
 import { ListView } from "./list.js";
-import { CompareView, RunView } from "./run.js";
+import { CompareView } from "./compare.js";
+import { RunView } from "./run.js";
 
 const main = document.getElementById("main"), crumbs = document.getElementById("crumbs");
 const status = document.getElementById("status"), keys = document.getElementById("keys");

@@ -3,9 +3,9 @@
 import { content, get } from "./api.js";
 import { el, number, put, value } from "./dom.js";
 
-export async function showMedia(panel, run, wanted) {
+export async function showMedia(panel, run, part, wanted) {
   const address = `/api/run/${encodeURIComponent(run)}/media`;
-  const { media } = await get(address);
+  const { media } = await get(address, { part });
   if (!wanted()) return;
   const names = new Map();
   for (const one of media) {
@@ -57,7 +57,7 @@ async function body(one, address) {
   if (kind === "text") return el("pre", { class: "wrap" }, (await (await content(address)).text()).slice(0, 100000));
   if (/\.json$/.test(one.file)) {
     const data = JSON.parse(await (await content(address)).text());
-    if (kind === "table") return table(data);
+    if (kind === "table") return table(data, address.slice(0, -one.file.length));
     if (kind === "histogram") return histogram(data);
   }
   const link = el("button", { type: "button", onclick: async () => {
@@ -67,10 +67,17 @@ async function body(one, address) {
   return el("p", {}, value(one.path || one.kind), " ", link);
 }
 
-function table(data) {
+function table(data, folder) {
   return el("div", { class: "table-host" }, el("table", { class: "plain" },
     el("thead", {}, el("tr", {}, (data.columns || []).map((c) => el("th", { scope: "col" }, String(c.name ?? c))))),
-    el("tbody", {}, (data.rows || []).slice(0, 500).map((row) => el("tr", {}, row.map((cell) => el("td", {}, value(cell))))))));
+    el("tbody", {}, (data.rows || []).slice(0, 500).map((row) => el("tr", {}, row.map((cell) => el("td", {}, typeof cell === "number" ? number(cell, 8) : cell?.kind === "image" && cell.file ? picture(folder + cell.file) : value(cell))))))));
+}
+
+function picture(address) {
+  const host = el("span", {}, "…");
+  content(address).then((blob) => put(host, el("img", { src: URL.createObjectURL(blob), alt: "picture" })),
+    (error) => put(host, el("span", { class: "problem" }, error.message)));
+  return host;
 }
 
 function histogram(data) {

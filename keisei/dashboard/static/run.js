@@ -1,19 +1,12 @@
-// One run, or several over each other.
+// One run.
 
 import { follow, get } from "./api.js";
 import { Charts } from "./charts.js";
-import { clock, duration, el, moment, number, put, shown, status, value } from "./dom.js";
+import { clock, duration, el, keepParams, moment, number, put, shown, status, value } from "./dom.js";
 import { Labels } from "./labels.js";
+import { facts, tree } from "./tables.js";
 
 const MOST_LINES = 5000;
-
-function keepParams(changes) {
-  const url = new URL(location.href);
-  for (const [name, one] of Object.entries(changes)) {
-    if (one === "" || one === null || one === undefined) url.searchParams.delete(name); else url.searchParams.set(name, one);
-  }
-  history.replaceState(null, "", url);
-}
 
 export class RunView {
   constructor(main, name, params) {
@@ -26,16 +19,19 @@ export class RunView {
     this.labels = new Labels(name, [], null);
     this.problem = el("p", { class: "problem", role: "alert" });
     this.tabs = el("div", { class: "tabs", role: "tablist", "aria-label": "Views of this run" },
-      [["charts", "Charts"], ["log", "Log"], ["config", "Config"], ["events", "Events"], ["system", "System"], ["media", "Media"]]
+      [["charts", "Charts"], ["log", "Log"], ["media", "Media"], ["usage", "Usage"], ["config", "Config"], ["events", "Events"], ["verdict", "Verdict"]]
         .map(([id, title]) => el("button", { type: "button", role: "tab", id: `tab-${id}`, "aria-controls": "panel",
           onclick: () => this.open(id), onkeydown: (event) => this.tabKey(event) }, title)));
+    this.part = params.get("part") || "";
+    this.partField = el("select", { onchange: () => this.choosePart(this.partField.value) });
+    this.parts = el("label", { class: "parts", hidden: true }, el("span", {}, "Part"), this.partField);
     this.panel = el("div", { role: "tabpanel", id: "panel", tabIndex: -1 });
     put(main,
       el("section", { class: "head", "aria-label": "This run" },
         el("h1", {}, name, " ", this.state),
         el("div", { class: "labels" }, this.labels.tags, this.labels.note),
         this.facts, this.problem),
-      this.tabs, this.panel);
+      el("div", { class: "tab-bar" }, this.tabs, this.parts), this.panel);
     this.open(this.tab, false);
     this.load();
     this.timer = setInterval(() => this.tick(), 1000);
@@ -64,10 +60,26 @@ export class RunView {
       put(this.problem);
       this.labels.update(this.data.tags, this.data.note);
       this.fill(this.data);
-      if (["config", "system"].includes(this.tab)) this.open(this.tab, false);
+      this.showParts(this.data.parts);
+      if (this.tab === "config") this.open(this.tab, false);
     } catch (error) {
       put(this.problem, error.message);
     }
+  }
+
+  showParts(parts) {
+    this.parts.hidden = !parts.length && !this.part;
+    put(this.partField, el("option", { value: "" }, "the owner's own"), [...new Set([...parts, this.part].filter(Boolean))].map((part) => el("option", { value: part }, part)));
+    this.partField.value = this.part;
+  }
+
+  choosePart(part) {
+    this.part = part;
+    keepParams({ part });
+    this.before = null;
+    this.end?.();
+    this.end = null;
+    this.open(this.tab, false);
   }
 
   fill(data) {
@@ -105,7 +117,7 @@ export class RunView {
 
   listen() {
     this.end?.();
-    const query = { run: [this.name], log: this.tab === "log" ? "1" : "", part: this.params.get("part") };
+    const query = { run: [this.name], log: this.tab === "log" ? "1" : "", part: this.part };
     this.freshLog = true;
     this.end = follow(query, (news) => this.told(news), () => { this.freshLog = true; this.load(); this.charts?.load(); });
   }
@@ -124,7 +136,7 @@ export class RunView {
     this.labels.update(run.tags, run.note);
     this.fill({ ...this.now, ...run });
     if (this.charts && (run.rows !== before.rows || run.share !== before.share)) {
-      if (run.metrics !== before.metrics || run.share !== before.share) this.charts.load();
+      if (run.metrics !== before.metrics || (run.share < 1) !== (before.share < 1)) this.charts.load();
       else if (run.share === 1) this.charts.grown();
     }
     if (run.attempt !== before.attempt && before.attempt !== undefined) this.load();
@@ -196,17 +208,16 @@ export class RunView {
     const filter = el("input", { type: "search", id: "search", placeholder: "key or value", autocomplete: "off", oninput: () => {
       for (const row of this.panel.querySelectorAll("tbody tr")) row.hidden = !row.textContent.toLowerCase().includes(filter.value.toLowerCase());
     } });
-    const config = this.data.config, known = config.some((one) => one.from);
     put(this.panel, el("div", { class: "tools" }, el("label", { class: "grow" }, el("span", {}, "Filter"), filter)),
-      el("h2", {}, "Config"), facts(config, known),
-      this.data.started_from.length ? [el("h2", {}, "Started from"), facts(this.data.started_from, false)] : null);
+      el("h2", {}, "Config"), facts("Config", this.data.config),
+      this.data.started_from.length ? [el("h2", {}, "Started from"), facts("Started from", this.data.started_from)] : null);
   }
 
   open_events() { this.showEvents(); }
 
   async showEvents() {
     try {
-      const { events } = await get(`/api/run/${encodeURIComponent(this.name)}/events`);
+      const { events } = await get(`/api/run/${encodeURIComponent(this.name)}/events`, { part: this.part });
       if (this.closed || this.tab !== "events") return;
       put(this.panel, events.length ? el("div", { class: "scroll" }, el("table", { class: "plain" },
         el("thead", {}, el("tr", {}, ["Time", "Attempt", "Event", "What"].map((t) => el("th", { scope: "col" }, t)))),
@@ -217,22 +228,25 @@ export class RunView {
     }
   }
 
-  async open_system() {
+  async open_usage() {
     const tables = el("div"), charts = el("div");
     put(this.panel, tables, charts);
     this.charts = new Charts(charts, [this.name], new URL(location.href).searchParams, keepParams, (name) => name.startsWith("system/"));
-    try {
-      const { events } = await get(`/api/run/${encodeURIComponent(this.name)}/events`);
-      const last = new Map();
-      for (const event of events) if (event.name.startsWith("usage.") || event.name.startsWith("keisei/usage")) last.set(event.name, event);
-      if (this.closed || this.tab !== "system") return;
-      put(tables, [...last.values()].map((event) => el("section", { class: "usage" }, el("h2", {}, event.name.replace(/^.*usage[./]/, "")), tree(event.data))));
-    } catch { /* the events tab says what is wrong */ }
+    await this.shown("usage", tables, async () => (await import("./usage.js")).showUsage(tables, this.name, () => this.isOpen("usage")));
+  }
+
+  async open_verdict() {
+    await this.shown("verdict", this.panel, async () => (await import("./usage.js")).showVerdict(this.panel, this.name, () => this.isOpen("verdict")));
   }
 
   async open_media() {
-    const { showMedia } = await import("./media.js");
-    if (this.tab === "media") await showMedia(this.panel, this.name, () => !this.closed && this.tab === "media");
+    await this.shown("media", this.panel, async () => (await import("./media.js")).showMedia(this.panel, this.name, this.part, () => this.isOpen("media")));
+  }
+
+  isOpen(tab) { return !this.closed && this.tab === tab; }
+
+  async shown(tab, host, show) {
+    try { await show(); } catch (error) { if (this.isOpen(tab)) put(host, el("p", { class: "problem" }, error.message)); }
   }
 
   key(event) {
@@ -240,74 +254,6 @@ export class RunView {
     if (event.key === "/") { const field = this.panel.querySelector("input[type=search]"); field?.focus(); return Boolean(field); }
     return false;
   }
-
-  redraw() { this.charts?.redraw(); }
-}
-
-function facts(rows, known) {
-  return el("div", { class: "scroll" }, el("table", { class: "plain facts-table" },
-    el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Key"), el("th", { scope: "col" }, "Value"),
-      known ? [el("th", { scope: "col" }, "From"), el("th", { scope: "col" }, "Before")] : null)),
-    el("tbody", {}, rows.map((one) => el("tr", {}, el("th", { scope: "row" }, one.key), el("td", {}, value(one.value)),
-      known ? [el("td", { class: "dim" }, one.from || ""), el("td", { class: "dim" }, (one.before || []).map((b) => `${value(b.value)} (${b.from})`).join(", "))] : null)))));
-}
-
-// What is logged of an event, as nested tables.
-export function tree(data, depth = 0) {
-  if (data === null || typeof data !== "object") return el("span", {}, typeof data === "number" ? number(data) : value(data));
-  const entries = Array.isArray(data) ? data.map((one, i) => [i, one]) : Object.entries(data);
-  if (depth > 3 || entries.length > 200) return el("code", { class: "wrap" }, JSON.stringify(data).slice(0, 5000));
-  if (!entries.length) return el("span", { class: "dim" }, "–");
-  return el("dl", { class: "tree" }, entries.map(([name, one]) => el("div", {}, el("dt", {}, String(name)), el("dd", {}, tree(one, depth + 1)))));
-}
-
-export class CompareView {
-  constructor(main, params) {
-    this.runs = [...new Set(params.getAll("run"))];
-    document.title = `${this.runs.length} runs · keisei`;
-    this.problem = el("p", { class: "problem", role: "alert" });
-    this.differences = el("details", { class: "differences" }, el("summary", {}, "In what their configs differ"));
-    this.host = el("div");
-    put(main, el("section", { class: "head" }, el("h1", {}, `${this.runs.length} runs compared`), this.problem), this.differences, this.host);
-    if (!this.runs.length) { put(this.problem, "No runs are named: choose some in the list."); return; }
-    this.charts = new Charts(this.host, this.runs, params, keepParams);
-    this.before = [];
-    this.end = follow({ run: this.runs }, (news) => this.told(news), () => this.charts.load());
-    this.compare();
-  }
-
-  close() { this.closed = true; this.end?.(); this.charts?.close(); }
-
-  told(news) {
-    if (news.problem) { put(this.problem, news.problem); return; }
-    const gone = news.runs.filter((run) => run.status === "gone").map((run) => run.name);
-    put(this.problem, gone.length ? `Removed: ${gone.join(", ")}` : "");
-    const key = (of) => JSON.stringify(news.runs.map(of));
-    const shape = key((run) => [run.metrics, run.share]), rows = key((run) => run.rows);
-    if (shape !== this.shape) this.charts.load(); else if (rows !== this.rowsSeen) this.charts.grown();
-    this.shape = shape;
-    this.rowsSeen = rows;
-  }
-
-  async compare() {
-    try {
-      const all = await Promise.all(this.runs.map((name) => get(`/api/run/${encodeURIComponent(name)}`)));
-      if (this.closed) return;
-      const maps = all.map((data) => new Map(data.config.map((one) => [one.key, value(one.value)])));
-      const keys = [...new Set(maps.flatMap((map) => [...map.keys()]))];
-      const differ = keys.filter((key) => new Set(maps.map((map) => map.get(key) ?? "–")).size > 1);
-      this.differences.append(differ.length
-        ? el("div", { class: "scroll" }, el("table", { class: "plain" },
-          el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Key"), this.runs.map((name) => el("th", { scope: "col" }, name)))),
-          el("tbody", {}, differ.map((key) => el("tr", {}, el("th", { scope: "row" }, key), maps.map((map) => el("td", {}, map.get(key) ?? "–")))))))
-        : el("p", { class: "dim" }, "In nothing."));
-      put(this.differences.firstChild, `In what their configs differ: ${differ.length} ${differ.length === 1 ? "value" : "values"}`);
-    } catch (error) {
-      put(this.problem, error.message);
-    }
-  }
-
-  key(event) { return this.charts?.key(event); }
 
   redraw() { this.charts?.redraw(); }
 }
