@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,6 +12,7 @@ from keisei.dashboard.series import RunSeries, Stopped
 
 MOST_BYTES = 1 << 30  # of columns that are kept, the last asked for apart
 _PATIENCE = 0.1  # seconds that an answer waits for what is being read
+_LOOK = 0.01  # seconds
 
 _Key = tuple[str, str | None]
 
@@ -51,8 +53,10 @@ class Kept:
                 threading.Thread(
                     target=self._read, args=(key, run, done), name=name, daemon=True
                 ).start()
-        if run.share == 1.0 or not run.rows:  # else there is something to show, and more later
-            done.wait(_PATIENCE)
+        until = time.monotonic() + _PATIENCE
+        while not done.wait(_LOOK) and time.monotonic() < until:
+            if run.share < 1.0 and run.rows:  # there is something to show, and more later
+                break
         with self._guard:
             problem = self._problems.pop(key, None)
         if problem is not None:

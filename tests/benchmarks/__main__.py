@@ -31,6 +31,7 @@ from tests.benchmarks import (
     late,
     many,
     outages,
+    page,
     parts,
     peers,
     registry,
@@ -60,6 +61,7 @@ BENCHMARKS = {
     "checkpoints": checkpoints.run,
     "parts": parts.run,
     "registry": registry.run,
+    "page": page.run,
     "lag": lag.run,
 }
 

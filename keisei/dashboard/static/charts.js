@@ -4,7 +4,7 @@ import { get } from "./api.js";
 import { Chart, colour } from "./chart.js";
 import { el, later, number, put, runAddress, settled } from "./dom.js";
 
-const PAGE = 48, TOGETHER = 4;
+const PAGE = 48, TOGETHER = 2, EARLY = 2;
 
 export class Charts {
   // runs: names; params: the address's; changed(params): keeps them there; only: a test of a metric's name
@@ -208,10 +208,10 @@ export class Charts {
     try {
       do {
         this.again = false;
-        const wanted = [...this.visible].filter((chart) => this.dirty.has(chart));
-        const size = Math.max(1, Math.min(TOGETHER, Math.floor(200 / this.runs.length)));
-          // While a large run is being read, a few charts show how far that is: reading goes before.
-        if (this.share < 1) wanted.length = Math.min(wanted.length, size);
+        let wanted = [...this.visible];
+        if (this.share < 1) wanted = wanted.slice(0, EARLY); // a few show how far it is: reading goes before
+        wanted = wanted.filter((chart) => this.dirty.has(chart));
+        const size = Math.max(1, Math.min(this.share < 1 ? 1 : TOGETHER, Math.floor(200 / this.runs.length)));
         for (let i = 0; i < wanted.length && !this.closed; i += size) await this.fetchSome(wanted.slice(i, i + size));
       } while (this.again && !this.closed);
     } catch (error) {
@@ -224,8 +224,8 @@ export class Charts {
   async fetchSome(charts) {
     const { x, smooth, from, to, part } = this.state;
     for (const chart of charts) this.dirty.delete(chart);
-    const width = Math.max(...charts.map((chart) => chart.width));
     const early = this.share < 1;
+    const width = Math.round(Math.max(...charts.map((chart) => chart.width)) / (early ? 2 : 1));
     const found = await get("/api/series", { run: this.runs, metric: charts.map((chart) => chart.metric), x, smooth: early ? "" : smooth || "", from, to, width, part });
     if (this.closed) return;
     if (x !== this.state.x) { for (const chart of charts) this.dirty.add(chart); return; }
