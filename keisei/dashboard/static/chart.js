@@ -202,14 +202,14 @@ export class Chart {
     pen.clearRect(0, 0, width, height);
     const style = getComputedStyle(this.plot), ink = style.color, rule = style.borderTopColor;
     pen.font = `11px ${style.fontFamily}`;
-    const bounds = this.bounds();
+    const bounds = this.bounds(), log = this.options.log();
     if (!bounds) {
       this.range = null;
       pen.fillStyle = ink; pen.textAlign = "center";
       pen.fillText(this.lines.length ? (log && this.lines.some((line) => line.xs.length) ? "nothing above 0 here" : "no values here") : "…", width / 2, height / 2);
       return;
     }
-    const [x0, x1, y0, y1] = bounds, log = this.options.log();
+    const [x0, x1, y0, y1] = bounds;
     this.range = [x0, x1];
     const across = (x) => LEFT + (x - x0) / (x1 - x0) * (width - LEFT - RIGHT);
     const up = (y) => TOP + (1 - ((log ? Math.log10(y) : y) - y0) / (y1 - y0)) * (height - TOP - BOTTOM);
