@@ -7,16 +7,28 @@ import math
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
 from keisei.cli.program import app
-from keisei.cli.shared import COLOURS, Json, RegistryUrl, Root, failures_of, plain, table_console
+from keisei.cli.shared import (
+    COLOURS,
+    Json,
+    RegistryUrl,
+    Root,
+    failures_of,
+    is_bounded,
+    plain,
+    table_console,
+)
 from keisei.cli.source import Source, source_of
 from keisei.errors import quoted
 from keisei.reports.words import TIMES, non_finite, shown_value
@@ -27,7 +39,11 @@ from keisei.store.rows import RunRow
 _LABELS = ("tags", "note")  # columns that are left out where nobody has any
 _LIMIT = 50
 _WATCH_INTERVAL = 2.0  # seconds
-_WIDEST = 60  # characters of a text where no terminal folds it
+_WIDEST = 60  # columns of a text in a terminal
+_LEAST_TEXT = 16  # columns
+_TEXTS = ("note", "failure", "tags", "directory", "name")  # the first is the first to be cut
+_GAP = 2  # columns between two columns
+_FIRST_TO_GO = ("note", "tags", "attempt", "duration", "started")  # in a narrow terminal
 
 _QUERY_HELP = (
     "A query has conditions such as status:failed, tag:ppo, env.seed>=3, loss.last<0.2, since:7d; "
@@ -65,7 +81,8 @@ def ls(
         int, typer.Option("--limit", "-n", min=0, metavar="N", help="The most runs; 0 for all.")
     ] = _LIMIT,
     watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Show it again every 2 s, until Ctrl-C.")
+        bool,
+        typer.Option("--watch", "-w", help="In a terminal, show it again every 2 s until Ctrl-C."),
     ] = False,
     url: RegistryUrl = None,
     as_json: Json = False,
@@ -76,14 +93,15 @@ def ls(
     else the directories are read.
 
     Exit status: 0 where the runs are listed, also where none fits, 2 where the query or a column
-    is none, or the directory of runs cannot be read, 130 after Ctrl-C.
+    is none, or the directory of runs cannot be read, 130 after Ctrl-C, with --watch 0.
     """
     console = table_console()
     with failures_of("ls"):
         names, text = _columns(shown), " ".join(query or [])
         source = source_of(root, url)
-        if watch and not as_json:
-            _watch(source, text, names, order_by, limit, console)
+        if watch and console.is_terminal and not as_json:
+            _watch(source, text, names if shown is not None else None, order_by, limit, console)
+            return
         part, counts = source.find(text, order_by, limit)
         if as_json:
             document = {
@@ -94,26 +112,59 @@ def ls(
             sys.stdout.write(json.dumps(document, indent=2) + "\n")
         else:
             if part:
-                if shown is None:
-                    names = [name for name in names if name not in _LABELS or _has(part, name)]
-                console.print(_table(part, names, console))
+                console.print(_table(part, names if shown is not None else None, console))
             line = _summary(counts, len(part), source.shown, text)
             console.print(Text(plain(line, console), "dim"))
         sys.stdout.flush()
 
 
 def _watch(
-    source: Source, text: str, names: list[str], order_by: str, limit: int, console: Console
-) -> NoReturn:
+    source: Source,
+    text: str,
+    names: list[str] | None,
+    order_by: str,
+    limit: int,
+    console: Console,
+) -> None:
+    """Show the list again and again until Ctrl-C, and leave the last one behind."""
     from rich.live import Live
 
-    with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live:
+    shown: Group | None = None
+    with (
+        suppress(KeyboardInterrupt),
+        Live(console=console, auto_refresh=False, screen=True) as live,
+    ):
         while True:
-            most = max(1, console.height - 4)
+            most = max(1, console.height - 3)
             part, counts = source.find(text, order_by, min(limit or most, most))
-            line = _summary(counts, len(part), source.shown, text)
-            live.update(Group(_table(part, names, console), plain(line, console)), refresh=True)
+            line = plain(_summary(counts, len(part), source.shown, text), console)
+            line = f"{time.strftime('%H:%M:%S')}  {line}"
+            foot = Text(line, "dim", no_wrap=True, overflow="ellipsis")
+            shown = Group(_table(part, names, console), foot) if part else Group(foot)
+            live.update(shown, refresh=True)
             time.sleep(_WATCH_INTERVAL)
+    if shown is not None:
+        console.print(shown)
+
+
+def _widths(natural: Mapping[str, int], console: Console) -> dict[str, int]:
+    """Return how wide columns are where they may be no wider than the console: texts are narrowed.
+
+    Args:
+        natural: how wide each column is by its values.
+        console: where it is printed.
+    """
+    widths = dict(natural)
+    for name in (name for name in _TEXTS if name in widths):
+        widths[name] = min(widths[name], _WIDEST)
+        excess = sum(widths.values()) + _GAP * (len(widths) - 1) - console.width
+        if excess > 0:
+            widths[name] = max(min(widths[name], _LEAST_TEXT), widths[name] - excess)
+    return widths
+
+
+def _fit(widths: Mapping[str, int], console: Console) -> bool:
+    return sum(widths.values()) + _GAP * (len(widths) - 1) <= console.width
 
 
 def _has(rows: list[RunRow], name: str) -> bool:
@@ -129,24 +180,47 @@ def _columns(shown: str | None) -> list[str]:
     return list(dict.fromkeys([*columns.DEFAULT, *checked] if more else checked))
 
 
-def _table(rows: list[RunRow], names: list[str], console: Console) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in names:
+def _table(rows: list[RunRow], names: list[str] | None, console: Console) -> Table:
+    """Return the runs as a table; where it has to fit into a width, a note takes one line.
+
+    Args:
+        rows: the runs.
+        names: the columns; ``None`` for the usual ones that fit.
+        console: where it is printed.
+    """
+    usual = [name for name in columns.DEFAULT if name not in _LABELS or _has(rows, name)]
+    cells = {name: [plain(_shown(row, name), console) for row in rows] for name in names or usual}
+    widths = {name: max(map(cell_len, [name, *each])) for name, each in cells.items()}
+    if is_bounded(console):
+        natural = widths
+        widths = _widths(natural, console)
+        for name in _FIRST_TO_GO if names is None else ():
+            if not _fit(widths, console):
+                natural = {other: width for other, width in natural.items() if other != name}
+                widths = _widths(natural, console)
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+    for name, width in widths.items():
         values = [columns.value_of(row, name) for row in rows]
-        is_text = name in ("name", "note", "failure", "tags", "directory")
         is_number = any(isinstance(value, int | float) for value in values) and name not in TIMES
+        is_cut = is_bounded(console) and name in ("note", "failure")
         table.add_column(
             name,
             justify="right" if is_number else "left",
-            no_wrap=not is_text,
-            overflow="fold",
-            max_width=_WIDEST if is_text and console.is_terminal else None,
+            no_wrap=name not in _TEXTS or is_cut,
+            overflow="ellipsis" if is_cut else "fold",
+            width=width,
         )
-    for row in rows:
-        cells = [plain(shown_value(columns.value_of(row, name), name), console) for name in names]
-        styles = [COLOURS.get(row.status, "") if name == "status" else "" for name in names]
-        table.add_row(*map(Text, cells, styles))
+    for number, row in enumerate(rows):
+        styles = [COLOURS.get(row.status, "") if name == "status" else "" for name in widths]
+        table.add_row(*map(Text, [cells[name][number] for name in widths], styles))
     return table
+
+
+def _shown(row: RunRow, name: str) -> str:
+    value = columns.value_of(row, name)
+    if name == "duration" and value is None and row.status == "running" and row.started:
+        value = max(0.0, time.time() - row.started)
+    return shown_value(value, name)
 
 
 def _summary(counts: Counter[str], shown: int, where: str, text: str) -> str:

@@ -91,6 +91,11 @@ def table_console() -> Console:
     return console
 
 
+def is_bounded(console: Console) -> bool:
+    """Return whether lines have to fit into a width: in a terminal, or where COLUMNS is set."""
+    return console.width < _UNBOUNDED
+
+
 def plain(text: str, console: Console) -> str:
     """Escape what is not printable, or cannot be encoded where the output goes."""
     encoding = console.encoding

@@ -18,6 +18,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from keisei.cli.log_lines import for_terminal
 from keisei.cli.metric_names import missing, short_number, shorten
 from keisei.cli.parts import Part, journal_of
 from keisei.cli.program import app
@@ -282,8 +283,10 @@ class _Printer:
         line = clean(line)
         if self._as_json:
             self._json("log", line=line)
-        else:
-            self._print(Text.assemble(("log  ", "bold"), plain(line, self._console), style="cyan"))
+            return
+        text = plain(line, self._console)
+        shown = for_terminal(text) if self._console.is_terminal else Text(text)
+        self._print(Text.assemble(("log  ", "bold"), shown))
 
     def note(self, text: str) -> None:
         """Print a remark between rows and lines."""

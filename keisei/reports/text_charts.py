@@ -1,4 +1,9 @@
-"""Draw metrics as text: lines of braille dots, or of marks where dots cannot be shown."""
+"""Draw metrics as text: lines of braille dots, or of marks where dots cannot be shown.
+
+No library serves here. plotext 6 has dropped the interface of 5, and has no types; plotille 6 has
+no logarithmic axis and no gaps, a NaN is an error; uniplot, the nearest, brings numpy, warns of
+overflows at 1e300, and bounds no label, so that charts would not stand side by side.
+"""
 
 from __future__ import annotations
 
