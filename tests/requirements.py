@@ -351,6 +351,12 @@ REQUIREMENTS: dict[str, str] = {
         "and ends as `preempted`; `distributed.requeue` asks SLURM to requeue, and the requeued "
         "job resumes the same run."
     ),
+    "LOOK-1": (
+        "`keisei ls`, `show`, `compare`, `tag`, `note`, `rm` (to a trash), `restore`, `export` "
+        "(csv, parquet, json), `checkpoints`, `cancel`, `report`, `ui`, beside `tail`, `plot`, "
+        "`doctor`, `sync`: each with `--json`, an explicit `--root` before `KEISEI_LOG_DIR`, and "
+        "exit statuses that are documented."
+    ),
     "LOOK-2": (
         "`keisei report RUN...` writes one HTML file that opens from disk, asks nothing of the "
         "network, and holds the whole run: charts, config with origins, environment, log tail, "

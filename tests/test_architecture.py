@@ -41,6 +41,7 @@ ONE_HOME = {
     "fsspec": "checkpoints.remote",
     "genai_prices": "monitoring.prices",
     "matplotlib": "reports.pictures",
+    "pyarrow": "reports.parquet",
     "mlflow": "trackers.mlflow",
     "psutil": "monitoring",
     "pynvml": "monitoring.nvidia",

@@ -11,7 +11,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import ParamSpec, TypeVar
 
@@ -109,6 +109,26 @@ def write_atomic(
         OSError: the old file is as it was and the temporary one is gone, unless the last fsync is
             what failed: then the new file stands there, whole, and may not survive a power loss.
     """
+    try:
+        with replacing(directory, name, sync=sync, sync_name=sync_name) as fd:
+            write_all(fd, data)
+    except OSError as exc:
+        exc.filename = os.path.join(directory.path, name)
+        raise
+
+
+@contextmanager
+def replacing(
+    directory: OpenDirectory, name: str, *, sync: bool = True, sync_name: bool = True
+) -> Iterator[int]:
+    """Yield a file to write to, which takes the place of another one once it is whole.
+
+    Args:
+        directory: where the file lives.
+        name: its name there.
+        sync: as for `write_atomic`.
+        sync_name: as for `write_atomic`.
+    """
     temporary = f".{name}{directory.mark}.tmp"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     try:
@@ -118,17 +138,15 @@ def write_atomic(
             directory.unlink(temporary)
             fd = directory.open(temporary, flags)
         try:
-            write_all(fd, data)
+            yield fd
             if sync:
                 os.fsync(fd)
         finally:
             os.close(fd)
         directory.replace(temporary, name)
-    except BaseException as exc:
+    except BaseException:
         with suppress(OSError):
             directory.unlink(temporary)
-        if isinstance(exc, OSError):
-            exc.filename = os.path.join(directory.path, name)
         raise
     if sync and sync_name:
         directory.sync()

@@ -17,6 +17,7 @@ COMMANDS = {
     "checkpoints": "List a run's checkpoints, and verify them.",
     "compare": "Show in what runs differ.",
     "doctor": "Check runs: their state, their owners, and what is damaged.",
+    "export": "Write what runs have logged as CSV, Parquet or JSON lines.",
     "ls": "List runs, filtered and sorted.",
     "note": "Write a run's note, in place of the one that it has.",
     "plot": "Draw a run's metrics in the terminal or to a picture.",
