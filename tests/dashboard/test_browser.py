@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from keisei import SessionManager
+from keisei import SessionManager, SessionMember
 from keisei.run import labels
 from keisei.run.labels import Labels
 from tests.conftest import MakeConfig
@@ -197,6 +198,41 @@ def test_hostile_names_and_lines_are_text(tab: Any, page: Served, root: Path, lo
         until(tab, "() => document.querySelector('#panel').textContent.length > 5")
     assert tab.title().startswith("bad<img")
     assert tab.locator("main img, main script").count() == 0
+
+
+def test_values_at_the_limits_are_drawn(tab: Any, page: Served, log: Log) -> None:
+    """The largest and smallest floats have a line and an axis, NaN alone is said, also on log."""
+    rows = [
+        ({"big": 1e308 * (-1) ** step, "tiny": 1e-308, "nan": math.nan, "below": -1.0}, step)
+        for step in range(3)
+    ]
+    log("odd", rows)
+    tab.goto(page.address.replace("/?", "/run/odd?"))
+    for query in ("", "?log=1"):
+        tab.goto(page.address.partition("/?")[0] + f"/run/odd{query}")
+        for metric in ("big", "tiny", "nan", "below"):
+            until(tab, INKED, metric)
+
+
+def test_the_tables_of_usage_and_differences_are_shown(
+    tab: Any, page: Served, make_config: MakeConfig
+) -> None:
+    """Phases and money in units; a part chosen by keys; in what runs differ."""
+    with SessionManager(make_config(), run_name="paid") as session:
+        with session.phase("evaluation"):
+            session.log_metrics({"loss": 1.0}, 1)
+        session.log_cost(2.5, "judge")
+        with SessionMember(session.handle(), role="rollout-1") as member:
+            member.log_metrics({"reward": 7.0}, 3)
+    tab.goto(page.address.replace("/?", "/run/paid?tab=usage&"))
+    tab.get_by_role("region", name="Time by phase").get_by_text("evaluation").wait_for()
+    tab.get_by_role("region", name="Cost").get_by_text("2.50").first.wait_for()
+    tab.get_by_role("tab", name="Charts").click()
+    tab.get_by_label("Part").select_option("rollout-1")
+    until(tab, INKED, "reward")
+    assert "part=rollout-1" in tab.url
+    tab.goto(page.address.partition("/?")[0] + "/compare?run=first&run=paid&differ=1")
+    tab.get_by_role("region", name="Last values").get_by_text("99", exact=True).wait_for()
 
 
 def test_a_thousand_runs_are_listed(tab: Any, tmp_path: Path, log: Log) -> None:

@@ -3,7 +3,7 @@
 import { duration, el, number, put } from "./dom.js";
 import { inUnit, unitOf } from "./units.js";
 
-const LEFT = 58, RIGHT = 10, TOP = 8, BOTTOM = 24;
+const RIGHT = 10, TOP = 8, BOTTOM = 24;
 const LIGHT = ["#2457c5", "#c2410c", "#15803d", "#a21caf", "#0e7490", "#b45309", "#be123c", "#4d7c0f", "#6d28d9", "#475569"];
 const DARK = ["#7aa8ff", "#fb9a5b", "#4ade80", "#e879f9", "#22d3ee", "#fbbf24", "#fb7185", "#a3e635", "#a78bfa", "#94a3b8"];
 
@@ -17,8 +17,8 @@ export function colour(index) {
   return all[index % all.length];
 }
 
-export function ticks(low, high, most) {
-  const raw = (high - low) / Math.max(1, most);
+export function ticks(low, high, most, least = 0) {
+  const raw = Math.max(high / Math.max(1, most) - low / Math.max(1, most), least); // their difference may be infinite
   if (!(raw > 0) || !Number.isFinite(raw)) return [low];
   const power = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 2.5, 5, 10].map((f) => f * power).find((s) => s >= raw * 0.999);
@@ -32,13 +32,13 @@ function logTicks(low, high, most) {
   if (to - from < 1) return ticks(10 ** low, 10 ** high, most).filter((t) => t > 0).map(Math.log10);
   const step = Math.max(1, Math.ceil((to - from) / most));
   const found = [];
-  for (let i = from; i <= to; i += step) found.push(i);
+  for (let i = from; i <= Math.min(to, 308); i += step) if (i > -308) found.push(i);
   return found;
 }
 
 function short(value, step) {
   const size = Math.abs(value);
-  if (size < 1e-300) return "0";
+  if (!size || size < Math.abs(step) * 1e-6) return "0";
   if (size >= 1e15 || size < 1e-4) return value.toExponential(Math.abs(step) / size < 0.09 ? 2 : 1).replace(/\.?0+e/, "e");
   for (const [unit, name] of [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]]) {
     if (size >= unit && size >= 1e4) return String(Number((value / unit).toPrecision(digits(value, step)))) + name;
@@ -62,6 +62,7 @@ export class Chart {
     this.options = options;
     this.lines = [];
     this.cursor = null;
+    this.left = 46; // pixels that the texts of the y axis take
     this.canvas = el("canvas", { "aria-hidden": "true" });
     this.plot = el("div", { class: "plot", tabIndex: 0, role: "img", "aria-label": metric });
     this.plot.append(this.canvas);
@@ -175,14 +176,14 @@ export class Chart {
     if (x0 === x1) { x0 -= 0.5; x1 += 0.5; }
     if (y0 > y1) { if (log) return null; [y0, y1] = [0, 1]; }
     if (log) [y0, y1] = [Math.log10(y0), Math.log10(y1)];
-    const spread = y1 - y0 > Math.abs(y1) * 1e-12 ? (y1 - y0) * 0.06 : Math.abs(y1) * 0.1 || 1;
-    return [x0, x1, y0 - spread, y1 + spread];
+    const spread = y1 - y0 > Math.abs(y1) * 1e-12 ? (y1 / 2 - y0 / 2) * 0.12 : Math.abs(y1) * 0.1 || 1;
+    return [x0, x1, Math.max(y0 - spread, -Number.MAX_VALUE), Math.min(y1 + spread, Number.MAX_VALUE)];
   }
 
   unscale(px) {
     if (!this.range) return 0;
     const [low, high] = this.range;
-    const share = (px - LEFT) / Math.max(1, this.width - LEFT - RIGHT);
+    const share = (px - this.left) / Math.max(1, this.width - this.left - RIGHT);
     return low + Math.min(1, Math.max(0, share)) * (high - low);
   }
 
@@ -211,12 +212,15 @@ export class Chart {
     }
     const [x0, x1, y0, y1] = bounds;
     this.range = [x0, x1];
-    const across = (x) => LEFT + (x - x0) / (x1 - x0) * (width - LEFT - RIGHT);
-    const up = (y) => TOP + (1 - ((log ? Math.log10(y) : y) - y0) / (y1 - y0)) * (height - TOP - BOTTOM);
-    this.axes(pen, width, height, [x0, x1, y0, y1], log, across, ink, rule);
+    const marks = this.marks(y0, y1, log, height);
+    const left = this.left = Math.min(Math.max(46, ...marks.map(([, text]) => pen.measureText(text).width + 12)), width / 2);
+    const across = (x) => left + (x - x0) / (x1 - x0) * (width - left - RIGHT);
+    const share = (y) => (y / 2 - y0 / 2) / (y1 / 2 - y0 / 2); // halves: the whole may be infinite
+    const up = (y) => TOP + (1 - share(log ? Math.log10(y) : y)) * (height - TOP - BOTTOM);
+    this.axes(pen, width, height, [x0, x1], marks.map(([y, text]) => [TOP + (1 - share(y)) * (height - TOP - BOTTOM), text]), across, ink, rule);
     pen.save();
     pen.beginPath();
-    pen.rect(LEFT, 0, width - LEFT - RIGHT, height - BOTTOM + 1);
+    pen.rect(left, 0, width - left - RIGHT, height - BOTTOM + 1);
     pen.clip();
     pen.lineJoin = "round";
     for (const line of this.lines) {
@@ -260,27 +264,31 @@ export class Chart {
     }
   }
 
-  axes(pen, width, height, [x0, x1, y0, y1], log, across, ink, rule) {
-    pen.strokeStyle = rule; pen.fillStyle = ink; pen.lineWidth = 1;
-    pen.textAlign = "right"; pen.textBaseline = "middle";
+  marks(y0, y1, log, height) { // where lines are across the chart, and their texts
     const { divide, unit } = unitOf(this.metric, log ? 10 ** y1 : Math.max(Math.abs(y0), Math.abs(y1)));
     const ys = log ? logTicks(y0, y1, 4) : ticks(y0 / divide, y1 / divide, Math.max(2, Math.floor((height - TOP - BOTTOM) / 26))).map((y) => y * divide);
     const step = ys.length > 1 ? ys[1] - ys[0] : 0;
-    for (const y of ys) {
-      const py = Math.round(TOP + (1 - (y - y0) / (y1 - y0)) * (height - TOP - BOTTOM)) + 0.5;
-      pen.beginPath(); pen.moveTo(LEFT, py); pen.lineTo(width - RIGHT, py); pen.stroke();
-      pen.fillText((log ? short(10 ** y / divide, 10 ** y / divide) : short(y / divide, step / divide)) + (unit && ` ${unit}`), LEFT - 6, py);
+    return ys.map((y) => [y, (log ? short(10 ** y / divide, 10 ** y / divide) : short(y / divide, step / divide)) + (unit && ` ${unit}`)]);
+  }
+
+  axes(pen, width, height, [x0, x1], marks, across, ink, rule) {
+    const { left } = this;
+    pen.strokeStyle = rule; pen.fillStyle = ink; pen.lineWidth = 1;
+    pen.textAlign = "right"; pen.textBaseline = "middle";
+    for (const [y, text] of marks) {
+      const py = Math.round(y) + 0.5;
+      pen.beginPath(); pen.moveTo(left, py); pen.lineTo(width - RIGHT, py); pen.stroke();
+      pen.fillText(text, left - 6, py);
     }
     pen.textBaseline = "top";
-    pen.fillText(this.options.x(), LEFT - 14, height - BOTTOM + 7);
+    pen.fillText(this.options.x(), left - 14, height - BOTTOM + 7);
     pen.textAlign = "center";
-    const xs = ticks(x0, x1, Math.max(2, Math.floor((width - LEFT) / 55)));
+    const isTime = this.options.x() === "time";
+    const xs = ticks(x0, x1, Math.max(2, Math.floor((width - left) / 55)), isTime ? 0 : 1);
     const apart = xs.length > 1 ? xs[1] - xs[0] : 0;
     for (const x of xs) {
-      const px = across(x);
-      const text = this.options.x() === "time" ? duration(x) : short(x, apart);
-      const half = pen.measureText(text).width / 2;
-      pen.fillText(text, Math.min(Math.max(px, LEFT + half - 8), width - half - 1), height - BOTTOM + 7);
+      const px = across(x), text = isTime ? duration(x) : short(x, apart), half = pen.measureText(text).width / 2;
+      pen.fillText(text, Math.min(Math.max(px, left + half - 8), width - half - 1), height - BOTTOM + 7);
     }
   }
 
