@@ -17,6 +17,7 @@ TESTS = Path(__file__).parent
 ROWS: list[list[str]] = [
     ["__main__"],
     ["cli", "testing"],
+    ["integrations"],
     [""],
     ["training.session_manager"],
     ["session"],

@@ -57,8 +57,9 @@ def test_it_ends_with_the_closing_line_of_the_tests(tmp_path: Path) -> None:
     status, printed = check(tmp_path, README, "nothing")
     assert (status, printed[-1]) == (0, "done: -m pytest")
     closing = [printed[n + 1] for n, line in enumerate(printed) if "== closing line" in line]
-    browser, launchers, postgres, storms, lowest, tests = closing
+    browser, frameworks, launchers, postgres, storms, lowest, tests = closing
     assert browser.endswith("-m browser and not storm")
+    assert frameworks.endswith("-m frameworks and not storm")
     assert launchers.endswith("-m launchers and not storm")
     assert postgres.endswith("-m postgres and not storm")
     assert "-m storm and not " in storms
@@ -73,7 +74,7 @@ def test_it_ends_with_the_closing_line_of_the_tests(tmp_path: Path) -> None:
         *("venv/bin/python -m pytest", "blocking", "many_sessions", "trio", "-m try"),
         *("check .", "--check", "mypy", "lowest_versions", "-m venv", "-c lowest.txt"),
         *("lowest/bin/python -m pytest", "-m storm", "-m postgres"),
-        *("-m launchers", "-m browser"),
+        *("-m launchers", "-m frameworks", "-m browser"),
     ],
 )
 def test_it_fails_with_any_step(tmp_path: Path, step: str) -> None:

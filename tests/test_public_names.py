@@ -89,7 +89,9 @@ MODULES = {
         *("AttemptReader", "Damage", "Event", "Media", "Position", "Row", "RunJournal", "Value"),
         *("read_run", "repair"),
     ],
-    "keisei.testing": ["MemoryRun", "MemoryTracker", "check_tracker"],
+    "keisei.testing": [
+        *("MemoryRun", "MemoryTracker", "Plan", "PlannedError", "check_adapter", "check_tracker"),
+    ],
     "keisei.trackers.base": [
         *("Event", "Media", "Position", "Record", "Row", "RunInfo", "Tracker", "TrackerRun"),
     ],
