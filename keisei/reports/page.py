@@ -7,7 +7,7 @@ import json
 import re
 import time
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 
 import keisei
@@ -18,8 +18,9 @@ from keisei.reports.gathering import Gathered, RunReport
 from keisei.reports.markup import Markup, el, joined, table
 from keisei.reports.words import duration, shown_value
 
-_SCRIPTS = ("dom.js", "chart.js", "charts.js")  # of the page, which draws the same charts
-_IMPORT = re.compile(r"^import [^;]*;\n", re.M)
+_CHARTS = "charts.js"  # of the page, which draws the same charts
+_SERVER = "api.js"  # what they ask, for which the report answers itself
+_IMPORT = re.compile(r"^import [^;]*? from \"\./([\w.]+)\";\n", re.M)
 _EXPORT = re.compile(r"^export (?=class|function|const|async)", re.M)
 _ID = re.compile(r'<section id="([a-z]+)"><h2>([^<]*)</h2>')
 
@@ -181,10 +182,23 @@ def _data(gathered: Gathered) -> str:
 
 
 def _script() -> str:
-    own = files("keisei.dashboard") / "static"
-    texts = [(own / name).read_text(encoding="utf-8") for name in _SCRIPTS]
-    texts.append((files("keisei.reports") / "static" / "report.js").read_text(encoding="utf-8"))
-    return _EXPORT.sub("", _IMPORT.sub("", "\n".join(texts)))
+    own = (files("keisei.reports") / "static" / "report.js").read_text(encoding="utf-8")
+    return "\n".join([*_modules(_CHARTS, {_SERVER}), own])
+
+
+def _modules(name: str, known: set[str]) -> Iterator[str]:
+    """Yield a script of the page behind those that it imports, as parts of one.
+
+    Args:
+        name: its file's name.
+        known: those that are there, or are not wanted.
+    """
+    known.add(name)
+    script = (files("keisei.dashboard") / "static" / name).read_text(encoding="utf-8")
+    for imported in _IMPORT.findall(script):
+        if imported not in known:
+            yield from _modules(imported, known)
+    yield _EXPORT.sub("", _IMPORT.sub("", script))
 
 
 def _style() -> str:

@@ -13,7 +13,7 @@ from keisei.reports.exporting import Row
 
 Kind = Literal["text", "whole", "number"]
 
-_CELLS = 1 << 20  # of a group of rows, which is held in memory
+_CELLS = 1 << 18  # of a group of rows, which is held in memory
 _KINDS: dict[str, Kind] = {"attempt": "whole", "rank": "whole", "time": "number", "step": "whole"}
 
 
