@@ -9,6 +9,7 @@ from keisei._text import one_line
 from keisei.analysis.checking import Checked
 from keisei.analysis.comparing import Compared
 from keisei.errors import quoted
+from keisei.journal.records import SYSTEM
 from keisei.monitoring.money import rounded
 from keisei.provenance.reading import part
 from keisei.redaction import clean
@@ -111,7 +112,8 @@ def _overview(runs: Sequence[RunReport]) -> str:
 
 
 def _metrics(report: RunReport, listed: Sequence[str]) -> list[str]:
-    found = report.row.metrics
+    known = report.row.metrics.items()
+    found = {key: one for key, one in known if not key.startswith(SYSTEM)}
     if not found:
         return ["No metrics were logged."]
     rows = [

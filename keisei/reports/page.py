@@ -13,10 +13,12 @@ from importlib.resources import files
 import keisei
 from keisei.analysis.checking import Checked
 from keisei.analysis.comparing import Compared
+from keisei.journal.records import SYSTEM
 from keisei.reports import judged, pictured, sections, usage
 from keisei.reports.gathering import Gathered, RunReport
 from keisei.reports.markup import Markup, el, joined, table
 from keisei.reports.words import duration, shown_value
+from keisei.store.rows import MetricSummary
 
 _CHARTS = "charts.js"  # of the page, which draws the same charts
 _SERVER = "api.js"  # what they ask, for which the report answers itself
@@ -76,7 +78,7 @@ def _one(gathered: Gathered, checked: Mapping[str, Checked | str], most_media: i
         _problems(report),
         judged.verdicts(checked),
         _charts(gathered),
-        sections.metrics(report.row.metrics, gathered.listed, gathered.lines.left_out()),
+        sections.metrics(_own(report), gathered.listed, gathered.lines.left_out()),
         *usage.used(report),
         pictured.media(report.media, most_media),
         sections.config(report),
@@ -86,6 +88,12 @@ def _one(gathered: Gathered, checked: Mapping[str, Checked | str], most_media: i
         sections.log(report),
     ]
     return [one for one in found if one is not None]
+
+
+def _own(report: RunReport) -> dict[str, MetricSummary]:
+    """Return the metrics that are no machine's: what those came to is among the resources."""
+    known = report.row.metrics.items()
+    return {key: one for key, one in known if not key.startswith(SYSTEM)}
 
 
 def _several(

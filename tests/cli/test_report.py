@@ -135,6 +135,7 @@ def test_the_file_allows_its_own_script_and_style_and_nothing_else(log: Log) -> 
         "style-src": hashes["style"],
     }
     assert len(found.texts["script"]) == 2
+    assert not re.search(r"^\s*(import|export)\b", found.texts["script"][1], re.M)
     for _, attributes in found.elements:
         assert "style" not in attributes
         assert not any(name.startswith("on") for name in attributes)

@@ -29,15 +29,6 @@ function smoothed(ys, weight) {
 }
 
 class ReportCharts extends Charts {
-  legend() {
-    if (this.runs.length < 2) return null;
-    return el("ul", { class: "legend", "aria-label": "Runs" }, this.runs.map((name, i) => {
-      const dot = el("span", { class: "dot" });
-      dot.style.background = colour(i);
-      return el("li", {}, dot, el("bdi", {}, name));
-    }));
-  }
-
   paint() { for (const chart of this.charts.values()) chart.paint(); }
 
   // All charts are drawn, and not only those that can be seen: they may be printed.
@@ -48,26 +39,24 @@ class ReportCharts extends Charts {
     await this.fetchSome([...this.charts.values()]);
     this.paint();
   }
+}
 
-  chart(name) {
-    const chart = super.chart(name);
-    chart.plot.dataset.x = this.state.x === "time" ? "time since the first row" : "step";
-    return chart;
-  }
-
-  set(changes) {
-    super.set(changes);
-    for (const name of this.charts.keys()) this.chart(name);
-  }
+function runsLegend(runs) {
+  return el("ul", { class: "legend", "aria-label": "Runs" }, runs.map((name, i) => {
+    const dot = el("span", { class: "dot" });
+    dot.style.background = colour(i);
+    return el("li", {}, dot, el("bdi", {}, name));
+  }));
 }
 
 const host = document.getElementById("drawn");
 if (host) {
   const noisy = held.runs.length > 1 && held.lines.some((line) => line.count > 300); // they would hide each other
+  if (held.runs.length > 1) host.before(runsLegend(held.runs));
   const charts = new ReportCharts(host, held.runs, new URLSearchParams(noisy ? { smooth: "0.9" } : {}), () => {});
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
     charts.redraw();
-    host.querySelectorAll(".legend .dot").forEach((dot, i) => { dot.style.background = colour(i); });
+    document.querySelectorAll(".legend .dot").forEach((dot, i) => { dot.style.background = colour(i); });
   });
   addEventListener("keydown", (event) => {
     const typing = /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName);
