@@ -9,13 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from anyio import CapacityLimiter, to_thread
+from anyio import to_thread
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from keisei._io.offload import Work
 from keisei.analysis.baselines import BASELINE, MOST_BASELINES
 from keisei.dashboard import details, guard, media, summaries
 from keisei.dashboard.asked import BadRequestError, bound, changed, list_asked, number, part
@@ -31,7 +32,6 @@ from keisei.run.log_tail import LogTail
 
 STATIC = Path(__file__).parent / "static"
 MOST_SERIES, MOST_LINES, MOST_COMPARED = 200, 5_000, 50
-MOST_AT_ONCE = 2  # answers that read whole journals
 _LARGEST = 100_000  # bytes of a request's body
 _TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -93,6 +93,7 @@ class Page:
             OSError: _failed(500),
         }
         app = Starlette(routes=routes, exception_handlers=handlers, lifespan=self._lifespan)
+        app.router.redirect_slashes = False
         refuse = partial(
             guard.refusal, token=token, hosts=hosts, port=port, any_address=any_address
         )
@@ -100,7 +101,6 @@ class Page:
 
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        self._whole = CapacityLimiter(MOST_AT_ONCE)
         yield
         self._kept.close()
 
@@ -177,7 +177,7 @@ class Page:
             return summaries.usage_data(self._listing.one(name).directory)
 
         name = request.path_params["name"]
-        return _json(await to_thread.run_sync(read, limiter=self._whole))
+        return _json(await Work(read, is_long=True).result())
 
     async def _verdict(self, request: Request) -> Response:
         def read() -> dict[str, Any]:
@@ -185,14 +185,14 @@ class Page:
             return summaries.verdict_data(self._listing.row(name), baselines)
 
         name = request.path_params["name"]
-        return _json(await to_thread.run_sync(read, limiter=self._whole))
+        return _json(await Work(read, is_long=True).result())
 
     async def _compare(self, request: Request) -> Response:
         def read() -> dict[str, Any]:
             return summaries.compared_data([self._listing.row(name) for name in names])
 
         names = _names(request)
-        return _json(await to_thread.run_sync(read, limiter=self._whole))
+        return _json(await Work(read, is_long=True).result())
 
     def _metrics(self, request: Request) -> Response:
         runs = self._asked(request, _names(request))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import secrets
 import socket
-import sys
 from collections.abc import Callable
 
+from keisei._io.switching import quick_switches
 from keisei.dashboard.listing import Listing
 from keisei.errors import MissingExtraError, quoted
 
@@ -16,8 +17,7 @@ PORT = 7007
 TOKEN_VARIABLE = "KEISEI_UI_TOKEN"
 _TRIES = 100  # ports
 _SHORTEST = 16  # characters of a token
-_SWITCH = 0.001  # seconds that a thread may read on while an answer waits for the GIL
-_GRACE = 1  # seconds that open answers may take at the end
+_GRACE = 0.5  # seconds that open answers may take at the end
 
 
 def check_extra() -> None:
@@ -129,12 +129,14 @@ def serve(
         http="h11",
         ws="none",
         lifespan="on",
-        timeout_graceful_shutdown=_GRACE,
+        timeout_graceful_shutdown=_GRACE,  # type: ignore[arg-type]
     )
     server = Server(config)
-    sys.setswitchinterval(_SWITCH)
+    log = logging.getLogger("uvicorn.error")
+    log.addFilter(lambda record: not server.should_exit)  # of answers that the end has cut off
     try:
-        server.run(sockets=[listening])
+        with quick_switches():  # a run that is being read holds no answer up
+            server.run(sockets=[listening])
     finally:
         listing.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -283,7 +284,10 @@ def serve(root: Path, *arguments: str) -> subprocess.Popen[str]:
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
 def test_it_ends_at_once_although_it_is_followed(root: Path) -> None:
-    """The address is printed, a port in use is said, and Ctrl-C ends it within seconds."""
+    """The address is printed, a port in use is said, and Ctrl-C ends it within seconds.
+
+    Neither a stream nor a body that never comes holds it, and nothing is printed about them.
+    """
     taken = serving.bound("127.0.0.1", 0)
     port = taken.getsockname()[1]
     server = serve(root, "--port", str(port))
@@ -295,10 +299,16 @@ def test_it_ends_at_once_although_it_is_followed(root: Path) -> None:
         assert (int(found[1]) > port, found[2]) == (True, TOKEN)
         with Served(int(found[1])).follow({"run": "first"}) as runs:
             next(runs)
+            slow = socket.create_connection(("127.0.0.1", int(found[1])))
+            slow.sendall(
+                f"POST /api/run/first/labels HTTP/1.1\r\nHost: 127.0.0.1:{found[1]}\r\n"
+                f"Authorization: Bearer {TOKEN}\r\nContent-Length: 50\r\n\r\n{{".encode()
+            )
             begun = time.monotonic()
             server.send_signal(signal.SIGINT)
             server.wait(20)
             assert time.monotonic() - begun < 15
+            slow.close()
         assert server.returncode == 130
         assert server.stderr.read().strip() == (
             f"keisei ui: port {port} is in use: this is {found[1]}"
