@@ -87,7 +87,7 @@ REQUIREMENTS: dict[str, str] = {
         "`load_config(path=None, overrides=None)` reads YAML, JSON or TOML, applies overrides "
         '(a mapping, or `"training.total_timesteps=1000"` strings), and validates. An unknown '
         "key, a wrong type or an unreadable file is a `ConfigError` (also a `ValueError`) that "
-        "names file, key path and reason, and never prints a secret."
+        "names file, line, key path and reason, and never prints a secret."
     ),
     "CFG-2": (
         "Sections and fields: `env` (seed, device), `training` (total_timesteps, "
@@ -112,6 +112,23 @@ REQUIREMENTS: dict[str, str] = {
     "CFG-5": (
         "The file holds the config as it is when it is saved; the same text goes to the tracker, "
         "unless the config was changed in between."
+    ),
+    "CFG-6": (
+        "A session takes an `AppConfig`, and any pydantic model, dataclass, attrs class, "
+        "`DictConfig`, mapping or namespace: `session.config` is what was given, "
+        "`session.app_config` the `AppConfig` that it is or that was made of it. With a key "
+        "`keisei`, keisei's sections are what that holds; without it, each field that has a "
+        "section's name and no key that is not the section's. All else is the user's own, and is "
+        "recorded; what collides with a section's name, under `own`."
+    ),
+    "CFG-7": (
+        "`KEISEI__SECTION__FIELD` sets a field: in `load_config` after the file and before the "
+        "overrides, in a session after the defaults and before a config of another kind; an "
+        "`AppConfig` that is given is as it is."
+    ),
+    "CFG-8": (
+        "A config that Hydra has composed keeps its origins: which file, line or override gave "
+        "each value, as written and resolved; each job of a multirun is a run."
     ),
     "WB-1": (
         "`setup_wandb()` needs directories. It returns `True` when W&B tracks this run, `False` "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import os
@@ -16,6 +17,7 @@ from keisei import (
     AppConfig,
     AsyncSessionManager,
     AsyncSessionMember,
+    OpenConfig,
     SessionManager,
     SessionMember,
     errors,
@@ -32,6 +34,7 @@ ASYNC_STEPS = [
 ]
 PROPERTIES = [
     "config",
+    "app_config",
     "args",
     "run_name",
     "session_id",
@@ -68,6 +71,7 @@ PUBLIC = [
     "KeepBest",
     "LoggingConfig",
     "OnChange",
+    "OpenConfig",
     "ProvenanceConfig",
     "Restored",
     "RunHandle",
@@ -243,6 +247,23 @@ def test_a_derived_config_is_typed() -> None:
     assert config.my_section["width"] == 3
     blocking: SessionManager[MyConfig] = SessionManager(MyConfig())
     assert blocking.config.my_section == {"width": 3}
+    assert session.app_config is config
+
+
+@pytest.mark.requirement("CFG-6")
+def test_a_config_of_another_kind_is_typed_too() -> None:
+    """A type checker knows the user's own dataclass as that, and what keisei makes of it."""
+
+    @dataclasses.dataclass
+    class Mine:
+        width: int = 3
+
+    session = AsyncSessionManager(Mine())
+    config: Mine = session.config  # checked by mypy
+    assert config.width == 3
+    made: AppConfig = session.app_config
+    assert isinstance(made, OpenConfig)
+    assert made.model_extra == {"width": 3}
 
 
 def test_the_package_is_typed() -> None:

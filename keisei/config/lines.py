@@ -8,6 +8,7 @@ from typing import Any
 Path = tuple[str, ...]
 Key = tuple[Path, int, int | None]  # its path, its line, and an earlier one where it stands twice
 Lines = dict[Path, int]
+Words = dict[Path, str]
 
 # Aliases of YAML can make endlessly many of a few lines, and one can stand in itself.
 _MOST, _DEEPEST = 20_000, 32
@@ -43,6 +44,34 @@ def of_nodes(root: Any) -> Lines:
             lines[*path, name] = key.start_mark.line + 1
             left.append((value, (*path, name)))
     return lines
+
+
+def words_of(root: Any) -> Words:
+    """Return the words of a tree of YAML nodes that are booleans to YAML, by their paths.
+
+    Args:
+        root: the topmost node; its merged keys come first.
+    """
+    words: Words = {}
+    left: list[tuple[Any, Path]] = [(root, ())]
+    met = 0
+    while left and met < _MOST:
+        node, path = left.pop()
+        met += 1
+        if len(path) >= _DEEPEST:
+            continue
+        if node.id == "mapping":
+            left += [(value, (*path, key.value)) for key, value in node.value if key.id == "scalar"]
+        elif node.id == "sequence":
+            left += [(item, (*path, str(number))) for number, item in enumerate(node.value)]
+        elif node.tag.endswith(":bool") and is_word(node.value):
+            words[path] = node.value
+    return words
+
+
+def is_word(text: str) -> bool:
+    """Return whether a text is a boolean to YAML and may be a word: `on`, `off`, `yes`, `no`."""
+    return text.lower() in ("on", "off", "yes", "no")
 
 
 def line_of(lines: Lines, path: Path) -> int | None:

@@ -21,7 +21,7 @@ from keisei.config.layers import (
 )
 from keisei.config.leaves import ABSENT, Leaf, leaves
 from keisei.config.lines import Lines, line_of
-from keisei.config.references import variables_in
+from keisei.config.references import has_reference, variables_in
 from keisei.config.schema import AppConfig
 from keisei.redaction import HIDDEN, redact
 
@@ -132,6 +132,8 @@ def as_data(
 ) -> dict[str, Any]:
     """Return the origins of a config's values as plain data, secrets hidden.
 
+    A value that a reference or an interpolation gave has it as `written`.
+
     Args:
         config: the config.
         effective: the same as it is shown: plain data, secrets hidden.
@@ -148,8 +150,12 @@ def as_data(
         hide = one.is_secret or HIDDEN in repr(shown)
         if one.path in in_force:
             shown = _shown(one.path, one.origin.value, known, hide=hide)
+        written = {}
+        if has_reference(one.origin.value) and one.path not in in_force:
+            written["written"] = _shown(one.path, one.origin.value, known, hide=hide)
         values[dotted(one.path)] = {
             "value": shown,
+            **written,
             **_about(one.origin, known),
             "beat": [
                 {**_about(each, known), "value": _shown(one.path, each.value, known, hide=hide)}

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
-from functools import cache
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache, partial
+from typing import Any, NamedTuple
 
-from keisei.config.lines import Key, Lines, of_keys, of_nodes
+from keisei.config.lines import Key, Lines, Words, is_word, of_keys, of_nodes, words_of
 from keisei.errors import quoted
 from keisei.redaction.rule import Rule
 
@@ -26,6 +26,7 @@ _FLOAT = Rule(
 _INTEGER = Rule(r"[-+]?(?:0b[01_]+|0o[0-7_]+|0x[0-9a-fA-F_]+|[0-9][0-9_]*)")
 _CLOSING = {"[": "]", "{": "}", '"': '"', "'": "'"}
 _JSON_TOKEN = Rule(r'"(?:[^"\\]|\\.)*+"|[{}\[\],]')
+_TAB = Rule(r" *\t")
 _TOML_TABLE = Rule(r"\s*(\[\[?)\s*([^\[\]#]+?)\s*\]")
 _TOML_LONG = Rule(r'"""|\'\'\'')
 _TOML_KEY = Rule(r"""\s*([\w"'.\- \t]+?)\s*=""")
@@ -50,8 +51,22 @@ def parse(text: str, suffix: str) -> Any:
     return _parse_toml(text) or None if suffix == "toml" else _parse_yaml(text)
 
 
-def parse_with_lines(text: str, suffix: str) -> tuple[Any, Lines]:
-    """Return what a config's text holds, and on which line each key stands.
+class Parsed(NamedTuple):
+    """What a config's text holds.
+
+    Attributes:
+        data: its data; ``None`` where it holds nothing.
+        lines: on which line each key stands.
+        words: by path, what is a boolean to YAML and a word to people: `on`, `off`, `yes`, `no`.
+    """
+
+    data: Any
+    lines: Lines
+    words: Words
+
+
+def parse_file(text: str, suffix: str) -> Parsed:
+    """Return what a config's text holds, and where.
 
     Args:
         text: the text.
@@ -62,10 +77,18 @@ def parse_with_lines(text: str, suffix: str) -> tuple[Any, Lines]:
     """
     if suffix in ("yaml", "yml"):
         node = _compose(text)
+        if node is None:
+            return Parsed(None, {}, {})
         # Constructed first: that puts what is merged (`<<`) before a mapping's own keys.
-        return (None, {}) if node is None else (_construct(node), of_nodes(node))
+        data = _construct(node)
+        return Parsed(data, of_nodes(node), words_of(node))
     keys = _toml_keys(text) if suffix == "toml" else _json_keys(text)
-    return parse(text, suffix), of_keys((path, line) for path, line, _ in keys)
+    return Parsed(parse(text, suffix), of_keys((path, line) for path, line, _ in keys), {})
+
+
+def word_of(text: str) -> str | None:
+    """Return an override's text where it is a word that YAML takes for a boolean."""
+    return text.strip() if is_word(text.strip()) else None
 
 
 def parse_value(text: str) -> Any:
@@ -223,6 +246,8 @@ def _compose(text: str) -> Any:
             problem = f"{where}a second document begins: a config is one, without a line of `---`"
         else:
             problem = f"{where}no valid YAML"
+            if mark and _TAB.regex.match([*text.split("\n"), ""][mark.line]):
+                problem += ": a tab stands in the indent, which is made of blanks"
     else:
         if node is not None:
             _check_nodes(node)
@@ -272,6 +297,8 @@ def _check_nodes(root: Any) -> None:
             lines: dict[tuple[str, str], int] = {}
             for key, value in node.value:
                 name = key.value if isinstance(key, yaml.ScalarNode) else ""
+                if key.tag.endswith(":bool") and name.lower() not in ("true", "false"):
+                    key.tag = "tag:yaml.org,2002:str"  # nobody calls a key `on` to mean true
                 left += [(value, [*path, name]), (key, path)]
                 line = key.start_mark.line + 1
                 if name and (key.tag, name) in lines and not key.tag.endswith(":merge"):
@@ -286,7 +313,7 @@ def _twice(path: list[str], first: int, second: int) -> str:
 
 @cache
 def _loader() -> Any:
-    """Return YAML's safe loader, with the numbers of YAML 1.2 and no base 60."""
+    """Return YAML's safe loader, with the numbers of YAML 1.2, no base 60, and dates as texts."""
     import yaml
 
     base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it is
@@ -295,7 +322,8 @@ def _loader() -> Any:
         pass
 
     numbers = ("tag:yaml.org,2002:float", "tag:yaml.org,2002:int")
-    others = {*numbers, "tag:yaml.org,2002:value"}  # which would make `=` an error
+    # A date is what its field makes of it; `=` would be an error.
+    others = {*numbers, "tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:value"}
     Loader.yaml_implicit_resolvers = {
         first: [(tag, rule) for tag, rule in rules if tag not in others]
         for first, rules in base.yaml_implicit_resolvers.items()
@@ -303,8 +331,20 @@ def _loader() -> Any:
     for tag, rule, make in zip(numbers, (_FLOAT, _INTEGER), (_float, _integer), strict=True):
         whole = re.compile(rf"(?:{rule.regex.pattern})\Z")
         Loader.add_implicit_resolver(tag, whole, list("-+.0123456789"))
-        Loader.add_constructor(tag, lambda loader, node, make=make: make(node.value))
+        Loader.add_constructor(tag, partial(_number, make))
     return Loader
+
+
+def _number(make: Callable[[str], float], loader: Any, node: Any) -> float:
+    try:
+        return make(node.value)
+    except ParseError as exc:
+        problem = str(exc)
+    except ValueError:  # Python reads no more than 4,300 digits
+        problem = "a whole number has too many digits, or is none"
+    # A node that an override is made of stands nowhere.
+    where = "" if node.start_mark is None else f"{_at(node.start_mark)}: "
+    raise ParseError(f"{where}{problem}")
 
 
 def _float(text: str) -> float:

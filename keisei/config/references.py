@@ -14,7 +14,16 @@ _NAME = Rule(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 
 
 class UnresolvedError(ValueError):
-    """A reference that the environment does not resolve; its message shows no value."""
+    """A reference that the environment does not resolve; its message shows no value.
+
+    Args:
+        where: the key path of the text that it stands in.
+        problem: why it is not resolved.
+    """
+
+    def __init__(self, where: str, problem: str) -> None:
+        super().__init__(f"{where}: {problem}")
+        self.where = where
 
 
 def resolve(data: Any, environ: Mapping[str, str], where: str = "") -> Any:
@@ -39,6 +48,13 @@ def resolve(data: Any, environ: Mapping[str, str], where: str = "") -> Any:
     if isinstance(data, list):
         return [resolve(item, environ, f"{below}{n}") for n, item in enumerate(data)]
     return data
+
+
+def has_reference(data: Any) -> bool:
+    """Return whether a text, or one in a list, holds a reference or an interpolation."""
+    if isinstance(data, list):
+        return any(has_reference(item) for item in data)
+    return isinstance(data, str) and "${" in data
 
 
 def variables_in(data: Any, environ: Mapping[str, str]) -> list[str]:
@@ -75,8 +91,10 @@ def _resolved(found: re.Match[str], environ: Mapping[str, str], where: str) -> s
     named = _NAME.regex.fullmatch(inner)
     if named is None:
         raise UnresolvedError(
-            f"{where}: a reference is not resolved: `${{NAME}}` and `${{NAME:-text}}` take the "
-            "environment variable NAME, and `$${NAME}` is the text `${NAME}`"
+            where,
+            "a reference is not resolved: `${NAME}` and `${NAME:-text}` take the environment "
+            "variable NAME, and `$${NAME}` is the text `${NAME}`; a file with OmegaConf's "
+            "interpolations is loaded by OmegaConf, and a session takes what that returns",
         )
     name, default = named.groups()
     value = environ.get(name)
@@ -84,7 +102,8 @@ def _resolved(found: re.Match[str], environ: Mapping[str, str], where: str) -> s
         return value or default
     if value is None:
         raise UnresolvedError(
-            f"{where}: `${{{name}}}` is not resolved: the environment has no variable {name}; set "
-            f"it, or write `$${{{name}}}` where the text itself is meant"
+            where,
+            f"`${{{name}}}` is not resolved: the environment has no variable {name}; set it, or "
+            f"write `$${{{name}}}` where the text itself is meant",
         )
     return value

@@ -8,7 +8,7 @@ asks for the JSON schema.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PrivateAttr
+from pydantic import BeforeValidator, ConfigDict, Field, PrivateAttr
 from pydantic_core import PydanticCustomError
 
 from keisei.config.layers import Layers
@@ -319,6 +319,16 @@ class AppConfig(Section):
     budget: Annotated[BudgetConfig, _FREE] = Field(default_factory=lambda: BudgetConfig())
     """How much the run may use before it is ended."""
     _layers: Layers = PrivateAttr(default_factory=Layers)
+
+
+class OpenConfig(AppConfig):
+    """A config that keeps what is not keisei's: fields of the user's own, as plain data.
+
+    A session makes one of a config of another kind, and `load_config(path, model=OpenConfig)` one
+    of any file. A field that has the name of one of keisei's sections, but is none, is in `own`.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
 
 # A class that is derived from these has its docstrings read by pydantic, when it is made.

@@ -40,13 +40,14 @@ class AsyncSessionManager(AsyncCheckpoints[ConfigT]):
     one. Nothing in it blocks the loop, and no tracker holds it longer than its deadline.
 
     Args:
-        config: an `AppConfig`, or a model derived from it.
+        config: an `AppConfig`, a model derived from it, or the config that you have: a pydantic
+            model, a dataclass, an attrs class, a mapping, a `DictConfig`, a namespace.
         args: the program's arguments (a namespace, any object, a mapping), of which only
             ``run_name`` is read.
         run_name: the run's name; without it, ``args``, the config or a generated one decides.
 
     Raises:
-        ConfigError: the config is no `AppConfig`; the message says how to make one of it.
+        ConfigError: the config has no fields, or a section of keisei's in it is not valid.
         InvalidRunNameError: the name is not a safe one.
     """
 
@@ -61,7 +62,7 @@ class AsyncSessionManager(AsyncCheckpoints[ConfigT]):
         self._interruption = Interruption(
             self._checkpointing.hold, self._facts.can_be_taken, self._recorder.stop.put
         )
-        self._watching = Watching(config, self._interruption)
+        self._watching = Watching(self._facts.config, self._interruption)
         self._usage = Usage(self._facts, self._recorder, self._interruption)
         self._phases = self._usage.phases
         self._checkpointing.phases = self._phases
@@ -80,7 +81,7 @@ class AsyncSessionManager(AsyncCheckpoints[ConfigT]):
         self._entered = False
         # An error that was already being handled here is no news of how the body ends.
         self._handled_before = sys.exc_info()[1]
-        level = logging.getLevelNamesMapping()[config.logging.log_level.upper()]
+        level = logging.getLevelNamesMapping()[self._facts.config.logging.log_level.upper()]
         if logger.level != level:  # setting it costs, and sweeps, were it the same
             logger.setLevel(level)
 
@@ -88,7 +89,7 @@ class AsyncSessionManager(AsyncCheckpoints[ConfigT]):
         """Take the set-up steps in their order; a failed one ends the session before it raises."""
         await load_backend()
         self._facts.enter()
-        if self.config.signals.handle:
+        if self._facts.config.signals.handle:
             self.handle_signals()
         self._interruption.open_scope()
         self._recorder.enter(self._facts)
@@ -110,7 +111,9 @@ class AsyncSessionManager(AsyncCheckpoints[ConfigT]):
                     await self._steps.take_all()
             else:
                 await self._take_the_steps()
-            if not self.config.tracking.wait:  # last: what trackers compute would be in the way
+            if (
+                not self._facts.config.tracking.wait
+            ):  # last: what trackers compute would be in the way
                 async with self._one_step:
                     if self._facts.status not in FINAL:
                         await self._tracking.begin()
@@ -122,7 +125,7 @@ class AsyncSessionManager(AsyncCheckpoints[ConfigT]):
     async def _take_the_steps(self) -> None:
         self._steps.entering = True
         await self.setup_directories()
-        if self.config.tracking.wait:
+        if self._facts.config.tracking.wait:
             async with self._one_step:
                 await self._tracking.begin()
             await self.setup_wandb()
@@ -300,7 +303,7 @@ class AsyncSessionManager(AsyncCheckpoints[ConfigT]):
         """
         known = self._tracking.records().get("wandb") if self._tracking.wandb_active else None
         lines = info_lines(
-            self.config,
+            self._facts.config,
             self.run_name,
             known.url if known is not None else None,
             self._paths("log_session_info()"),

@@ -22,13 +22,14 @@ class SessionManager(BlockingCheckpoints[ConfigT]):
     method does what its namesake of `AsyncSessionManager` does, and waits for it.
 
     Args:
-        config: an `AppConfig`, or a model derived from it.
+        config: an `AppConfig`, a model derived from it, or the config that you have: a pydantic
+            model, a dataclass, an attrs class, a mapping, a `DictConfig`, a namespace.
         args: the program's arguments (a namespace, any object, a mapping), of which only
             ``run_name`` is read.
         run_name: the run's name; without it, ``args``, the config or a generated one decides.
 
     Raises:
-        ConfigError: the config is no `AppConfig`; the message says how to make one of it.
+        ConfigError: the config has no fields, or a section of keisei's in it is not valid.
         InvalidRunNameError: the name is not a safe one.
     """
 
@@ -49,7 +50,7 @@ class SessionManager(BlockingCheckpoints[ConfigT]):
     def __enter__(self) -> Self:
         """Take the set-up steps in their order; a failed one ends the session before it raises."""
         self._facts.enter()
-        if self.config.signals.handle:
+        if self._facts.config.signals.handle:
             self.handle_signals()
         self._recorder.enter(self._facts)
         try:

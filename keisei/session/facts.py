@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
-from keisei.config.checking import check_config
+from keisei.config.conversion import as_app_config
 from keisei.config.schema import AppConfig
 from keisei.distributed.launch import Given, Launch
 from keisei.distributed.launching import launch_here, start_of_job
@@ -22,7 +22,7 @@ from keisei.run.status import FinalStatus, Status, Step, too_late
 from keisei.store.opening import URL_VARIABLE
 from keisei.store.renewal import Leases
 
-ConfigT = TypeVar("ConfigT", bound=AppConfig)
+ConfigT = TypeVar("ConfigT")
 
 
 class SessionFacts(Generic[ConfigT]):
@@ -32,11 +32,13 @@ class SessionFacts(Generic[ConfigT]):
     and the end (`ends_as`, `has_ended`); everybody else reads it, from any thread.
 
     Args:
-        config: the run's config.
+        config: the run's config, of any kind (see `as_app_config`).
         args: the program's arguments, as they were given.
         run_name: the run's name, where the caller has chosen one.
 
     Attributes:
+        config: the config as an `AppConfig`; what was given, where it is one.
+        given_config: the config as it was given.
         done: the steps taken.
         owned: the run's directories, once they are claimed.
         resumes: which attempt this is and after which, in words; ``None`` at the first.
@@ -53,13 +55,13 @@ class SessionFacts(Generic[ConfigT]):
         ranks: the other ranks of this attempt, where there are any, once it is claimed.
 
     Raises:
-        ConfigError: the config is no `AppConfig`.
+        ConfigError: the config is none, or a section of keisei's in it is not valid.
         InvalidRunNameError: the name is not a safe one.
     """
 
     def __init__(self, config: ConfigT, args: object, run_name: str | None) -> None:
-        check_config(config)
-        self.config, self.args = config, args
+        self.config: AppConfig = as_app_config(config)
+        self.given_config, self.args = config, args
         self.done: set[Step] = set()
         self.owned: Owned | None = None
         self.ranks: Ranks | None = None
@@ -71,9 +73,9 @@ class SessionFacts(Generic[ConfigT]):
         self.logger_errors = 0
         self.provenance: Mapping[str, Any] | None = None
         self.process = os.getpid()
-        self.chosen_name = names.chosen_run_name(run_name, args, config)
-        self._asked_name = self.chosen_name or names.generate_run_name(config)
-        asked = config.distributed
+        self.chosen_name = names.chosen_run_name(run_name, args, self.config)
+        self._asked_name = self.chosen_name or names.generate_run_name(self.config)
+        asked = self.config.distributed
         self.given = Given(asked.rank, asked.world_size, asked.identity, asked.detect)
         self._launch: Launch | None = None
         self._is_launch_known = False

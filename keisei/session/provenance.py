@@ -11,6 +11,7 @@ from typing import Any
 from keisei._io.offload import patiently
 from keisei._log import logger
 from keisei._text import as_lines
+from keisei.config.hydra import name_origins
 from keisei.config.layers import Origin, Path
 from keisei.config.origins import as_data
 from keisei.errors import describe
@@ -40,12 +41,15 @@ def is_wanted(facts: SessionFacts[Any]) -> bool:
 def origins_text(facts: SessionFacts[Any]) -> str:
     """Return where the values of a session's config came from, as JSON text; empty where off.
 
+    Where Hydra has composed the config, its files are read.
+
     Args:
         facts: what is known of the session; its config has been serialised.
     """
     if facts.config_text is None or not is_wanted(facts):
         return ""
     try:
+        name_origins(facts.config)
         effective = json.loads(facts.config_text)
         data = as_data(facts.config, effective, _in_force(facts), secret_values(os.environ))
         text = as_lines({**data, "attempt": facts.attempt})

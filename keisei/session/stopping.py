@@ -48,7 +48,7 @@ class SessionStopping(SessionUsage[ConfigT]):
         """
         self._facts.check_process("handle_signals()")
         require(Step.SIGNALS, self._facts.done, self._facts.status)
-        self._interruption.start(self.config.signals, preemption, grace, self._tell)
+        self._interruption.start(self._facts.config.signals, preemption, grace, self._tell)
         if self._entered:
             self._interruption.open_scope()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic
 
+from keisei.config.schema import AppConfig
 from keisei.errors import NotReadyError
 from keisei.redaction import clean
 from keisei.run.layout import RunPaths
@@ -23,7 +24,16 @@ class SessionView(Generic[ConfigT]):
 
     @property
     def config(self) -> ConfigT:
-        """The run's config."""
+        """The run's config, as it was given to the session."""
+        return self._facts.given_config
+
+    @property
+    def app_config(self) -> AppConfig:
+        """The run's config as keisei goes by it: the given one, where it is an `AppConfig`.
+
+        Of a config of another kind it is an `OpenConfig` that was made of it: keisei's sections
+        in force, and the fields of your own as plain data, as they are recorded.
+        """
         return self._facts.config
 
     @property

@@ -255,7 +255,7 @@ SOURCES: dict[str, tuple[str, bytes | str, bool | None]] = {
     "yaml, an alias of itself": ("yaml", "data: &a {x: *a}", None),
     "yaml, a merge of itself": ("yaml", "data: &a {<<: *a}", None),
     "yaml, no such anchor": ("yaml", "data: *a", False),
-    "yaml, a date that is none": ("yaml", "data: {a: 9999-99-99}", False),
+    "yaml, a date that is none": ("yaml", "data: {a: 9999-99-99}", True),
     "yaml, a key that is a list": ("yaml", "? [a]\n: 1", False),
     "yaml, a key that is null": ("yaml", "~: 1", False),
     "yaml, two documents": ("yaml", "env: {seed: 1}\n---\nenv: {seed: 2}\n", False),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import datetime
 import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from pydantic import BaseModel
@@ -45,7 +46,8 @@ NUMBERS: dict[str, Any] = {
     "1e-8": 1e-8, "1e6": 1e6, "1E6": 1e6, "2.5e-5": 2.5e-5, "1.e3": 1e3, ".5": 0.5, "5.": 5.0,
     "+1": 1, "-1_000": -1000, "1_000.5": 1000.5, "1_0e3": 1e4, "010": 10, "0o10": 8, "0x1F": 31,
     "0b11": 3, "-.inf": -math.inf, "1:30": "1:30", "12:30:45": "12:30:45", "1.2.3": "1.2.3",
-    "1e": "1e", "e5": "e5", "=": "=", "true": True, "~": None, "null": None,
+    "1e": "1e", "e5": "e5", "=": "=", "true": True, "~": None, "null": None, "0644": 644,
+    "2024-01-31": "2024-01-31", "12e03": 12000.0, "1e-4": 1e-4, "on": True, "no": False,
 }  # fmt: skip
 
 
@@ -90,6 +92,79 @@ def test_a_number_that_is_too_large_is_no_infinity(tmp_path: Path, name: str, te
     """What a float cannot hold is an error."""
     with pytest.raises(ConfigError, match="a number is too large"):
         load(tmp_path / name, text)
+
+
+WORDS = ["on", "off", "yes", "no", "On", "OFF", "Yes", "NO"]
+
+
+class WordConfig(AppConfig):
+    """A config with fields that words are meant for."""
+
+    text: str = ""
+    texts: list[str] = []
+    flag: bool = False
+    choice: Literal["on", "off", "auto"] | None = None
+    day: datetime.date | None = None
+    table: dict[str, str] = {}
+
+
+@pytest.mark.requirement("CFG-1")
+@pytest.mark.parametrize("word", WORDS)
+def test_a_word_is_what_its_field_takes_it_for(tmp_path: Path, word: str) -> None:
+    """`on` is a text where a text is wanted, a boolean where one is; as a key it is a text."""
+    wanted = word.lower() in ("on", "yes")
+    text = f"text: {word}\ntexts: [a, {word}]\nflag: {word}\ntable: {{{word}: {word}}}\n"
+    (tmp_path / "c.yaml").write_text(text)
+    for config in (
+        load_config(tmp_path / "c.yaml", model=WordConfig),
+        load_config(
+            overrides=[f"text={word}", f"texts=['a', '{word}']", f"flag={word}",
+                       f"table={{'{word}': '{word}'}}"],
+            model=WordConfig,
+        ),
+    ):  # fmt: skip
+        assert (config.text, config.texts) == (word, ["a", word])
+        assert config.flag is wanted
+        assert config.table == {word: word}
+
+
+@pytest.mark.requirement("CFG-1")
+def test_words_and_dates_do_not_surprise(tmp_path: Path) -> None:
+    """A choice of words, a run that is called by a date, a date, and `true`, which is no text."""
+    (tmp_path / "c.yaml").write_text(
+        "logging: {run_name: 2024-01-31}\nchoice: off\nday: 2024-01-31\ntext: 2024-01-31\n"
+    )
+    config = load_config(tmp_path / "c.yaml", model=WordConfig)
+    assert (config.logging.run_name, config.text) == ("2024-01-31", "2024-01-31")
+    assert (config.choice, config.day) == ("off", datetime.date(2024, 1, 31))
+    (tmp_path / "c.yaml").write_text("text: true\n")
+    with pytest.raises(ConfigError, match=r"text: .*in quotes it is a text\); line 1"):
+        load_config(tmp_path / "c.yaml", model=WordConfig)
+
+
+@pytest.mark.requirement("CFG-1")
+def test_a_tab_in_the_indent_is_called_one(tmp_path: Path) -> None:
+    """The line is named, and what is wrong there."""
+    with pytest.raises(ConfigError, match=r"line 2, column 1: no valid YAML: a tab stands"):
+        load(tmp_path / "c.yaml", "env:\n\tseed: 1\n")
+
+
+@pytest.mark.requirement("CFG-1")
+def test_an_error_names_the_line(tmp_path: Path) -> None:
+    """Of a key, a value, a number and a reference, in each format."""
+    for name, text in {
+        "c.yaml": "env:\n  seed: x\n",
+        "c.json": '{"env":\n {"seed": "x"}}',
+        "c.toml": "[env]\nseed = 'x'\n",
+    }.items():
+        with pytest.raises(ConfigError, match=r"env.seed: .*; line 2$"):
+            load(tmp_path / name, text)
+    with pytest.raises(ConfigError, match="env.sed: unknown key; did you mean `seed`.; line 2"):
+        load(tmp_path / "c.yaml", "env:\n  sed: 3\n")
+    with pytest.raises(ConfigError, match="line 2, column 6: a number is too large"):
+        load(tmp_path / "c.yaml", "free:\n  a: 1e400\n")
+    with pytest.raises(ConfigError, match=r"free.a: `\$\{NOT_SET\}` is not resolved.*; line 2"):
+        load(tmp_path / "c.yaml", "free:\n  a: ${NOT_SET}\n")
 
 
 TEXTS = [
@@ -256,7 +331,32 @@ class Foreign(BaseModel):
     """A model that is no config of keisei's."""
 
 
-@pytest.mark.requirement("FACE-6")
+class FunnyObject:
+    """An object that has attributes, and no fields."""
+
+
+@pytest.mark.requirement("CFG-6")
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (AppConfig, "no class AppConfig: call it"),
+        ("config.yaml", "no str: load_config(path)"),
+        (Path("config.yaml"), r"load_config(path)"),
+        (None, "no NoneType: AppConfig() has the defaults"),
+        (3, "no int: a config has named fields"),
+        ([("env", 1)], "no list: a config has named fields"),
+        (FunnyObject(), "no FunnyObject: vars(config)"),
+    ],
+)
+def test_what_is_no_config_is_refused_with_the_way_out(wrong: Any, says: str) -> None:
+    """Both faces say how a config is made of it."""
+    makers: list[Callable[[Any], object]] = [SessionManager, AsyncSessionManager]
+    for make in makers:
+        with pytest.raises(ConfigError) as caught:
+            make(wrong)
+        assert says in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
@@ -264,18 +364,13 @@ class Foreign(BaseModel):
         (Plain(), "not a Plain: load_config(overrides=dataclasses.asdict(config)"),
         (argparse.Namespace(seed=1), "not a Namespace: load_config(overrides=vars(config)"),
         (Foreign(), "not a Foreign: derive its class from keisei.AppConfig"),
-        (AppConfig, "not a class AppConfig: call it"),
-        ("config.yaml", "not a str: load_config(path)"),
-        (None, "not a NoneType: AppConfig() has the defaults"),
     ],
 )
-def test_what_is_no_config_is_refused_with_the_way_out(wrong: Any, says: str) -> None:
-    """Both faces, and the generated name, say how a config is made of it."""
-    makers: list[Callable[[Any], object]] = [SessionManager, AsyncSessionManager]
-    for make in [*makers, generate_run_name] if wrong is not None else makers:
-        with pytest.raises(ConfigError) as caught:
-            make(wrong)
-        assert says in str(caught.value)
+def test_a_name_is_generated_for_an_app_config_alone(wrong: Any, says: str) -> None:
+    """A config of another kind is refused by `generate_run_name`, with the way out."""
+    with pytest.raises(ConfigError) as caught:
+        generate_run_name(wrong)
+    assert says in str(caught.value)
 
 
 @pytest.mark.requirement("CFG-1")
