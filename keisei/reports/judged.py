@@ -9,7 +9,7 @@ from keisei.analysis.comparing import SUBJECTS, Compared
 from keisei.errors import quoted
 from keisei.reports.markup import Child, Markup, el, table
 from keisei.reports.sections import section, status
-from keisei.reports.words import shown_value
+from keisei.reports.words import cost_in_words, shown_value
 from keisei.store.rows import RunRow
 
 _MOST = {"metrics": 100, "packages": 100, "config": 300}  # lines
@@ -117,6 +117,8 @@ def _nothing(subject: str, found: Compared, runs: int) -> str:
 def _cell(value: object, key: str, subject: str) -> Child:
     if value is None:
         return "-"
+    if subject == "run" and key == "cost" and isinstance(value, Mapping):
+        return cost_in_words(value)
     if subject == "run":
         return status(str(value)) if key == "status" else shown_value(value, key)
     if subject == "metrics" or subject.startswith("time"):

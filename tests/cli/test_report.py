@@ -20,6 +20,7 @@ from keisei import SessionManager
 from keisei.cli import labels as _labels  # noqa: F401 - registers the commands
 from keisei.cli import report as _report  # noqa: F401
 from keisei.cli.program import app
+from keisei.session import provenance
 from tests.conftest import MakeConfig
 from tests.support.logged_runs import Log, line, log_with
 from tests.support.pages import Page
@@ -58,6 +59,8 @@ def test_a_report_holds_the_whole_run(
 ) -> None:
     """Charts, config with origins, environment, log, media, cost, lag, checkpoints and verdict."""
     monkeypatch.setenv("KEISEI_PROVENANCE", "on")
+    monkeypatch.setattr(provenance, "PATIENCE", 30.0)
+    monkeypatch.setattr(provenance, "GRACE", 30.0)
     for seed, name in enumerate(["a", "b", "c", "d"]):
         with SessionManager(make_config(), run_name=name) as session:
             for step in range(50):
@@ -280,11 +283,13 @@ def test_several_runs_are_held_against_each_other(make_config: MakeConfig) -> No
     for seed in (1, 2):
         with SessionManager(make_config(env={"seed": seed}), run_name=f"r{seed}") as session:
             session.log_metrics({"loss": 1.0 / seed}, 1)
+            session.log_cost(seed, "evaluation API")
     found = page("r1", "r2", "r1")
     assert found.data["runs"] == ["r1", "r2"]
     assert [one["run"] for one in found.data["lines"]] == ["r1", "r2"]
     assert "comparison" in found.sections
     assert "env.seed" in found.text
+    assert "2.00 USD" in found.text
     ids = [one for _, attributes in found.elements if (one := attributes.get("id"))]
     assert len(ids) == len(set(ids))
     keisei("report", "r1", "r2", "--md", "-o", "-")
