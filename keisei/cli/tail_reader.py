@@ -127,7 +127,7 @@ class RowsTail:
         while True:
             whole = reader.seek_back(size)
             rows.clear()
-            rows.extend(row for row in self._rows(reader) if row.seq not in cut)
+            rows.extend(r for r in self._rows(reader) if r.seq not in cut or is_system(r.values))
             if len(rows) >= count or whole or (self._wanted and size >= _FAR):
                 return list(rows)
             size *= 4

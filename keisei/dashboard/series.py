@@ -19,7 +19,7 @@ from keisei.journal.blocks import ColumnBatch, as_columns
 from keisei.journal.decoding import Batch
 from keisei.journal.history import History
 from keisei.journal.reader import RunJournal
-from keisei.journal.records import Event, Position
+from keisei.journal.records import Event, Position, is_system
 from keisei.journal.superseding import RESUME, Cuts, Stretches
 
 Axis = Literal["step", "time"]
@@ -306,7 +306,7 @@ class RunSeries:
             self._add_events(batch, reader.attempt)
             return
         keys, count = reader.keys(batch), len(batch.times)
-        if stretches:
+        if stretches and not is_system(keys):
             for begin, end in stretches.others(batch.seq, batch.seq + count):
                 part = slice(begin - batch.seq, end - batch.seq)
                 columns = [column[part] for column in batch.values]

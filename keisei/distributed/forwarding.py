@@ -19,7 +19,7 @@ from keisei.errors import JournalError
 from keisei.journal.attempt import AttemptReader
 from keisei.journal.merging import Reduction
 from keisei.journal.reader import RunJournal
-from keisei.journal.records import Value
+from keisei.journal.records import Value, is_system, of_part
 from keisei.journal.superseding import RESUME
 from keisei.run.part_file import rank_of
 from keisei.run.parts import parts_of
@@ -41,6 +41,7 @@ class Forwarder:
         track: ``all`` logs each row of a part with the part's name before the metrics' names;
             ``shared`` does that for members alone: ranks send their own;
             ``mean``, ``min``, ``max`` and ``sum`` log one row for each step, with that before them.
+            What a part uses of its machine comes as `system/PART/...`, and is not merged.
         log: logs a row of the owner's.
     """
 
@@ -131,8 +132,8 @@ class Forwarder:
                 values: dict[str, Value] = dict(zip(keys, raw[1:-1], strict=True))  # type: ignore[arg-type]
                 step: int | None = raw[-1]  # type: ignore[assignment]
                 if self._merger is None:
-                    self._log({f"{part}/{key}": value for key, value in values.items()}, step)
-                else:
+                    self._log({of_part(str(part), key): one for key, one in values.items()}, step)
+                elif not is_system(keys):
                     if part is None:
                         values = {k: v for k, v in values.items() if not k.startswith(own)}
                     self._merger.add(part, values, step, time.monotonic())

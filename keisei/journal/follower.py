@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from keisei.journal.decoding import Batch
 from keisei.journal.reader import AttemptReader, Event, Position, Row, RunJournal
-from keisei.journal.superseding import Cuts, Stretches
+from keisei.journal.records import is_system
+from keisei.journal.superseding import NOTHING, Cuts
 
 
 class Follower:
@@ -16,7 +17,7 @@ class Follower:
         directory: the run's directory.
         after: the position to begin behind.
         last: the attempt whose journal may still grow; those before it have ended.
-        cuts: rows to leave out: what a resume of the run has left behind.
+        cuts: rows to leave out: what a resume of the run has left behind; never `system/...`.
         part: the part whose journals are followed; ``None`` for the owner's own.
 
     Attributes:
@@ -37,7 +38,7 @@ class Follower:
         self._batches: Iterator[Batch] = iter(())
         self._pending: list[Row | Event] = []
         self._cuts = Cuts() if cuts is None else cuts
-        self._stretches = Stretches(())
+        self._stretches = NOTHING
         self.skipped = 0
 
     def read(self, most: int) -> list[Row | Event]:
@@ -71,8 +72,9 @@ class Follower:
         begin = max(0, begin)
         for seq, event in enumerate(batch.events[begin:], batch.seq + begin):
             yield Event(seq, event[0], attempt, event[1], event[2])
+        stretches = NOTHING if is_system(keys) else self._stretches
         for seq, raw in enumerate(batch.rows[begin:], batch.seq + begin):
-            if self._stretches and seq in self._stretches:
+            if stretches and seq in stretches:
                 self.skipped += attempt != self._last
                 continue
             yield Row(seq, raw[0], raw[-1], attempt, dict(zip(keys, raw[1:-1])))  # type: ignore[arg-type]  # noqa: B905
@@ -131,6 +133,8 @@ def has_rows(
     last: Position,
     cuts: Cuts | None = None,
     part: str | None = None,
+    *,
+    system: bool = True,
 ) -> bool:
     """Return whether any row stands behind a position, and not behind another one.
 
@@ -140,6 +144,7 @@ def has_rows(
         last: the other one.
         cuts: rows that do not count: what a resume of the run has left behind.
         part: the part whose journals are meant; ``None`` for the owner's own.
+        system: whether rows `system/...` count.
 
     Raises:
         OSError: a journal cannot be read.
@@ -150,7 +155,7 @@ def has_rows(
             for record in records:
                 if (record.attempt, record.seq) > last:
                     return False
-                if isinstance(record, Row):
+                if isinstance(record, Row) and (system or not is_system(record.values)):
                     return True
         return False
     finally:

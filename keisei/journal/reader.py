@@ -17,7 +17,7 @@ from keisei.journal.history import History, OwnersResume, owners_resumes
 from keisei.journal.media import Media, is_there, media_in, with_superseded
 from keisei.journal.merging import Reduction, Series, in_order, part_asked, reduced
 from keisei.journal.records import Damage, Event, Position, Row, Value, is_system
-from keisei.journal.superseding import Cuts, Steps, Stretches
+from keisei.journal.superseding import NOTHING, Cuts, Steps, Stretches
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -325,17 +325,20 @@ class RunJournal:
         cuts = history.cuts()
         predecessors = history.predecessors(cuts)
         for attempt in attempts:
-            stretches = cuts.of(attempt)
+            left_behind = cuts.of(attempt)
             with self.open(attempt) as reader:
                 for batch in reader.batches(events=False):
                     if not batch.rows:
                         continue
                     keys, later = reader.keys(batch), None
+                    if is_system(keys):
+                        yield attempt, batch, keys, NOTHING, None
+                        continue
                     if predecessors is not None:
                         section = cuts.section(Position(attempt, batch.seq))
                         steps = [raw[-1] for raw in batch.rows if raw[-1] is not None]
                         later = predecessors.of(section, attempt, keys, steps)  # type: ignore[arg-type]
-                    yield attempt, batch, keys, stretches, later
+                    yield attempt, batch, keys, left_behind, later
 
 
 def _divided(

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 Value = float | int | bool
 SYSTEM = "system/"  # begins the names of what the machine, and not the training, has logged
 
 
-def is_system(keys: Sequence[str]) -> bool:
-    """Return whether a row is of what the run uses of its machine: it is no training metric."""
+def is_system(keys: Collection[str]) -> bool:
+    """Return whether a row is of what the run uses of its machine: it is no training metric.
+
+    No resume supersedes it: what was used was used.
+    """
     return bool(keys) and all(key.startswith(SYSTEM) for key in keys)
+
+
+def of_part(part: str, key: str) -> str:
+    """Return the name that a metric of a part has among the owner's: it is a system one still.
+
+    Args:
+        part: the part's name.
+        key: the metric's own name.
+    """
+    if key.startswith(SYSTEM):
+        return f"{SYSTEM}{part}/{key[len(SYSTEM) :]}"
+    return f"{part}/{key}"
 
 
 def as_float(value: Value) -> float:

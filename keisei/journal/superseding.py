@@ -7,6 +7,8 @@ position and before the event is superseded, whatever its step.
 A resume that goes back to before an earlier one, or to a checkpoint that an earlier one had left
 behind, takes that one's place: what counts is the way back from the run's last record.
 
+Rows `system/...` are never superseded: they are measurements of what was used, and it was.
+
 Where nothing is said, a value hides nothing but its own predecessor: an earlier attempt's value of
 the same metric at the same step is superseded by the later one's. No other metric is touched, and
 no row without a step. A resume that says what it supersedes has said all of it: across one,
@@ -114,6 +116,9 @@ class Stretches:
         return [(a, b) for a, b in zip(bounds[::2], bounds[1::2], strict=True) if a < b]
 
 
+NOTHING = Stretches(())
+
+
 class Cuts:
     """What a run's resumes have left behind: stretches of its history, none within another.
 
@@ -163,6 +168,15 @@ class Cuts:
         way = self._stretches()
         at = bisect_right(way, position, key=itemgetter(1))
         return at < len(way) and way[at][0] < position
+
+    def gone_back_to(self, position: Position) -> Position:
+        """Return where the run has gone back to when it left a record behind.
+
+        Args:
+            position: the record's position, which is superseded.
+        """
+        way = self._stretches()
+        return way[bisect_right(way, position, key=itemgetter(1))][0]
 
     def of(self, attempt: int) -> Stretches:
         """Return the stretches of one attempt."""

@@ -3,6 +3,9 @@
 A run that is resumed from a checkpoint has left behind what it had logged after that. Rows that the
 tracker has not got by then are left out. Of those that it has got, it is told with the resume: the
 tracker goes back first, and then on from where it stands.
+
+Rows `system/...` are no reason to go back, for no resume supersedes them. A tracker that does go
+back gets those behind that position once more.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from contextlib import suppress
 from keisei._io.held import FollowedDirectory
 from keisei.journal.follower import Follower, count_after, has_rows
 from keisei.journal.reader import RunJournal
+from keisei.journal.records import is_system
 from keisei.journal.superseding import RESUME, Cuts
 from keisei.trackers.answers import rewound
 from keisei.trackers.base import Event, Position, Record, Row, TrackerRun
@@ -40,7 +44,7 @@ class Backlog:
         self._follower: Follower | None = None
         self._skipped = 0
         self._cuts: Cuts | None = None
-        self._last_row = NOWHERE  # that was sent since the backlog was made
+        self._last_row = NOWHERE  # a training's, that was sent since the backlog was made
         self._seen = NOWHERE  # the last resume that was read
         self._unknown = NOWHERE  # up to where it is not known what was sent
 
@@ -102,7 +106,7 @@ class Backlog:
         if records[0].attempt != self._attempt:
             self.earlier -= sum(record.attempt != self._attempt for record in records)
         for record in reversed(records):
-            if isinstance(record, Row):
+            if isinstance(record, Row) and not is_system(record.values):
                 self._last_row = Position(record.attempt, record.seq)
                 break
         self.position = Position(records[-1].attempt, records[-1].seq)
@@ -131,7 +135,7 @@ class Backlog:
         after, dropped = cuts.fork(self.told), None
         where, until = self._home.path(), self._unknown
         if after is not None and (
-            self._last_row > after or has_rows(where, after, until, part=self._part)
+            self._last_row > after or has_rows(where, after, until, part=self._part, system=False)
         ):
             dropped = rewound(run, after)
             if dropped:

@@ -71,6 +71,29 @@ def test_merged_rows_come_once_for_each_step(
     assert merged.keys() == {"loss", f"{track}/loss", f"{track}/reward"}
 
 
+@pytest.mark.requirement("MON-1")
+@pytest.mark.parametrize("track", ["all", "shared", "mean"])
+def test_what_parts_use_is_no_training_metric(
+    make_config: MakeConfig, tmp_path: Path, track: str
+) -> None:
+    """It comes under the name of its part, as a system row still, and is never merged."""
+    tracker = MemoryTracker()
+    with SessionManager(make_config(distributed={"track": track}), run_name="r") as session:
+        session.setup_remote_logging(tracker)
+        session.log_metrics({"system/cpu": 1.0})
+        with SessionMember(session.handle(), role="a") as member:
+            member.log_metrics({"system/cpu": 2.0})
+            member.log_metrics({"system/cpu": 3.0}, 1)
+            member.log_metrics({"loss": 4.0}, 1)
+    sent = [one.values for one in tracker.runs[0].records if isinstance(one, Row)]
+    measured = [one for one in sent if "loss" not in str(one)]
+    others = [] if track == "mean" else [{"system/a/cpu": 2.0}, {"system/a/cpu": 3.0}]
+    assert measured == [{"system/cpu": 1.0}, *others]
+    assert [row.values for row in read_run(tmp_path / "runs" / "r").rows()] == [
+        {"mean/loss": 4.0} if track == "mean" else {"a/loss": 4.0}
+    ]
+
+
 def test_readers_merge_what_the_parts_have_logged_and_not_the_merged_rows(
     make_config: MakeConfig, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -189,3 +190,87 @@ def test_a_session_that_goes_back_by_itself(make_config: MakeConfig, tmp_path: P
     assert series_of(info)["loss"] == [(step, float(step)) for step in range(900)]
     kept = [record for record in plain.runs[0].records if isinstance(record, Row)]
     assert [row.step for row in kept] == list(range(900))
+
+
+def measure(
+    directory: Path, attempt: int, resume: Position | None, steps: int, measured: int
+) -> None:
+    """Write an attempt's journal: rows of the training, and what was measured behind them."""
+    with Journal(str(directory), attempt) as journal:
+        if resume is not None:
+            journal.log_event(RESUME, resume._asdict())
+        for step in range(steps):
+            journal.log_metrics({"loss": 1.0 / (step + attempt)}, step)
+        for number in range(measured):
+            journal.log_metrics({"system/cpu": float(number), "system/memory": 1.0})
+
+
+def held(directory: Path) -> list[tuple[int, int]]:
+    return [(row.attempt, row.seq) for row in read_run(directory).rows(system=True)]
+
+
+@pytest.mark.requirement("MON-1", "CKPT-7")
+def test_a_resume_leaves_behind_the_training_and_not_what_was_measured(
+    make_config: MakeConfig,
+) -> None:
+    """With a real checkpoint: its readers, and a tracker that comes then, have all measurements."""
+    for attempt in (1, 2):
+        tracker = MemoryTracker()
+        with SessionManager(make_config(), run_name="r") as session:
+            if attempt == 2:
+                session.setup_remote_logging(tracker)
+                session.restore_checkpoint(0)
+            for step in range(3):
+                session.log_metrics({"loss": float(step)}, step)
+                session.log_metrics({"system/cpu": 10.0 * attempt + step})
+                if step == 0 and attempt == 1:
+                    session.save_checkpoint({"step": step}, step)
+    run = read_run(session.run_artifact_dir)
+    cpu = [10.0, 11.0, 12.0, 20.0, 21.0, 22.0]
+    assert [row.step for row in run.rows()] == [0, 0, 1, 2]
+    assert list(run.columns("system/cpu")[1]) == cpu
+    assert [row.values["system/cpu"] for row in run.rows(system=True) if row.step is None] == cpu
+    assert [x.superseded for x in run.rows(True, system=True) if x.step is None] == [False] * 6
+    sent = [x for x in tracker.runs[0].records if isinstance(x, Row)]
+    assert [x.values["system/cpu"] for x in sent if "system/cpu" in x.values] == cpu
+    assert [x.values["loss"] for x in sent if "loss" in x.values] == [0.0, 0.0, 1.0, 2.0]
+
+
+@pytest.mark.requirement("MON-1")
+def test_no_tracker_goes_back_for_measurements_alone(tmp_path: Path) -> None:
+    """The checkpoint of the last step is restored, and behind it only the machine was measured."""
+    tracker = Rewinding()
+    measure(tmp_path, 1, None, 10, 5)
+    deliver(tmp_path, 1, tracker)
+    measure(tmp_path, 2, Position(1, 9), 10, 5)
+    deliver(tmp_path, 2, tracker)
+    assert tracker.asked == []
+    assert rows_of(tmp_path) == held(tmp_path)
+
+
+def test_no_tracker_goes_back_for_measurements_of_this_attempt(
+    make_config: MakeConfig, tmp_path: Path
+) -> None:
+    """A session that goes on from its last step has left nothing of the training behind."""
+    tracker = Rewinding()
+    with SessionManager(make_config(), run_name="r") as session:
+        session.setup_remote_logging(tracker)
+        session.log_metrics({"loss": 1.0}, step=1)
+        session.log_metrics({"system/cpu": 1.0})
+        session.flush()
+        while session.get_session_summary()["trackers"]["lines"]["behind"]:
+            time.sleep(0.01)
+        session.resume_at(1)
+        session.log_metrics({"loss": 0.5}, step=2)
+    assert tracker.asked == []
+    assert rows_of(tmp_path / "runs" / "r") == held(tmp_path / "runs" / "r")
+
+
+def test_a_tracker_that_goes_back_has_each_measurement_once(tmp_path: Path) -> None:
+    """Those of the time that was left behind come again, and what was trained then does not."""
+    tracker = Rewinding()
+    for attempt, resume in enumerate([None, Position(1, 4), Position(1, 2), Position(3, 5)], 1):
+        measure(tmp_path, attempt, resume, 10, 5)
+        deliver(tmp_path, attempt, tracker)
+        assert rows_of(tmp_path) == held(tmp_path)
+    assert tracker.asked

@@ -82,9 +82,9 @@ def remaining(run: LocalRun) -> list[Outcome]:
     for attempt in run.attempts:
         if not attempt.uploaded:
             with suppress(OSError):
-                rows = len(run_file.read(attempt.path, holds).steps) - notes.delivered.get(
-                    attempt.key, 0
-                )
+                rows = len(
+                    run_file.read(attempt.path, holds.of(attempt.path)).steps
+                ) - notes.delivered.get(attempt.key, 0)
                 found.append(Outcome(run.name, run.id, attempt.path, state, None, max(0, rows)))
     return found
 
@@ -146,7 +146,8 @@ class _Upload:
         self._directory = directory
         self._holds = Holding(run.directory)
         self._read = {
-            attempt.key: run_file.read(attempt.path, self._holds) for attempt in run.attempts
+            attempt.key: run_file.read(attempt.path, self._holds.of(attempt.path))
+            for attempt in run.attempts
         }
         self._notes = _load(run)
         self._end_earlier_service()
@@ -227,13 +228,14 @@ class _Upload:
         later = self._run.attempts[self._run.attempts.index(attempt) + 1 :]
         ending = next((other.path for other in reversed(later) if other.uploaded), None)
         copy = bool(skip or content.torn or ending or fresh or content.left_behind)
-        return Rest(attempt.path, skip, ending, copy, fresh, self._holds)
+        return Rest(attempt.path, skip, ending, copy, fresh, self._holds.of(attempt.path))
 
     def _rewind(self, has: OnServer, about: RunFile, end: float) -> None:
         """Ask W&B to drop what it has got of what the run has left behind."""
         left = [number for row in has.tail if (number := self._holds.superseded(row))]
         if left:
-            step = step_at(self._run.directory, min(left), self._holds.cuts)
+            after = self._holds.cuts.gone_back_to(min(left))
+            step = step_at(self._run.directory, after, self._holds.cuts)
             timeout = max(0.1, min(ASK_TIMEOUT, end - time.monotonic()))
             if step is None or not upload.rewind(
                 about.entity, about.project, self._run.id, step, timeout

@@ -7,7 +7,7 @@ cuts it behind a step and leaves the run its id.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -17,11 +17,14 @@ from keisei.journal.superseding import Cuts
 from keisei.trackers.base import Position
 from keisei.trackers.wandb import run_file
 from keisei.trackers.wandb.local_runs import attempts_in
-from keisei.trackers.wandb.rows import NUMBER, number_in, number_of
+from keisei.trackers.wandb.rows import NUMBER, is_system_row, names_of, number_in, number_of
 
 
 class Holding:
     """Knows which history rows of a run an uninterrupted one would have.
+
+    Rows `system/...` all hold. A run that goes back gets those of the time that it leaves behind
+    once more: so of such a row that stands in two files, the one in the later file holds.
 
     Args:
         directory: the run's directory, with its journals.
@@ -34,16 +37,44 @@ class Holding:
         self.cuts = Cuts()
         with suppress(OSError):
             self.cuts = RunJournal(directory).cuts()
+        self._again: dict[str, frozenset[Position]] = {}
+        later = frozenset[Position]()
+        for attempt in reversed(attempts_in(directory)) if self.cuts else ():
+            self._again[attempt.path] = later
+            with suppress(OSError):
+                later |= self._measured_in(attempt.path)
 
-    def __call__(self, row: Any) -> bool:
-        """Return whether a row of a run file holds; one that is not keisei's own does."""
-        number = number_of(row)
-        return number is None or number not in self.cuts
+    def _measured_in(self, path: str) -> frozenset[Position]:
+        """Return which rows `system/...` of a file are of the time that was left behind."""
+        found = set()
+        for record in run_file.rows_of(path):
+            number = number_of(record)
+            if number is not None and number in self.cuts and is_system_row(names_of(record)):
+                found.add(number)
+        return frozenset(found)
+
+    def of(self, path: str) -> Callable[[Any], bool]:
+        """Return what tells whether a row of a run file holds; one that is not keisei's own does.
+
+        Args:
+            path: the file.
+        """
+        again = self._again.get(path, frozenset())
+
+        def holds(row: Any) -> bool:
+            number = number_of(row)
+            if number is None or number not in self.cuts:
+                return True
+            return is_system_row(names_of(row)) and number not in again
+
+        return holds
 
     def superseded(self, row: Mapping[str, object]) -> Position | None:
         """Return which record a row of the server's is, if it is one that was left behind."""
         number = number_in(row)
-        return number if number is not None and number in self.cuts else None
+        if number is None or number not in self.cuts or is_system_row(row):
+            return None
+        return number
 
 
 _BEGIN = Position(0, -1)
@@ -68,7 +99,9 @@ def step_at(directory: str, after: Position, cuts: Cuts) -> int | None:
         for payload in run_file.last_payloads(attempt.path, NUMBER.encode()):
             record = run_file.parsed(payload)
             number = number_of(record)
-            if number is not None and number <= after and number not in cuts:
+            if number is None or number > after:
+                continue
+            if number not in cuts or is_system_row(names_of(record)):
                 whole = attempt.online and not has_rows(directory, number, after, cuts)
                 return int(record.history.step.num) if whole else None
     return None if has_rows(directory, _BEGIN, after, cuts) else -1

@@ -21,6 +21,7 @@ from typing import Any
 
 from keisei.errors import TrackerError
 from keisei.journal.reader import Event, Row
+from keisei.journal.records import is_system, of_part
 from keisei.redaction import clean
 from keisei.trackers.base import Media, Position, Record
 from keisei.trackers.media import event_of
@@ -257,7 +258,7 @@ def _items(row: Row, part: str | None) -> dict[str, float | str]:
     """Return the values that a row has on W&B."""
     items: dict[str, float | str] = {} if row.step is None else {STEP: _number(row.step)}
     for name, value in row.values.items():
-        known = _name(name if part is None else f"{part}/{name}")
+        known = _name(name if part is None else of_part(part, name))
         items[known] = value if type(value) is not int else _number(value)
     items["_timestamp"] = row.time
     items[NUMBER] = _numbered(row, part)
@@ -331,6 +332,21 @@ def number_of(record: Any, part: str | None = None) -> Position | None:
             if (item.key or "/".join(item.nested_key)) == NUMBER:
                 return number_in({NUMBER: json.loads(item.value_json)}, part)
     return None
+
+
+def is_system_row(row: Mapping[str, object]) -> bool:
+    """Return whether a history row has what the run uses of its machine, and nothing else.
+
+    Args:
+        row: the row's values, or at least their names.
+    """
+    return is_system([name for name in row if name != STEP and not name.startswith("_")])
+
+
+def names_of(record: Any) -> dict[str, object]:
+    """Return the names of what a history row of a run file has; their values are not read."""
+    items = record.history.item
+    return dict.fromkeys(item.key or "/".join(item.nested_key) for item in items)
 
 
 def number_in(row: Mapping[str, object], part: str | None = None) -> Position | None:

@@ -99,6 +99,18 @@ def read(path: str, holds: Holds = every_row) -> RunFile:
     return found
 
 
+def rows_of(path: str) -> Iterator[Any]:
+    """Yield the history rows of a run file, up to its end or its first damage.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    for payload, _ in _payloads_of(path):
+        record = parsed(payload)
+        if record.WhichOneof("record_type") == "history":
+            yield record
+
+
 def write_rest(
     path: str, original: str, skip: int, ending: str | None, holds: Holds = every_row
 ) -> None:

@@ -79,6 +79,7 @@ class WandbRun(TrackerRun):
             OSError: the server does not answer, or a file cannot be read; it may be tried again.
         """
         if self.mode == "offline":
+            self.rows.rewound = after
             return True
         if self.again is None or sdk.launched_id() is not None:
             return False

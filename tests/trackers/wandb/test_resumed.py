@@ -29,6 +29,8 @@ with SessionManager(config, run_name="r") as session:
         session.resume_at(first - 1)
     for step in range(first, last):
         session.log_metrics({"loss": float(step)}, step=step)
+        if step % 5 == 2:
+            session.log_metrics({"system/cpu": 1000.0 * first + step})
         if step % 4 == 3:
             session.log_metrics({"epoch/loss": float(step)}, step=step // 4)
     session.flush()
@@ -78,6 +80,22 @@ def series(server: FakeWandb) -> dict[str, list[tuple[int, float]]]:
     return found
 
 
+def measured(server: FakeWandb) -> list[float]:
+    """Return what was measured of the machine, in the order of the server's history."""
+    (run,) = server.runs.values()
+    return [x["system/cpu"] for x in run.history if "system/cpu" in x]
+
+
+def used(*attempts: tuple[int, int]) -> list[float]:
+    """Return what attempts have measured, by where each goes on, and up to where."""
+    return [
+        1000.0 * first + step
+        for first, last in attempts
+        for step in range(first, last)
+        if step % 5 == 2
+    ]
+
+
 def uninterrupted(last: int) -> dict[str, list[tuple[int, float]]]:
     """Return what a run has that was never interrupted."""
     return {
@@ -99,6 +117,7 @@ def test_a_run_that_was_killed_and_resumed(server: FakeWandb, live: Live) -> Non
     assert (run.rewinds, run.state, run.summary["loss"]) == (2, "finished", 39.0)
     assert "remain" not in live("sync")
     assert series(server) == uninterrupted(40)
+    assert sorted(measured(server)) == sorted(used((0, 20), (12, 30), (9, 40)))
 
 
 def test_a_server_without_the_rewind_keeps_what_it_has(server: FakeWandb, live: Live) -> None:
@@ -124,6 +143,7 @@ def test_what_was_kept_offline_is_uploaded_without_what_was_left_behind(
     live(25, 40, "completed", "offline")
     live("sync")
     assert series(server) == uninterrupted(40)
+    assert sorted(measured(server)) == sorted(used((0, 20), (12, 30), (25, 40)))
     (run,) = server.runs.values()
     assert run.rewinds == (first == "online")
 
