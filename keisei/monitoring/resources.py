@@ -119,6 +119,13 @@ class Totals:
         """What was drawn in all, in joules."""
         return round(sum(self._energy.values()), 3)
 
+    def charged(self) -> dict[str, object]:
+        """Return of what was used that which may have a price: GPUs, and energy in joules."""
+        return {
+            "gpus": self._about.get("gpus"),
+            "energy_j": self.energy if self._energy else None,
+        }
+
     def record(self) -> dict[str, Any]:
         """Return what was used, as plain data."""
         about = dict(self._about)

@@ -107,12 +107,12 @@ class Costs(UsagePart):
             return INTERVAL
 
     def _read(self) -> None:
-        """Take what the others have logged, and of this process what is not known here."""
+        """Take what the others have logged: other processes, and earlier ones."""
         if self._events is None:
             return
         with self._reading:
             for event in self._events.read():
-                if not self._is_own(event) or event.name == RESOURCES:
+                if not self._is_own(event):
                     with self._guard:
                         self._accounts.take(event.attempt, event.part, event.name, event.data)
             if not self._has_read:
@@ -130,6 +130,15 @@ class Costs(UsagePart):
         owned = self._facts.owned
         return self._facts.attempt, getattr(owned, "part", None)
 
+    def used(self, data: Mapping[str, object]) -> None:
+        """Count the GPUs and the energy that this process has used by now; from any thread.
+
+        Args:
+            data: as an event `usage.resources` has them.
+        """
+        with self._guard:
+            self._accounts.take(*self._own, RESOURCES, data)
+
     def _spent(self, name: str, data: Mapping[str, object]) -> None:
         """Count what this process has spent, and look at the budget; on the caller's thread."""
         with self._guard:
@@ -138,8 +147,9 @@ class Costs(UsagePart):
             self._begin()
         if not self._budget.is_set or "amount" not in data:
             return
-        if self._is_spent and self._interruption.holds:
-            self._interruption.tell()  # it spends more, and does not wait for the checkpoint
+        if self._is_spent and self._interruption.holds and self._facts.shared is None:
+            # It spends more, and does not wait for the checkpoint; ranks have to meet at one.
+            self._interruption.tell()
         self._check()
 
     def _ledger(self, ahead: float = 0.0) -> Ledger:

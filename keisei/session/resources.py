@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -30,10 +30,16 @@ class Resources(UsagePart):
     Args:
         facts: what is known of the session.
         recorder: what it records with.
+        on_used: called with the GPUs and the energy that were used by now, at each sample.
     """
 
-    def __init__(self, facts: SessionFacts[Any], recorder: Recorder) -> None:
-        self._facts, self._recorder = facts, recorder
+    def __init__(
+        self,
+        facts: SessionFacts[Any],
+        recorder: Recorder,
+        on_used: Callable[[Mapping[str, object]], object],
+    ) -> None:
+        self._facts, self._recorder, self._on_used = facts, recorder, on_used
         self._subscriber: Subscriber | None = None
         self._totals: Totals | None = None
         self._lock = threading.RLock()  # re-entrant: a signal may end the session
@@ -102,6 +108,7 @@ class Resources(UsagePart):
             return
         totals.add(metrics, drawn, now - self._before, about)
         self._before = now
+        self._on_used(totals.charged())
         if now >= self._row_due:
             wait = pace(age, subscriber.interval)
             self._row_due = now + 0.75 * wait  # samples come at about that pace, not exactly

@@ -35,9 +35,9 @@ class Usage:
     ) -> None:
         self._facts = facts
         self.phases = Phases(recorder, _total_of(facts))
-        self.resources = Resources(facts, recorder)
-        self.lag = Lag(facts, recorder, self.phases.add_stall)
         self.costs = Costs(facts, recorder, interruption)
+        self.resources = Resources(facts, recorder, self.costs.used)
+        self.lag = Lag(facts, recorder, self.phases.add_stall)
         self.parts: tuple[UsagePart, ...] = (self.lag, self.phases, self.resources, self.costs)
 
     def claimed(self) -> None:

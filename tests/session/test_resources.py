@@ -16,10 +16,11 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from keisei import AsyncSessionManager, SessionManager
+from keisei import AsyncSessionManager, RunCancelledError, SessionManager
 from keisei.cli import plot, show, tail  # noqa: F401 - registers the commands
 from keisei.cli.program import app
 from keisei.journal.reader import read_run
+from keisei.monitoring.run_events import ledger_of
 from tests.conftest import MakeConfig
 
 NVML = str(Path(__file__).parent.parent / "support" / "nvml")
@@ -158,3 +159,35 @@ def test_show_says_what_a_run_has_used(make_config: MakeConfig) -> None:
         assert text in shown.output
     as_json = CliRunner().invoke(app, ["show", "r", "--root", root, "--json"])
     assert '"energy_j": ' in as_json.output
+
+
+@pytest.mark.requirement("COST-1")
+def test_what_was_drawn_has_its_price(make_config: MakeConfig) -> None:
+    """The last sample counts in the summary too, which equals what the journal comes to later."""
+    config = make_config(monitoring={"interval": 0.2}, cost={"kwh": 0.4, "gpu_hour": 2.0})
+    with SessionManager(config, run_name="r") as session:
+        _await(lambda: session.get_session_summary().get("resources", {}).get("samples", 0) >= 3)
+        live = session.get_session_summary()["cost"]
+        assert live["energy_kwh"] > 0
+    summary = session.get_session_summary()
+    assert summary["cost"]["energy_kwh"] == pytest.approx(
+        summary["resources"]["energy_j"] / 3.6e6, abs=1e-9
+    )
+    assert summary["cost"]["lines"] == ledger_of(session.run_artifact_dir).as_data()["lines"]
+    assert {line["what"] for line in summary["cost"]["lines"]} == {"kWh", "GPU hours"}
+    [*_, last] = [x for x in read_run(session.run_artifact_dir).events() if x.name == "usage.cost"]
+    assert isinstance(last.data, dict)
+    assert last.data["run"] == summary["cost"]["totals"]
+
+
+@pytest.mark.requirement("COST-2")
+def test_energy_has_a_budget(make_config: MakeConfig) -> None:
+    """It is looked at as it is measured, and not as often as it is logged."""
+    config = make_config(monitoring={"interval": 0.2}, budget={"energy_kwh": 1e-4})
+    session = SessionManager(config, run_name="r")
+    with pytest.raises(RunCancelledError, match="energy_kwh"), session:
+        began = time.monotonic()
+        while time.monotonic() - began < TIMEOUT:
+            session.log_metrics({"x": 1.0})
+            time.sleep(0.01)
+    assert session.status == "cancelled"
