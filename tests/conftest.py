@@ -36,6 +36,20 @@ MakeConfig = Callable[..., AppConfig]
 MEMORY = "/dev/shm"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the suite's own switch.
+
+    Args:
+        parser: what knows the options.
+    """
+    parser.addoption(
+        "--measured",
+        action="store_true",
+        help="record provenance and sample resources in all tests, as sessions do by default; "
+        "else only the tests that are about them do, for it costs each session a process",
+    )
+
+
 def pytest_configure() -> None:
     """Put the tests' directories into memory where there is enough: an fsync costs nothing there.
 
@@ -59,12 +73,17 @@ def _no_blocking_calls() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _own_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def _own_surroundings(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[None]:
     """Keep every test's files, and the user's own settings and login, apart."""
     for name in list(os.environ):
         if name.startswith(("KEISEI_", "MLFLOW_", "WANDB_")) and name not in ("WANDB_SERVICE",):
             monkeypatch.delenv(name)
-    monkeypatch.setenv("KEISEI_PROVENANCE", "off")  # the snapshot's own tests switch it on
+    # Tests that are about these switch them on.
+    measured = "on" if request.config.getoption("--measured") else "off"
+    monkeypatch.setenv("KEISEI_PROVENANCE", measured)
+    monkeypatch.setenv("KEISEI_RESOURCES", measured)
     home = tmp_path / "home"
     home.mkdir()
     for name in ("HOME", "USERPROFILE"):
@@ -72,7 +91,6 @@ def _own_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterat
     for name in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
         monkeypatch.setenv(name, str(home))
     monkeypatch.setenv("NETRC", str(home / "netrc"))
-    monkeypatch.setenv("KEISEI_RESOURCES", "off")  # on where a test is about them: a process each
     monkeypatch.chdir(tmp_path)
     keisei_logger = logging.getLogger("keisei")
     level = keisei_logger.level

@@ -102,12 +102,12 @@ class HeldDirectory:
             with self._again() as directory:
                 if checked:
                     self.check(directory)
-                yield directory if checked else _unguarded(directory)
+                yield directory if checked else unguarded(directory)
             return
         try:
             if checked:
                 self.check(opened.directory)
-            yield opened.directory if checked else _unguarded(opened.directory)
+            yield opened.directory if checked else unguarded(opened.directory)
         finally:
             self._leave(opened)
 
@@ -295,7 +295,7 @@ class FollowedDirectory:
                 self._directory = None
 
 
-def _unguarded(directory: OpenDirectory) -> OpenDirectory:
+def unguarded(directory: OpenDirectory) -> OpenDirectory:
     """Return an open directory as one whose guard refuses nothing; the first is to be closed."""
     other = copy.copy(directory)
     other.guard = lambda: None

@@ -8,8 +8,10 @@ repository it may read, git decides (`safe.directory`).
 from __future__ import annotations
 
 import atexit
+import errno
 import os
 import re
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -49,6 +51,10 @@ _SWITCHES = [
     *("-c", "submodule.recurse=false"),
 ]
 NO_GIT = "git is not installed, or the working directory has gone"
+
+_SHELL = "/bin/sh"
+# The pipe that it reads ends with the program, however that dies: then all of the group is killed.
+_WATCHED = 'exec 3<&0 </dev/null; (read -r _ <&3; kill -KILL 0) & exec 3<&-; "$0" "$@"'
 
 _LONGEST_REASON = 300
 _LONGEST_LOOK = 0.02  # seconds between two looks whether git has ended
@@ -117,6 +123,8 @@ def ask(
                 is_cut = _waited_for(process, arguments[0], output, largest, give_up, stop)
             finally:
                 kill(process)
+                if process.stdin is not None:
+                    process.stdin.close()
                 process.wait(5)
                 _running.discard(process)
             if process.returncode and not is_cut:
@@ -135,11 +143,16 @@ def _started(
     output: IO[bytes],
     errors: IO[bytes],
 ) -> subprocess.Popen[bytes]:
+    known = _environ() | dict(environ)
+    command = ["git", *_SWITCHES, *arguments]
+    if shutil.which("git", path=known.get("PATH")) is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "git")
+    is_watched = os.path.exists(_SHELL)
     return subprocess.Popen(
-        ["git", *_SWITCHES, *arguments],
+        [_SHELL, "-c", _WATCHED, *command] if is_watched else command,
         cwd=directory,
-        env=_environ() | dict(environ),
-        stdin=subprocess.DEVNULL,
+        env=known,
+        stdin=subprocess.PIPE if is_watched else subprocess.DEVNULL,
         stdout=output,
         stderr=errors,
         start_new_session=True,

@@ -20,7 +20,7 @@ from typing import Any
 
 from keisei._io.directories import OpenDirectory
 from keisei._io.forks import after_in_child
-from keisei._io.held import HeldDirectory
+from keisei._io.held import HeldDirectory, unguarded
 from keisei._io.loop import ThreadEvent
 from keisei._io.switching import quick_switches
 from keisei._log import logger
@@ -65,6 +65,7 @@ class Taking:
         self._on_known = on_known
         self._stack = ExitStack()
         self._directory: OpenDirectory | None = self._stack.enter_context(home.seen())
+        self._is_late = False
         self._thread = _current
         self._thread.put(self)
 
@@ -77,14 +78,22 @@ class Taking:
         return self._thread.looking_for()
 
     def leave(self) -> None:
-        """Note that its session has ended, and what is left of it goes on behind that."""
+        """Note that its session has ended, and what is left of it goes on behind that.
+
+        A later attempt may own the run by then: what is written is named after this one, and that
+        one has nothing of the kind.
+        """
+        self._is_late = True
         self._thread.leave(self)
 
     def record(self, seen: Seen) -> None:
         """Write what was seen; one warning says it where that fails."""
         try:
-            if self._directory is not None:
-                self._on_known(write(self.task, seen, self._directory))
+            directory = self._directory
+            if directory is not None:
+                if self._is_late:
+                    directory = unguarded(directory)
+                self._on_known(write(self.task, seen, directory))
         except (TakenOverError, FileNotFoundError):
             pass  # there is nothing more to write to
         except Exception as exc:  # noqa: BLE001 - whatever it is, the training goes on

@@ -176,6 +176,37 @@ def test_a_directory_that_was_removed_gets_nothing_more(
     assert "is started from" not in caplog.text
 
 
+@pytest.mark.usefixtures("hung_git")
+def test_a_directory_that_was_removed_behind_the_end_is_not_made_again(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is written late finds nothing to be written to."""
+    with SessionManager(make_config(provenance={"timeout": 600.0})) as session:
+        pass
+    shutil.rmtree(session.run_artifact_dir)
+    monkeypatch.setattr(shared, "EXIT_PATIENCE", 0.0)
+    monkeypatch.setattr(shared, "EXIT_TIMEOUT", 30.0)
+    shared._current.finish()
+    assert still_there() == []
+    assert not Path(session.run_artifact_dir).exists()
+
+
+@pytest.mark.usefixtures("hung_git")
+def test_a_run_that_is_resumed_at_once_has_both_records(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The earlier attempt's is written although the next one owns the run by then."""
+    for _ in range(2):
+        with SessionManager(make_config(provenance={"timeout": 600.0}), run_name="r") as session:
+            pass
+    monkeypatch.setattr(shared, "EXIT_PATIENCE", 0.0)
+    monkeypatch.setattr(shared, "EXIT_TIMEOUT", 30.0)
+    shared._current.finish()
+    for attempt in (1, 2):
+        path = Path(session.run_artifact_dir, f"provenance.{attempt}.json")
+        assert json.loads(path.read_text())["attempt"] == attempt
+
+
 @pytest.mark.usefixtures("only_when_one_ends")
 def test_a_run_that_was_taken_over_gets_nothing_more(make_config: MakeConfig) -> None:
     """The session file is the next owner's: what it was started from is for that one to say."""

@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -240,3 +242,26 @@ def test_a_diff_is_cut_where_it_is_too_large(tmp_path: Path) -> None:
     assert code.about["diff_is_cut"]
     assert len(code.diff) < 11_000
     assert code.diff.endswith(b"larger than provenance.largest_total\n")
+
+
+DYING = """
+import os, signal, sys, time
+from keisei import SessionManager, load_config
+config = load_config(overrides={"logging.log_dir": sys.argv[1], "provenance.timeout": 600.0})
+with SessionManager(config, run_name="r"):
+    while not os.path.exists(sys.argv[2]):
+        time.sleep(0.01)
+    os._exit(3) if sys.argv[3] == "exit" else os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="git is watched by a shell of POSIX")
+@pytest.mark.parametrize("end", ["kill", "exit"])
+def test_git_dies_with_its_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """By SIGKILL or `os._exit`, of which nothing in the program hears."""
+    noted = hung_git(tmp_path, monkeypatch)
+    command = [sys.executable, "-c", DYING, str(tmp_path / "runs"), str(noted), end]
+    assert subprocess.run(command, timeout=60).returncode in (3, -9)
+    wait_for_their_end(noted)
