@@ -31,6 +31,8 @@ from keisei.store.summaries import Summaries
 
 _FILES = (RECORD_FILE, LABELS_FILE, CONFIG_FILE)
 _BATCH = 4096  # records
+_REREAD = 10.0  # seconds: how often all of a run is read again at most
+_SHARE = 20  # what takes long to read again is read so much more rarely
 _FRESH = 0.5  # seconds: how old what several readers share may be
 
 _Version = tuple[object, ...]
@@ -166,7 +168,11 @@ class Listing:
 
 
 class _LiveMetrics:
-    """What the metrics of a live run have come to: only what was added is read."""
+    """What the metrics of a live run have come to: only what was added is read.
+
+    Where an attempt has logged rows without having said where it goes on, each of them may hide an
+    earlier one of the same step. Then all is read again, now and then.
+    """
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
@@ -174,18 +180,29 @@ class _LiveMetrics:
         self._attempt = 0
         self._follower: Follower | None = None
         self._summaries = Summaries()
+        self._unsaid = False
+        self._again: Mapping[str, MetricSummary] = {}
+        self._due = 0.0
 
     def read(self, attempt: int, config: Mapping[str, object]) -> Mapping[str, MetricSummary]:
         with self._guard, suppress(OSError):
             if self._follower is None or attempt != self._attempt or not self._go_on():
                 self._begin(attempt)
                 self._go_on()
+            if self._unsaid:
+                started = time.monotonic()
+                if started >= self._due:
+                    self._again = directories.metrics_of(self._directory, config)
+                    took = time.monotonic() - started
+                    self._due = started + took + max(_REREAD, _SHARE * took)
+                return self._again
         return self._summaries.metrics(directories.best_in(config))
 
     def _begin(self, attempt: int) -> None:
         if self._follower is not None:
             self._follower.close()
         self._attempt, self._summaries = attempt, Summaries()
+        self._unsaid, self._due = False, 0.0
         cuts = RunJournal(self._directory).cuts(attempt)
         self._follower = Follower(self._directory, Position(1, -1), attempt, cuts)
         self._known = cuts.known
@@ -196,6 +213,7 @@ class _LiveMetrics:
         while records := self._follower.read(_BATCH):
             for record in records:
                 if not isinstance(record, Event):
+                    self._unsaid |= record.attempt > max(1, self._known.attempt)
                     self._summaries.add(record.values, record.values.values(), record.step)
                 elif record.name == RESUME and (record.attempt, record.seq) > self._known:
                     return False
