@@ -77,13 +77,17 @@ class Taking:
         """Return how long the look that is under way has taken by now, in seconds."""
         return self._thread.looking_for()
 
-    def leave(self) -> None:
+    def leave(self, *, is_owner: bool) -> None:
         """Note that its session has ended, and what is left of it goes on behind that.
 
         A later attempt may own the run by then: what is written is named after this one, and that
         one has nothing of the kind.
+
+        Args:
+            is_owner: whether the session has owned the run to its end: else nothing is written
+                where another one does.
         """
-        self._is_late = True
+        self._is_late = is_owner
         self._thread.leave(self)
 
     def record(self, seen: Seen) -> None:

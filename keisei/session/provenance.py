@@ -154,4 +154,4 @@ class Snapshot:
                     await patiently(taking.seen.wait, left)
                 await patiently(taking.over.wait, GRACE)
         finally:
-            taking.leave()
+            taking.leave(is_owner=self._recorder.over is None)

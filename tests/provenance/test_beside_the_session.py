@@ -216,6 +216,22 @@ def test_a_run_that_was_taken_over_gets_nothing_more(make_config: MakeConfig) ->
     assert not list(path.parent.glob("*provenance*"))
 
 
+@pytest.mark.usefixtures("hung_git")
+def test_a_run_that_was_taken_over_gets_nothing_late_either(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session that has lost its run leaves it alone behind its end, too."""
+    config = make_config(provenance={"timeout": 600.0})
+    with pytest.raises(TakenOverError), SessionManager(config) as session:
+        path = Path(session.run_artifact_dir, "session.json")
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"attempt": 2}))
+    monkeypatch.setattr(shared, "EXIT_PATIENCE", 0.0)
+    monkeypatch.setattr(shared, "EXIT_TIMEOUT", 30.0)
+    shared._current.finish()
+    assert still_there() == []
+    assert not list(path.parent.glob("*provenance*"))
+
+
 def test_a_full_disk_is_one_warning(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
