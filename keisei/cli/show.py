@@ -41,7 +41,8 @@ from keisei.monitoring.run_events import ledger_of
 from keisei.reports.words import duration, shown_value
 from keisei.store.rows import MetricSummary, RunRow
 
-_MOST_METRICS = 40  # of a run, on a screen
+_MOST_METRICS = 15  # of a run, on a screen
+_NARROW = 64  # columns, in which a metric has its last value alone
 
 
 @app.command()
@@ -134,17 +135,18 @@ def _print(
             console.print(Text(f"  {name:<11} {plain(str(value), console)}"))
     if (lag := lag_of(row.directory)) is not None:
         console.print(Text(f"  {'lag':<11} {plain(lag_in_words(lag), console)}"))
-    if snapshot is not None:
-        print_snapshot(snapshot, console)
     if (used := time_of(row.directory, is_running=row.status == "running")) is not None:
         print_time(used, console)
+    print_cost(ledger_of(row.directory), console)
     if (resources := resources_of(row.directory)) is not None:
         print_resources(resources, console)
-    print_cost(ledger_of(row.directory), console)
     if row.metrics:
         console.print(_metrics(row.metrics, console))
         if (left := len(row.metrics) - _MOST_METRICS) > 0:
             console.print(Text(f"  and {left:,} more: --json has all", "dim"))
+    if snapshot is not None:
+        console.print(Text(" origin", "bold"))
+        print_snapshot(snapshot, console)
     if config:
         text = json.dumps(dict(row.config), indent=2, ensure_ascii=False)
         for line in text.splitlines():
@@ -162,10 +164,11 @@ def _checkpoints(known: Mapping[str, object]) -> str | None:
 def _metrics(metrics: Mapping[str, MetricSummary], console: Console) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 1), header_style="bold")
     table.add_column("metric", overflow="fold")
-    for name in ("last", "min", "max", "mean", "step", "count"):
-        table.add_column(name, justify="right")
+    all_parts = ("last", "min", "max", "mean", "step", "count")
+    parts = all_parts if console.width >= _NARROW else ("last", "step")
+    for part in parts:
+        table.add_column(part, justify="right", no_wrap=True)
     for name in sorted(metrics)[:_MOST_METRICS]:
-        one = metrics[name]
-        numbers = (one.last, one.min, one.max, one.mean, one.step, one.count)
+        numbers = (getattr(metrics[name], part) for part in parts)
         table.add_row(Text(plain(name, console)), *(shown_value(n) for n in numbers))
     return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,10 @@ from keisei.cli.shared import plain
 from keisei.monitoring.resources_used import read_resources_used
 from keisei.reports.words import in_unit
 
-_MOST = 40  # rows on a screen
+_MOST = 15  # rows on a screen
+_ONE_GPU = re.compile(r"^gpu\.\d+\.(?:mig\.\d+\.)?")
+# Of the whole host or container, of which the run may have only a part, or no use at all.
+_NOT_ITS_OWN = ("_host", "_cgroup", "_cgroup_bytes", "disk.free_bytes", "disk.used")
 
 
 def resources_of(directory: str) -> dict[str, Any] | None:
@@ -28,20 +32,42 @@ def resources_of(directory: str) -> dict[str, Any] | None:
         return None
 
 
+def of_all_gpus(
+    peaks: Mapping[str, float], means: Mapping[str, float | None]
+) -> dict[str, tuple[float, float | None]]:
+    """Return peaks and means by name, those of all GPUs as one: the highest, and the mean of means.
+
+    What is zero, or is the whole host's, is left out.
+
+    Args:
+        peaks: by resource, without `system/`.
+        means: by resource.
+    """
+    found: dict[str, list[str]] = {}
+    for name in sorted(peaks):
+        if peaks[name] and not name.endswith(_NOT_ITS_OWN):
+            found.setdefault(_ONE_GPU.sub("gpu.*.", name), []).append(name)
+    rows: dict[str, tuple[float, float | None]] = {}
+    for shown, names in found.items():
+        known = [mean for name in names if (mean := means.get(name)) is not None]
+        mean = sum(known) / len(known) if known else None
+        rows[shown if len(names) > 1 else names[0]] = max(map(peaks.__getitem__, names)), mean
+    return rows
+
+
 def print_resources(known: Mapping[str, Any], console: Console) -> None:
     """Print peaks and means as a table, and energy, GPUs and what is not measured below it."""
     table = Table(box=None, padding=(0, 1, 0, 1), header_style="bold")
     table.add_column("resource", overflow="fold")
     table.add_column("peak", justify="right")
     table.add_column("mean", justify="right")
-    names = sorted(known["peaks"])
-    for name in names[:_MOST]:
-        mean = known["means"].get(name)
+    rows = of_all_gpus(known["peaks"], known["means"])
+    for name, (peak, mean) in list(rows.items())[:_MOST]:
         shown = "" if mean is None else in_unit(name, mean)
-        table.add_row(Text(plain(name, console)), in_unit(name, known["peaks"][name]), shown)
+        table.add_row(Text(plain(name, console)), in_unit(name, peak), shown)
     console.print(table)
-    if len(names) > _MOST:
-        console.print(Text(f"  and {len(names) - _MOST:,} more: --json has all", "dim"))
+    if len(rows) > _MOST or len(rows) < len(known["peaks"]):
+        console.print(Text("  --json has all, of each GPU", "dim"))
     words = [f"{known['nodes']:,} node{'s' if known['nodes'] != 1 else ''}"]
     if known["gpus"] is not None:
         words.append(f"{known['gpus']:,} GPU{'s' if known['gpus'] != 1 else ''}")

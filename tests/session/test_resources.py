@@ -155,7 +155,7 @@ def test_show_says_what_a_run_has_used(make_config: MakeConfig) -> None:
     root = str(Path(session.run_artifact_dir).parent)
     shown = CliRunner().invoke(app, ["show", "r", "--root", root])
     assert shown.exit_code == 0, shown.output
-    for text in ("gpu.5.power_watts", "250 W", "8 GPUs", "kWh measured", "1 node"):
+    for text in ("gpu.*.power_watts", "250 W", "8 GPUs", "kWh measured", "1 node"):
         assert text in shown.output
     as_json = CliRunner().invoke(app, ["show", "r", "--root", root, "--json"])
     assert '"energy_j": ' in as_json.output
