@@ -10,7 +10,7 @@ import concurrent.futures.thread  # noqa: F401 - or asyncio imports it at the fi
 import importlib
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -38,7 +38,8 @@ async def load_backend() -> None:
 def _running_trio() -> Any | None:
     """Return trio's module where a task of trio's runs, ``None`` elsewhere."""
     trio: Any = sys.modules.get("trio")
-    return trio if trio is not None and trio.lowlevel.in_trio_task() else None
+    lowlevel = getattr(trio, "lowlevel", None)  # another thread may import it just now
+    return trio if lowlevel is not None and lowlevel.in_trio_task() else None
 
 
 def calling_soon(func: Callable[[], object]) -> Callable[[], None]:
@@ -60,67 +61,40 @@ def calling_soon(func: Callable[[], object]) -> Callable[[], None]:
     return call
 
 
-class Ticks:
-    """Calls a function again and again in the loop that runs here, until `stop`.
+class LoopHere:
+    """The loop that runs where it is made, for other threads.
 
-    Args:
-        interval: the time between two calls, in seconds.
-        func: called in the loop.
+    Attributes:
+        in_c: whether no frame of Python's shows that it waits, as uvloop's.
     """
 
-    def __init__(self, interval: float, func: Callable[[], object]) -> None:
-        self._interval, self._func = interval, func
+    def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._scope: anyio.CancelScope | None = None
         self._ended = False
+        self.in_c = False
         trio = _running_trio()
         if trio is None:
             self._loop = asyncio.get_running_loop()
-            self._timer = self._loop.call_later(interval, self._tick)
+            self._soon: Any = self._loop.call_soon_threadsafe
+            self.in_c = not isinstance(self._loop, asyncio.BaseEventLoop)
         else:
-            self._scope = anyio.CancelScope()
-            trio.lowlevel.spawn_system_task(self._task, trio.sleep)
+            self._soon = trio.lowlevel.current_trio_token().run_sync_soon
 
     @property
     def ended(self) -> bool:
-        """Whether it calls no more: it was stopped, or its loop has ended."""
+        """Whether it runs no more, as far as it is known: trio's is known when it is called."""
         return self._ended or (self._loop is not None and self._loop.is_closed())
 
     @property
     def running(self) -> bool:
-        """Whether the loop runs: one of asyncio's may be stopped, and go on later."""
+        """Whether it runs: one of asyncio's may be stopped, and go on later."""
         return not self.ended and (self._loop is None or self._loop.is_running())
 
-    def stop(self) -> None:
-        """Call it no longer; to be called in the loop."""
-        self._ended = True
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._scope is not None:
-            self._scope.cancel()
-
-    def end(self) -> None:
-        """Call it no longer; thread-safe. The loop lets go of it when the next tick is due."""
-        self._ended = True
-
-    def _tick(self) -> None:
-        if self.ended:
-            return
-        self._func()
-        if self._loop is not None and not self.ended:
-            self._timer = self._loop.call_later(self._interval, self._tick)
-
-    async def _task(self, sleep: Callable[[float], Awaitable[object]]) -> None:
-        """Tick on trio, whose timers are tasks; a system task ends with the loop."""
-        assert self._scope is not None
+    def call_soon(self, func: Callable[[], object]) -> None:
+        """Call a function soon, in the loop; not at all where it has ended."""
         try:
-            with self._scope:
-                while not self._ended:
-                    await sleep(self._interval)
-                    if not self._ended:
-                        self._func()
-        finally:
+            self._soon(func)
+        except RuntimeError:
             self._ended = True
 
 

@@ -7,7 +7,7 @@ import threading
 from collections import Counter
 from types import CodeType, FrameType
 
-from keisei.monitoring.stalls import Frame, blamed, is_library
+from keisei.monitoring.stalls import Frame, blamed, is_library, waits
 
 _DEEPEST = 40  # frames
 _MOST_THREADS = 64  # whose CPU time is looked at
@@ -29,17 +29,38 @@ class Looks:
 
     Attributes:
         watchdog: the thread that is passed over.
+        collector: where the collector of garbage came, if it took long.
+        under: the id of the frame that has called the loop's own calls.
     """
 
     def __init__(self, loop: int, unseen: CodeType) -> None:
         self._loop, self._unseen = loop, unseen
-        self.watchdog = 0
+        self.watchdog = self.under = 0
+        self.collector: Frame | None = None
         self.stacks: Counter[Frame] = Counter()
         self._others: dict[int, Counter[Frame]] = {}
         self._moved: set[int] = set()
+        self._idle: tuple[CodeType, CodeType] | None = None  # where the loop waits, and who called
         self._stood: dict[int, tuple[int, int]] = {}  # where threads stood when all was well
         self._computed: dict[int, float] = {}  # by then, too
         self._read = 0.0
+
+    def is_idle(self, in_c: bool, computes: bool) -> bool:
+        """Return whether the loop stands where it waits for something to do.
+
+        Args:
+            in_c: whether it shows no frame of its own.
+            computes: whether its thread computes, which tells one that shows none.
+        """
+        frame = sys._current_frames().get(self._loop)
+        if in_c:
+            return id(frame) == self.under and not computes
+        if frame is None or frame.f_back is None:
+            return False
+        codes = frame.f_code, frame.f_back.f_code
+        if codes != self._idle and waits(frame):
+            self._idle = codes
+        return codes == self._idle
 
     def all_is_well(self, now: float) -> None:
         """Note where the threads stand while the loop answers, and forget what was seen before.
@@ -47,6 +68,7 @@ class Looks:
         Args:
             now: the time by the monotonic clock.
         """
+        self.collector = None
         self.stacks.clear()
         self._others.clear()
         self._moved.clear()
@@ -54,6 +76,14 @@ class Looks:
         self._stood = {t: (id(f), f.f_lasti) for t, f in frames.items()}
         if now - self._read >= _SELDOM and len(frames) <= _MOST_THREADS:
             self._read, self._computed = now, _computed()
+
+    def look_at_collector(self, frame: FrameType) -> None:
+        """Note where the collector of garbage came, on the thread that it ran on.
+
+        Args:
+            frame: where the thread stands.
+        """
+        self.collector = blamed(self._stack(frame))
 
     def look(self) -> None:
         """Look at the stacks of the threads; thread-safe, and it does not let the GIL go."""

@@ -32,12 +32,11 @@ class _Shared:
             if _shared.get(self._key) is self:
                 del _shared[self._key]
 
-    def leave(self, listener: Watch, stop: Callable[[], object]) -> None:
+    def leave(self, listener: Watch) -> None:
         """Note that a listener needs it no more; end it with the last one.
 
         Args:
             listener: the listener, which may be told of a stall still.
-            stop: ends the watchdog.
         """
         with _sharing:
             if not self.watchdog.tells:
@@ -45,7 +44,7 @@ class _Shared:
             if any(one.until is None for one in self.listeners):
                 return
             self.forget()
-        stop()
+        self.watchdog.stop()
 
     def _hear(self, stall: Stall) -> None:
         for listener in tuple(self.listeners):
@@ -103,16 +102,15 @@ class Watch:
     def stop(self) -> None:
         """End, in the loop: the stall that ends here is told still. A second call does nothing."""
         if self.until is None:
-            watchdog = self._shared.watchdog
-            watchdog.beat()
+            self._shared.watchdog.beat()
             self.until = time.monotonic()
-            self._shared.leave(self, watchdog.stop)
+            self._shared.leave(self)
 
     def leave(self) -> None:
         """End, as `stop` does; thread-safe, and where the loop does not run any more."""
         if self.until is None:
             self.until = time.monotonic()
-            self._shared.leave(self, self._shared.watchdog.leave)
+            self._shared.leave(self)
 
     def settle(self, timeout: float) -> None:
         """Wait until it is told what it has to hear; on any thread.

@@ -7,6 +7,7 @@ import sysconfig
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
+from types import FrameType
 from typing import Literal, NamedTuple
 
 Cause = Literal[
@@ -62,6 +63,7 @@ class Seen:
         queueing: how much the loop's thread waited for the GIL; ``None`` where nothing says it.
         watchdog_queueing: the same, of the watchdog while it was late.
         watchdog_waiting: how much the watchdog was late for it had no CPU.
+        idle: whether the loop had nothing to do when the watchdog came, late.
     """
 
     length: float
@@ -74,6 +76,7 @@ class Seen:
     queueing: float | None = None
     watchdog_queueing: float | None = None
     watchdog_waiting: float = 0.0
+    idle: bool = False
 
 
 def cause_of(seen: Seen) -> Cause:
@@ -82,7 +85,8 @@ def cause_of(seen: Seen) -> Cause:
     A thread that waits for the GIL has no CPU and is not ready, as one that sleeps, but wakes at
     each of Python's switch intervals to ask for it. Where that is not counted: the process computes
     then, and the watchdog, which needs the GIL as well, wakes late. Where the watchdog is late, and
-    neither asks for the GIL nor computes, the whole process stood still.
+    neither asks for the GIL nor computes, the whole process stood still. What kept the watchdog
+    from a loop that had nothing to do was not the loop's own code.
 
     Args:
         seen: what was seen of the stall.
@@ -96,15 +100,19 @@ def cause_of(seen: Seen) -> Cause:
         return "own code"
     if seen.waiting is not None and seen.waiting >= most:
         return "no CPU"
-    late = seen.late - seen.watchdog_waiting
     others = seen.process - seen.computing
     if seen.watchdog_queueing is not None and seen.queueing is not None:
         queued = _QUEUED * seen.length
         if seen.late >= _LATE * seen.length and seen.watchdog_queueing >= queued:
-            return "another thread with the GIL" if seen.queueing >= queued else "own code"
+            is_other = seen.idle or seen.queueing >= queued
+            return "another thread with the GIL" if is_other else "own code"
     elif seen.late >= _LATE * seen.length and others >= most - seen.computing / 2:
         return "another thread with the GIL"
-    if late >= most:
+    if seen.idle:
+        if seen.watchdog_waiting >= most:
+            return "no CPU"
+        return "another thread with the GIL" if others >= most else "suspended"
+    if seen.late - seen.watchdog_waiting >= most:
         return "suspended" if seen.process < most / 2 else "no CPU"
     return "own code"
 
@@ -140,3 +148,13 @@ def _is_loop(frame: Frame) -> bool:
 def _is_waiting(frame: Frame) -> bool:
     """Return whether a loop waits here for something to do."""
     return frame.function.endswith((".select", ".get_events"))
+
+
+def waits(frame: FrameType) -> bool:
+    """Return whether the innermost frame of a thread is that of a loop that has nothing to do."""
+    outer = frame.f_back
+    return outer is not None and _is_waiting(_named(frame)) and _is_loop(_named(outer))
+
+
+def _named(frame: FrameType) -> Frame:
+    return Frame(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_qualname)

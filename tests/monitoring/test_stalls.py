@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from keisei._io import loop
 from keisei.journal import writer
 from keisei.monitoring import watchdog
 from keisei.monitoring.stalls import Cause, Frame, Seen, blamed, cause_of, is_library
@@ -50,6 +49,19 @@ from keisei.monitoring.stalls import Cause, Frame, Seen, blamed, cause_of, is_li
             Seen(0.3, waiting=0.0, late=0.29, watchdog_waiting=0.28),
             "own code",
         ),  # who looked had none
+        (  # who looked was kept from a loop that had nothing to do: it was not its own code
+            Seen(0.3, waiting=0.0, late=0.29, queueing=0.0, watchdog_queueing=0.28, idle=True),
+            "another thread with the GIL",
+        ),
+        (
+            Seen(0.3, waiting=0.0, late=0.29, watchdog_waiting=0.28, idle=True),
+            "no CPU",
+        ),
+        (
+            Seen(0.3, late=0.29, queueing=0.0, watchdog_queueing=0.0, idle=True),
+            "suspended",
+        ),
+        (Seen(0.3, process=0.28, late=0.29, idle=True), "another thread with the GIL"),
         (  # many short sleeps without it
             Seen(0.3, waiting=0.0, late=0.0, queueing=0.3, watchdog_queueing=0.3),
             "own code",
@@ -90,7 +102,7 @@ def test_keiseis_own_frames_are_blamed() -> None:
         ],
         [Frame("/x/site-packages/trio/_core/_io_epoll.py", 9, "EpollIOManager.get_events")],
         [Frame(runners.__file__, 118, "Runner.run")],  # what uvloop shows of itself
-        [Frame(watchdog.__file__, 1, "Watchdog.beat"), Frame(loop.__file__, 1, "Ticks._tick")],
+        [Frame(watchdog.__file__, 1, "Watchdog.beat"), Frame(watchdog.__file__, 1, "_answer")],
     ],
     ids=["asyncio", "trio", "uvloop", "beat"],
 )

@@ -59,6 +59,59 @@ async def test_what_holds_the_loop_is_named() -> None:
         watchdog.stop()
 
 
+class Counting(Watchdog):
+    """Counts how often the loop is called."""
+
+    beats = 0
+
+    def beat(self) -> None:
+        """Count it."""
+        self.beats += 1
+        super().beat()
+
+
+@pytest.mark.parametrize(
+    ("backend", "options"),
+    [("asyncio", {}), ("asyncio", {"use_uvloop": True}), ("trio", {})],
+    ids=["asyncio", "uvloop", "trio"],
+)
+def test_an_idle_loop_is_left_alone(backend: str, options: dict[str, bool]) -> None:
+    """The watchdog sees that it waits for something to do, and does not wake it at each look."""
+    threshold, looks = 0.2, 10
+
+    async def main() -> int:
+        watchdog = Counting(threshold, lambda stall: None)
+        watchdog.start()
+        await anyio.sleep(looks * threshold)
+        watchdog.stop()
+        return watchdog.beats
+
+    beats = anyio.run(main, backend=backend, backend_options=options)
+    assert beats <= looks // 2  # a busy machine keeps it from some looks
+
+
+async def test_where_the_collector_came_is_named() -> None:
+    """Also where the loop has gone on before the watchdog gets the GIL."""
+    found: list[Stall] = []
+    watchdog = Watchdog(THRESHOLD, found.append)
+    watchdog.start()
+    try:
+        await anyio.sleep(2 * THRESHOLD)
+        collect_garbage()
+        stall = await until(found, "collect_garbage")
+        assert stall.cause == "garbage collection"
+    finally:
+        watchdog.stop()
+
+
+def collect_garbage() -> None:
+    """Let the collector go over a heap again and again: it counts what it has taken in all."""
+    heap: list[list[object]] = [[[]] for _ in range(300_000)]
+    for _ in range(5):
+        gc.collect()
+    del heap
+
+
 def watchdogs() -> list[threading.Thread]:
     """Return the threads of watchdogs."""
     return [thread for thread in threading.enumerate() if thread.name == "keisei-lag"]
