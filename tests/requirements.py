@@ -168,6 +168,11 @@ REQUIREMENTS: dict[str, str] = {
         "With `offline_fallback` (the default) an unreachable W&B gives an offline run of the "
         "same id, which `keisei sync` uploads later."
     ),
+    "WB-10": (
+        "Each release of W&B's SDK from 0.27 on is taken; an older one is refused by an error that "
+        "names it and the range. Without a private name of the SDK, logging and the end stay "
+        "true; one warning says which is missing."
+    ),
     "SEED-1": (
         "`setup_seeding()` seeds `random`, and numpy, torch (with CUDA and MPS) only where the "
         "program has imported them. Without `env.seed` it does nothing. The summary says what "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,6 @@ ONE_HOME = {
     "trackio": "trackers.trackio",
     "typer": "cli",
     "uvicorn": "dashboard",
-    "wandb": "trackers.wandb",
     "xxhash": "checkpoints.digests",
     "yaml": "config.parsing",
 }
@@ -212,6 +212,18 @@ def test_foreign_libraries_have_one_home(library: str, home: str) -> None:
     }
     assert homes
     assert all(name == home or name.startswith(f"{home}.") for name in homes)
+
+
+def test_private_names_of_wandb_have_one_home() -> None:
+    """One file knows them; where the SDK is imported at all is one folder."""
+    text = {name: path.read_text(encoding="utf-8") for name, path in modules().items()}
+    knowing = {name for name in text if re.search(r"\bwandb\.(sdk|proto|apis)\b", text[name])}
+    assert knowing == {"trackers.wandb.private"}
+    loading = {name for name in text if 'import_module("wandb")' in text[name]}
+    assert loading
+    assert all(name.startswith("trackers.wandb.") for name in loading)
+    found = {i for path in modules().values() for i in imports(path, typing_only=False)}
+    assert not {name for name in found if name.split(".")[0] == "wandb"}
 
 
 @pytest.mark.parametrize("module", PURE)

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from keisei.cli.checkpoint_listing import leftovers, list_checkpoints, models_of
+from keisei.cli.doctor_wandb import check_wandb
 from keisei.cli.known import Known
 from keisei.cli.program import app
 from keisei.cli.shared import COLOURS, Json, RegistryUrl, Root, Runs, failures_of, plain
@@ -45,6 +46,9 @@ def doctor(
     ] = None,
     url: RegistryUrl = None,
     as_json: Json = False,
+    wandb: Annotated[
+        bool, typer.Option("--wandb", help="List what the installed SDK of W&B's lacks; no runs.")
+    ] = False,
 ) -> None:
     """Check runs: their state, their owners, and what is damaged.
 
@@ -55,6 +59,8 @@ def doctor(
     directory of runs cannot be found or read, 130 after Ctrl-C.
     """
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
+    if wandb:
+        raise typer.Exit(check_wandb(console, as_json=as_json))
     with failures_of("doctor", "interrupted: start it again to go on"):
         directory = root_of_runs(root)
         known = Known("doctor", url)

@@ -92,6 +92,21 @@ def options_of(run: object) -> dict[str, object]:
     return options
 
 
+def kept_of(run: object, position: Position) -> Position:
+    """Return how much of what a run has taken outlives this process: all of it, or what it says.
+
+    Args:
+        run: what `Tracker.start` has returned; ``None`` before that.
+        position: the last record that it has taken.
+    """
+    ask = getattr(run, "kept", None)
+    try:
+        answer = None if ask is None else ask()
+        return position if answer is None else min(position, Position(*answer))
+    except Exception:  # noqa: BLE001 - foreign code
+        return Position(0, -1)
+
+
 def _text(run: object, name: str) -> str | None:
     default = "online" if name == "mode" else None
     try:

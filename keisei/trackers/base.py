@@ -99,6 +99,17 @@ class TrackerRun(Protocol):
         """
         return None
 
+    def kept(self) -> Position | None:
+        """Return the last record that outlives this process; must not block for long.
+
+        For a tracker that keeps what it gets in memory for a while. It is asked after each `send`,
+        and the cursor goes no further than that: what a kill takes is sent again.
+
+        Returns:
+            The position; ``None`` where everything that `send` has taken does.
+        """
+        return None
+
     def rewind(self, after: Position) -> bool:
         """Drop the rows behind a position, where the tracker can; may block, and may raise.
 

@@ -28,7 +28,7 @@ from keisei.redaction import redact
 from keisei.run.session_file import TrackerRecord
 from keisei.run.status import FinalStatus
 from keisei.trackers import cursor, trust
-from keisei.trackers.answers import options_of, position_of, record_of, start_timeout_of
+from keisei.trackers.answers import kept_of, options_of, position_of, record_of, start_timeout_of
 from keisei.trackers.backlog import Backlog
 from keisei.trackers.base import Position, RunInfo, Tracker, TrackerRun
 from keisei.trackers.cursor import Cursor
@@ -379,10 +379,11 @@ class Worker(WorkerHandle):
         self._store(record)  # last: what fails in it is said
 
     def _store(self, record: TrackerRecord) -> None:
-        """Store the cursor."""
+        """Store the cursor, no further than what outlives this process."""
+        at, part = kept_of(self.run, self.state.position), self.info.part
         kept = Cursor(
-            attempt=self.state.position.attempt,
-            seq=self.state.position.seq,
+            attempt=at.attempt,
+            seq=at.seq,
             options=self._options,
             known=record,
             rewound=self._backlog.told,
@@ -390,8 +391,7 @@ class Worker(WorkerHandle):
         )
         try:
             # One that knows its own position needs no cursor that survives a loss of power.
-            at, part = self.home.path(), self.info.part
-            cursor.store(at, self.name, kept, sync=not self._tells, part=part)
+            cursor.store(self.home.path(), self.name, kept, sync=not self._tells, part=part)
             self.state = self.state._replace(kept=True)
         except OSError as exc:
             # The tracker's own account, or a row twice in the worst case, is better than none.

@@ -145,6 +145,7 @@ class _Upload:
         self._run = run
         self._directory = directory
         self._holds = Holding(run.directory)
+        self._sdk = sdk.load_sdk()
         self._read = {
             attempt.key: run_file.read(attempt.path, self._holds.of(attempt.path))
             for attempt in run.attempts
@@ -178,7 +179,10 @@ class _Upload:
         # An offline attempt could not know at which step the one before it had ended; and behind
         # one that was killed online, the next begins at a step that its rest has as well.
         renumber = skip < len(content.steps) and content.steps[skip] <= has.last_step
-        with self._rest(attempt, content, skip, fresh=renumber and attempt.online) as path:
+        # Before 0.31 the SDK does not do that itself.
+        shift = has.last_step + 1 - content.steps[skip] if renumber and sdk.lags(self._sdk) else 0
+        fresh = renumber and (attempt.online or bool(shift))
+        with self._rest(attempt, content, skip, fresh=fresh, shift=shift) as path:
             upload.upload(path, self._run.id, max(0.1, end - time.monotonic()), renumber=renumber)
         with files.OpenDirectory(os.path.dirname(attempt.path)) as directory:
             files.append(directory, f"{os.path.basename(attempt.path)}.synced", b"")
@@ -206,29 +210,49 @@ class _Upload:
             notes.delivered[attempt.key] = self._sent(attempt, has)
 
     def _sent(self, attempt: Attempt, has: OnServer) -> int:
-        """Return how many rows an attempt has itself sent."""
+        """Return how many of an attempt's rows the server has by its attempts, and no upload."""
         steps = self._read[attempt.key].steps
         if attempt.uploaded:
             return len(steps)
-        if not attempt.online or not has.lines:
+        if not has.lines:
             return 0
-        later = self._run.attempts[self._run.attempts.index(attempt) + 1 :]
-        first_missing = has.last_step + 1
-        for other in later:
-            if other.online and (started := other.starting_step) is not None:
-                first_missing = started  # what the server had when that attempt began
-                break
-        return sum(step < first_missing for step in steps)
+        if attempt.online:
+            first_missing = self._first_missing(attempt, has)
+            return sum(step < first_missing for step in steps)
+        # What the attempt before it has sent, and its file has lost with the SDK's service, is the
+        # beginning of this one's file.
+        at = self._run.attempts.index(attempt)
+        before = self._run.attempts[at - 1] if at else None
+        if before is None or not before.online or before.uploaded:
+            return 0
+        known = self._read[before.key].steps
+        end = known[-1] + 1 if known else before.starting_step
+        lost = 0 if end is None else self._first_missing(before, has) - end
+        return min(max(0, lost), len(steps))
 
-    def _rest(self, attempt: Attempt, content: RunFile, skip: int, *, fresh: bool) -> Rest:
+    def _first_missing(self, attempt: Attempt, has: OnServer) -> int:
+        """Return the step behind the last one that the server had after an online attempt."""
+        for other in self._run.attempts[self._run.attempts.index(attempt) + 1 :]:
+            if other.online and (started := other.starting_step) is not None:
+                return started  # what the server had when that attempt began
+        return has.last_step + 1
+
+    def _rest(
+        self, attempt: Attempt, content: RunFile, skip: int, *, fresh: bool, shift: int
+    ) -> Rest:
         """Return the file to upload: the original, or a copy where that would not do.
 
         Where it is to be fresh, the step at which the attempt itself stood on the server is left.
         """
         later = self._run.attempts[self._run.attempts.index(attempt) + 1 :]
         ending = next((other.path for other in reversed(later) if other.uploaded), None)
-        copy = bool(skip or content.torn or ending or fresh or content.left_behind)
-        return Rest(attempt.path, skip, ending, copy, fresh, self._holds.of(attempt.path))
+        before: tuple[str, ...] = ()
+        if sdk.release_of(self._sdk) < (0, 28):  # it begins the run's log anew with each file
+            at = self._run.attempts.index(attempt)
+            before = tuple(other.path for other in self._run.attempts[:at])
+        copy = bool(skip or content.torn or ending or fresh or content.left_behind or before)
+        holds = self._holds.of(attempt.path)
+        return Rest(attempt.path, skip, ending, copy, fresh, shift, before, holds)
 
     def _rewind(self, has: OnServer, about: RunFile, end: float) -> None:
         """Ask W&B to drop what it has got of what the run has left behind."""

@@ -75,11 +75,12 @@ class LocalRun:
     trusted: bool = False
 
 
-def attempts_in(directory: str) -> list[Attempt]:
+def attempts_in(directory: str, *, empty: bool = False) -> list[Attempt]:
     """Return the run files of a run that are not empty, the oldest first.
 
     Args:
         directory: the run's directory.
+        empty: whether those that hold nothing count, too.
 
     Raises:
         OSError: a directory cannot be read, or a link stands in the place of one or of a file.
@@ -92,9 +93,24 @@ def attempts_in(directory: str) -> list[Attempt]:
             for file in _names_in(inside, links=False):
                 if file.startswith("run-") and file.endswith(".wandb"):
                     path = os.path.join(inside, file)
-                    if os.path.getsize(path) > EMPTY:
+                    if empty or os.path.getsize(path) > EMPTY:
                         found.append(Attempt(path, match[1] is None, match[2]))
     return sorted(found, key=lambda attempt: (attempt.started, os.path.getmtime(attempt.path)))
+
+
+def note_step(directory: str, run_id: str, step: object) -> None:
+    """Note the step at which the server told an attempt to begin, where the SDK does not.
+
+    Args:
+        directory: where the SDK keeps the attempt's files.
+        run_id: the run's id.
+        step: the step; anything but a number is not noted.
+    """
+    if isinstance(step, int):
+        with suppress(OSError), files.OpenDirectory(directory) as opened:
+            name = f"run-{run_id}.wandb.syncstate"
+            if not opened.read(name):
+                files.append(opened, name, json.dumps({"starting_step": step}).encode())
 
 
 def id_of(directory: str, session_id: str) -> str:

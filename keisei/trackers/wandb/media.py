@@ -53,7 +53,7 @@ def object_of(module: Any, native: Any, media: Media) -> Any:
                 text = html.escape(file.read(_LONGEST_TEXT))
             return module.Html(f"<pre style='white-space: pre-wrap'>{text}</pre>", inject=False)
     except Exception as exc:  # noqa: BLE001 - the SDK's own, and the rows behind it have to go on
-        _say(media, exc)
+        say(media, exc)
     return None
 
 
@@ -70,7 +70,7 @@ def send_artifact(module: Any, native: Any, media: Media) -> None:
         artifact.add_file(media.path, name=inside, policy="immutable", skip_cache=True)
         native.log_artifact(artifact)
     except Exception as exc:  # noqa: BLE001 - the SDK's own
-        _say(media, exc)
+        say(media, exc)
 
 
 def _histogram(module: Any, counts: list[Any], edges: list[Any]) -> Any:
@@ -103,6 +103,7 @@ def _plotly(module: Any, media: Media) -> Any:
         return module.Plotly(io.from_json(json.dumps(json.load(file))))
 
 
-def _say(media: Media, exc: Exception) -> None:
+def say(media: Media, exc: Exception) -> None:
+    """Warn that W&B cannot show one, and why."""
     text = "W&B cannot show %s %s, which the run's media/ has: %s"
     logger.warning(text, media.kind, quoted(media.name), describe(exc))

@@ -14,7 +14,6 @@ import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
@@ -25,8 +24,9 @@ from keisei.journal.records import is_system, of_part
 from keisei.redaction import clean
 from keisei.trackers.base import Media, Position, Record
 from keisei.trackers.media import event_of
-from keisei.trackers.wandb import local_runs, run_file
-from keisei.trackers.wandb.media import object_of, send_artifact
+from keisei.trackers.wandb import local_runs, private, run_file
+from keisei.trackers.wandb.link import Link, is_finished, link_of
+from keisei.trackers.wandb.media import object_of, say, send_artifact
 
 STEP = "global_step"
 NUMBER = "_keisei"
@@ -49,6 +49,8 @@ class Rows:
         file: the file of this one; ``None`` where it is not known, and `send` cannot wait for it.
         on_server: the last rows that the server had when this attempt began.
         part: the part of the run whose rows these are, under its name; ``None`` for the owner's.
+        lags: whether the SDK (before 0.31) writes the file only when 32 KiB have come, and at the
+            end. Then a row counts as sent once the service has it, and as kept once the file has.
 
     Attributes:
         directory: the run's directory, or the one of a part in which the SDK keeps its files.
@@ -62,9 +64,18 @@ class Rows:
         file: str | None,
         on_server: Iterable[Mapping[str, object]] = (),
         part: str | None = None,
+        *,
+        lags: bool = False,
     ) -> None:
         self._native, self._part = native, part
+        self.lags = lags
+        self._handed: Position | None = None
         self.directory = directory
+        try:
+            run_file.parsed(b"")
+            self._blind = False
+        except private.MissingName:  # nobody can read the files
+            self._blind, file = True, None
         self._file = file
         self._on_server = [number_in(row, part) for row in on_server]
         self.rewound: Position | None = None
@@ -72,7 +83,7 @@ class Rows:
         self._stepped = False
 
     def send(self, records: Sequence[Record]) -> None:
-        """Log records; returns when the run's file has them.
+        """Log records; returns when the run's file has them, or where that lags the service.
 
         Args:
             records: rows and events.
@@ -84,34 +95,77 @@ class Rows:
         """
         if not records:
             return
-        if getattr(self._native, "_is_finished", False):
+        if self._finished:
             raise TrackerError("the W&B run was ended by its own finish()")
         if not self._stepped and any(isinstance(r, Row) and r.step is not None for r in records):
             # Charts are drawn over the training step; what users log beside goes with the last one.
             self._native.define_metric("*", step_metric=STEP)
             self._stepped = True
         for is_media, some in groupby(records, lambda record: isinstance(record, Media)):
-            self._hand_over(list(some), None if is_media else _Link.of(self._native))
+            self._hand_over(list(some), None if is_media else link_of(self._native))
         if not self._settled():
             raise ConnectionError("W&B's service process has gone")
 
-    def _hand_over(self, records: list[Record], link: _Link | None) -> None:
+    def _hand_over(self, records: list[Record], link: Link | None) -> None:
         if link is None:
             for record in records:
                 _log(self._native, record, self._part)
                 self._awaited = Position(record.attempt, record.seq)
         else:
-            requests = link.requests(records, self._part)
-            self._awaited = Position(records[-1].attempt, records[-1].seq)
-            link.publish(requests)
+            requests = _requests(link, records, self._part)
+            passed: list[Any] = []
+            if not self.lags:
+                self._awaited = Position(records[-1].attempt, records[-1].seq)
+            try:
+                link.publish(requests, passed)
+            finally:
+                if self.lags and passed:
+                    last = records[len(passed) - 1]
+                    self._awaited = Position(last.attempt, last.seq)
 
     def position(self) -> Position | None:
         """Return the last record that is held: the run's files have it, or the server had.
+
+        Where the file lags, it is the last one that the service has, while that lives.
 
         Raises:
             TimeoutError: there are some of which it is not known yet.
         """
         self._settled()
+        if self._handed is not None:
+            link = link_of(self._native)
+            if not self._finished and (link is None or link.answers(PATIENCE)):
+                return self._handed
+            if self._file is not None:
+                with suppress(FileNotFoundError):
+                    self._written(self._file, self._handed, alive=False)
+        return self._held()
+
+    def kept(self) -> Position | None:
+        """Return the last record that the files have; ``None`` where they have all that was sent.
+
+        Raises:
+            OSError: a directory cannot be read.
+        """
+        return (self._held() or Position(0, -1)) if self.lags and not self._blind else None
+
+    def wait_closed(self) -> None:
+        """Wait until the file of a run that has ended has all that was sent; blocks.
+
+        Raises:
+            TimeoutError: it does not get it.
+        """
+        if self._handed is not None and self._file is not None:
+            with suppress(FileNotFoundError):  # somebody has removed it
+                self._written(self._file, self._handed, alive=True)
+
+    @property
+    def _finished(self) -> bool:
+        return is_finished(self._native)
+
+    def _held(self) -> Position | None:
+        if self._blind:
+            return None
         paths = [attempt.path for attempt in local_runs.attempts_in(self.directory)]
         if self.rewound is not None:  # before the file began
             paths = [path for path in paths if path == self._file]
@@ -122,6 +176,9 @@ class Rows:
                 if found[-1] is not None:
                     break
         held = max((number for number in found if number is not None), default=None)
+        if self.lags:  # a kill may have left nothing of an attempt in its file
+            earlier = local_runs.attempts_in(self.directory, empty=True)
+            paths = [attempt.path for attempt in earlier]
         if held is None and any(path != self._file for path in paths):
             return Position(1, -1)
         return held
@@ -130,9 +187,11 @@ class Rows:
         """Wait until the file has all that was handed over; false where the service has gone."""
         if self._awaited is None:
             return True
-        link = _Link.of(self._native)
-        alive = link is None or link.answers()
-        if self._file is not None:
+        link = link_of(self._native)
+        alive = link is None or link.answers(PATIENCE)
+        if self.lags:
+            self._handed = self._awaited if alive else self._handed
+        elif self._file is not None:
             with suppress(FileNotFoundError):  # somebody has removed it: nothing can be told
                 alive = self._written(self._file, self._awaited, alive)
         self._awaited = None
@@ -153,80 +212,16 @@ class Rows:
             time.sleep(_POLL if alive else 2 * FLUSH_INTERVAL)
 
 
-@dataclass(frozen=True)
-class _Link:
-    """The way to the SDK's service: private names of the SDK, which `run.log` uses one by one.
-
-    A few hundred rows at once are six times cheaper than as many calls of `run.log`: what each
-    of those costs is mostly the two switches to the SDK's thread and back.
-    """
-
-    interface: Any
-    asyncer: Any
-    client: Any
-    stream_id: str
-    request_type: Any
-
-    @classmethod
-    def of(cls, native: Any) -> _Link | None:
-        """Find the way from a run, or ``None`` where the SDK has changed."""
-        interface: Any = getattr(native, "_interface", None)
-        try:
-            messages: Any = importlib.import_module("wandb.proto.wandb_server_pb2")
-            link = cls(
-                interface,
-                interface._asyncer,
-                interface._client,
-                interface._stream_id,
-                messages.ServerRequest,
-            )
-            known = link.asyncer.run, link.client.publish, link.interface.deliver_history_step
-            link.requests([Row(0, 0.0, 0, 1, {}), Event(1, 0.0, 1, "", None)])
-        except (ImportError, AttributeError, TypeError, ValueError):
-            return None
-        return link if all(map(callable, known)) else None
-
-    def requests(self, records: Iterable[Record], part: str | None = None) -> list[Any]:
-        """Make the messages that `run.log` and `run.write_logs` would send."""
-        made = []
-        for record in records:
-            request = self.request_type()
-            message = request.record_publish
-            message._info.stream_id = self.stream_id
-            if isinstance(record, Row):
-                history = message.request.partial_history
-                add = history.item.add
-                for name, value in _items(record, part).items():
-                    add(key=name, value_json=json.dumps(value))
-                history.action.flush = True
-                message.control.local = True
-            elif isinstance(record, Event):
-                message.output_logger.line = _line(record, part)
-            made.append(request)
-        return made
-
-    def publish(self, requests: Sequence[Any]) -> None:
-        """Send messages, in one visit of the SDK's thread."""
-
-        async def publish_all() -> None:
-            for request in requests:
-                await self.client.publish(request)
-
-        self.asyncer.run(publish_all)
-
-    def answers(self) -> bool:
-        """Wait until the service has handled what it was sent; false where it has gone.
-
-        Raises:
-            TimeoutError: it has not.
-        """
-        try:
-            self.interface.deliver_history_step().wait_or(timeout=PATIENCE)
-        except TimeoutError:
-            raise
-        except Exception:  # noqa: BLE001 - the SDK's own, and each of them says so
-            return False
-        return True
+def _requests(link: Link, records: Iterable[Record], part: str | None) -> list[Any]:
+    """Make the messages that `run.log` and `run.write_logs` would send."""
+    made = []
+    for record in records:
+        if isinstance(record, Row):
+            items = _items(record, part).items()
+            made.append(link.row({name: json.dumps(value) for name, value in items}))
+        elif isinstance(record, Event):
+            made.append(link.line(_line(record, part)))
+    return made
 
 
 def _log(native: Any, record: Record, part: str | None) -> None:
@@ -239,8 +234,11 @@ def _log(native: Any, record: Record, part: str | None) -> None:
         shown = None if record.kind == "file" else object_of(sdk, native, record)
         if shown is not None:
             row = Row(record.seq, record.time, record.step, record.attempt, {})
-            native.log({**_items(row, part), _media_name(record, part): shown})
-            return
+            try:
+                native.log({**_items(row, part), _media_name(record, part): shown})
+                return
+            except Exception as exc:  # noqa: BLE001 - a server that takes no artifacts, before 0.30
+                say(record, exc)
         send_artifact(sdk, native, record)
         record = event_of(record)
     if write := getattr(native, "write_logs", None):

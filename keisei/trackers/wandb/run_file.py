@@ -8,8 +8,8 @@ any number of MIDDLE, LAST. A record's payload is a protobuf `Record`.
 from __future__ import annotations
 
 import functools
-import importlib
 import io
+import json
 import os
 import shutil
 import struct
@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from keisei.trackers.wandb import sdk
+from keisei.trackers.wandb import private, sdk
 
 _HEADER = b":W&B\xe1\xbe\x00"
 _BLOCK = 32 * 1024
@@ -112,7 +112,13 @@ def rows_of(path: str) -> Iterator[Any]:
 
 
 def write_rest(
-    path: str, original: str, skip: int, ending: str | None, holds: Holds = every_row
+    path: str,
+    original: str,
+    skip: int,
+    ending: str | None,
+    holds: Holds = every_row,
+    shift: int = 0,
+    before: Iterable[str] = (),
 ) -> None:
     """Write a run file that holds what another one holds, without its first rows.
 
@@ -122,6 +128,8 @@ def write_rest(
         skip: how many of its first history rows that hold to leave out.
         ending: another run file, whose summary and exit take the place of the original's.
         holds: returns whether a history row is to be written at all.
+        shift: by how much to raise the rows' steps.
+        before: other run files, whose log lines are to come first.
 
     Raises:
         OSError: one of them cannot be read or written.
@@ -129,6 +137,10 @@ def write_rest(
 
     def chosen() -> Iterator[bytes]:
         left = skip
+        for path in before:
+            for payload, _ in _payloads_of(path):
+                if parsed(payload).WhichOneof("record_type") == "output_logger":
+                    yield payload
         for payload, _ in _payloads_of(original):
             record = parsed(payload)
             kind = record.WhichOneof("record_type")
@@ -136,6 +148,8 @@ def write_rest(
                 continue
             if kind == "history" and left:
                 left -= 1
+            elif kind == "history" and shift:
+                yield _shifted(record, shift)
             elif ending is None or kind not in ("summary", "exit"):
                 yield payload
         if ending is not None:
@@ -145,6 +159,14 @@ def write_rest(
 
     with open(path, "wb") as file:
         _write(file, chosen())
+
+
+def _shifted(record: Any, shift: int) -> bytes:
+    record.history.step.num += shift
+    for item in record.history.item:
+        if "/".join(item.nested_key) == "_step" or item.key == "_step":
+            item.value_json = json.dumps(int(json.loads(item.value_json)) + shift)
+    return bytes(record.SerializeToString())
 
 
 @dataclass
@@ -157,6 +179,8 @@ class Rest:
         ending: another run file, whose summary and exit take the place of the original's.
         copy: whether a copy is needed; else it is the original itself.
         fresh: whether the copy's steps are counted anew, and not as the attempt itself had them.
+        shift: by how much they are raised in the copy.
+        before: other run files, whose log lines the copy begins with.
         holds: returns whether a history row is to be uploaded at all.
     """
 
@@ -165,12 +189,16 @@ class Rest:
     ending: str | None
     copy: bool
     fresh: bool = False
+    shift: int = 0
+    before: tuple[str, ...] = ()
     holds: Holds = every_row
 
     def __enter__(self) -> str:
         if not self.copy:
             return self.original
-        write_rest(self._path, self.original, self.skip, self.ending, self.holds)
+        write_rest(
+            self._path, self.original, self.skip, self.ending, self.holds, self.shift, self.before
+        )
         # The SDK's note of the step at which the attempt stands on the server.
         if not self.fresh:
             with suppress(FileNotFoundError):
@@ -255,7 +283,7 @@ def _first_record(data: bytes) -> int | None:
 @functools.cache
 def _record_type() -> Any:
     sdk.load_sdk()
-    return importlib.import_module("wandb.proto.wandb_internal_pb2").Record
+    return private.get("Record")
 
 
 def _payloads_of(path: str) -> Iterator[tuple[bytes, int]]:

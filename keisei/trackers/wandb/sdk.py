@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import quote
@@ -22,10 +22,13 @@ from urllib.parse import quote
 from keisei.config.schema import WandbMode
 from keisei.errors import TrackerError, describe
 from keisei.trackers.loading import need_temporary_directory
+from keisei.trackers.wandb import private
 from keisei.trackers.wandb.mode import for_sdk
 
-FITTING = (0, 31), (0, 32)  # from the first of the SDK's releases up to the other, without it
+OLDEST, NEWEST = (0, 27), (0, 31)  # of the SDK's releases that keisei was tried with
+_BEHIND = NEWEST[0], NEWEST[1] + 1
 
+FLUSH_SETTING = "x_transaction_log_flush_interval"
 _import_lock = threading.Lock()
 _SENDS_NOTHING: dict[str, WandbMode] = {
     "offline": "offline",
@@ -45,11 +48,22 @@ def load_sdk() -> Any:
         loaded = "wandb" in sys.modules
         module = importlib.import_module("wandb")
         if not loaded:
-            with suppress(Exception):  # a private name of the SDK
-                importlib.import_module("wandb.sdk.launch")  # 115 ms of the first init
-        with suppress(Exception), _known_mode():  # private names, or settings that do not fit
-            base_url()  # loads its settings; threads that did so together saw the defaults
+            with suppress(Exception):
+                private.get("launch")  # 115 ms of the first init
+        with suppress(Exception), _known_mode():  # or settings that do not fit
+            settings()  # loads them; threads that did so together saw the defaults
         return module
+
+
+def lags(module: Any) -> bool:
+    """Return whether the SDK cannot be told how soon it writes a run's file: before 0.31.
+
+    It then writes when 32 KiB have come, and at the end.
+
+    Args:
+        module: the SDK's module.
+    """
+    return not private.has_setting(module, FLUSH_SETTING)
 
 
 @contextmanager
@@ -71,34 +85,62 @@ def _known_mode() -> Iterator[None]:
 
 def default_mode() -> WandbMode | None:
     """Return the mode of the SDK's own settings, where that is not to send; else ``None``."""
-    with suppress(Exception):  # private names of the SDK
-        from wandb.sdk import wandb_setup
-
-        mode = str(wandb_setup.singleton().settings.mode)
+    with suppress(Exception):
+        mode = str(settings().mode)
         return _SENDS_NOTHING.get(mode)
     return None
 
 
 @contextmanager
 def telling_version() -> Iterator[None]:
-    """Name the version in whatever fails, where the installed SDK is none that keisei is made for.
+    """Name the version in whatever fails, where the installed SDK is newer than what was tried.
 
     Raises:
-        TrackerError: something has failed, and the SDK's version does not fit.
+        TrackerError: something has failed, and the SDK's release is none that was tried.
     """
     try:
         yield
     except Exception as exc:
-        version = str(getattr(sys.modules.get("wandb"), "__version__", ""))
-        first, end = FITTING
-        numbers = tuple(map(int, re.findall(r"\d+", version)[:2]))
-        if not version or first <= numbers < end:
+        module = sys.modules.get("wandb")
+        if module is None or release_of(module) <= NEWEST:
             raise
-        wanted = f"wandb>={first[0]}.{first[1]},<{end[0]}.{end[1]}"
         raise TrackerError(
-            f"wandb {version} is installed, and keisei needs {wanted}: `pip install '{wanted}'` "
-            f"({describe(exc)})"
+            f"{describe(exc)}. wandb {module.__version__} is installed; keisei was tried with "
+            f"wandb {_plain(OLDEST)} to {_plain(NEWEST)}: `pip install 'wandb<{_plain(_BEHIND)}'`"
         ) from exc
+
+
+def release_of(module: Any) -> tuple[int, int]:
+    """Return the first two numbers of the SDK's version; zeros where it does not tell it.
+
+    Args:
+        module: the SDK's module.
+    """
+    numbers = [*map(int, re.findall(r"\d+", str(getattr(module, "__version__", "")))[:2]), 0, 0]
+    return numbers[0], numbers[1]
+
+
+def check_release(module: Any) -> None:
+    """Refuse an SDK that is too old; warn once of one that lacks what its release should have.
+
+    Args:
+        module: the SDK's module.
+
+    Raises:
+        TrackerError: it is older than what keisei's promises can be kept with.
+    """
+    release = release_of(module)
+    if release < OLDEST:
+        wanted = f"wandb>={_plain(OLDEST)}"
+        raise TrackerError(
+            f"wandb {getattr(module, '__version__', '?')} is installed, and keisei needs {wanted}: "
+            f"`pip install '{wanted}'`"
+        )
+    private.warn_of_missing(release, str(module.__version__))
+
+
+def _plain(release: tuple[int, int]) -> str:
+    return f"{release[0]}.{release[1]}"
 
 
 def start_service() -> None:
@@ -108,11 +150,8 @@ def start_service() -> None:
     of their registration, and the SDK registers its own when the service starts: so this comes
     before anything else that would start it.
     """
-    with suppress(ImportError, AttributeError):  # private names of the SDK
-        from wandb.sdk import wandb_setup
-
-        setup: Any = wandb_setup.singleton()
-        setup.ensure_service()
+    with suppress(private.MissingName):
+        service()
     atexit.unregister(kill_service)
     atexit.register(kill_service)
 
@@ -123,13 +162,11 @@ def kill_service() -> None:
     It leads a session of its own, to which its monitor of the system belongs: that would outlive
     it for some seconds.
     """
-    with suppress(Exception):  # private names of the SDK
-        from wandb.sdk import wandb_setup
-
-        setup: Any = wandb_setup.singleton()
-        connection = setup._connection
-        connection._cleanup()  # takes back its atexit hook, which would only fail now
-        service = connection._proc._process
+    with suppress(Exception):
+        connection = private.get("connection", private.get("singleton")())
+        with suppress(private.MissingName):
+            private.get("cleanup", connection)()  # takes back its hook, which would only fail now
+        service = private.get("process", private.get("service", connection))
         if os.name == "posix" and os.getpgid(service.pid) == service.pid:
             os.killpg(service.pid, signal.SIGKILL)
         service.kill()
@@ -143,36 +180,52 @@ def logged_in(sdk: Any) -> bool:
     """
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    try:
-        from wandb.sdk import wandb_setup
-        from wandb.sdk.lib import wbauth
-
-        settings = wandb_setup.singleton().settings
-        return (
-            bool(settings.api_key)
-            or wbauth.session_credentials(host=settings.base_url) is not None
-            or wbauth.read_netrc_auth(host=settings.base_url) is not None
-        )
-    except Exception:  # noqa: BLE001 - private names of the SDK
-        return bool(getattr(getattr(sdk, "api", None), "api_key", None))
+    ways: tuple[Callable[[], object], ...] = (
+        lambda: settings().api_key,
+        lambda: private.get("session_credentials")(host=settings().base_url),
+        lambda: private.get("read_netrc_auth")(host=settings().base_url),
+        lambda: sdk.api.api_key,
+    )
+    for ask in ways:
+        with suppress(Exception):
+            if ask():
+                return True
+    return False
 
 
 def launched_id() -> str | None:
     """Return the id that the SDK takes in a sweep or a launch, whatever it is asked for."""
-    with suppress(Exception):  # private names of the SDK
-        from wandb.sdk import wandb_setup
-
-        settings: Any = wandb_setup.singleton().settings
-        if settings.run_id and (settings.sweep_id or settings.launch):
-            return str(settings.run_id)
+    with suppress(Exception):
+        known = settings()
+        if known.run_id and (known.sweep_id or known.launch):
+            return str(known.run_id)
     return None
 
 
 def base_url() -> str:
     """Return the address of the W&B server that the SDK's settings name."""
-    from wandb.sdk import wandb_setup
+    try:
+        return str(settings().base_url)
+    except private.MissingName:
+        return os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"
 
-    return str(wandb_setup.singleton().settings.base_url)
+
+def settings() -> Any:
+    """Return the SDK's own settings of this process.
+
+    Raises:
+        MissingName: the SDK has changed.
+    """
+    return private.get("settings", private.get("singleton")())
+
+
+def service() -> Any:
+    """Return the SDK's connection to its service process, which is started if it is not there.
+
+    Raises:
+        MissingName: the SDK has changed.
+    """
+    return private.get("ensure_service", private.get("singleton")())()
 
 
 _asking = threading.Lock()
@@ -214,10 +267,8 @@ def close_on_server(entity: str, project: str, run_id: str) -> None:
     Raises:
         OSError: the server does not take it.
     """
-    from wandb.sdk.lib import wbauth
-
     address = base_url()
-    key: str = getattr(wbauth.session_credentials(host=address), "api_key", "")
+    key: str = getattr(private.get("session_credentials")(host=address), "api_key", "")
     path = "/".join(quote(part, safe="") for part in (entity, project, run_id))
     request = _post(address, f"files/{path}/file_stream", b'{"complete": true, "exitcode": 1}')
     request.add_header("Authorization", f"Basic {b64encode(f'api:{key}'.encode()).decode()}")
@@ -254,12 +305,9 @@ def free_id(run_id: str) -> None:
     Args:
         run_id: the id.
     """
-    with suppress(Exception):  # private names of the SDK; the id may never have been held
-        from wandb.sdk import wandb_setup
-        from wandb.sdk.interface.interface_sock import InterfaceSock
-
-        setup: Any = wandb_setup.singleton()
-        service = setup.ensure_service()
-        interface = InterfaceSock(service._asyncer, service._client, stream_id=run_id)
-        interface.deliver_exit(1).wait_or(timeout=2)
-        service.inform_finish(run_id)
+    with suppress(Exception):  # the id may never have been held
+        connection = service()
+        of_service = (private.get(f"service_{name}", connection) for name in ("asyncer", "client"))
+        interface = private.get("InterfaceSock")(*of_service, stream_id=run_id)
+        private.get("deliver_exit", interface)(1).wait_or(timeout=2)
+        private.get("inform_finish", connection)(run_id)

@@ -19,8 +19,9 @@ from keisei.journal.reader import RunJournal
 from keisei.redaction import clean
 from keisei.run.status import FinalStatus
 from keisei.trackers.base import Position, Record, RunInfo, Tracker, TrackerRun
-from keisei.trackers.wandb import local_runs, sdk, shared, upload
+from keisei.trackers.wandb import local_runs, private, sdk, shared, upload
 from keisei.trackers.wandb.late import PendingStart
+from keisei.trackers.wandb.link import is_finished
 from keisei.trackers.wandb.media import KINDS
 from keisei.trackers.wandb.mode import NAME, requested_mode
 from keisei.trackers.wandb.rewinding import step_at
@@ -59,6 +60,7 @@ class WandbRun(TrackerRun):
     directory: str | None = None
     upload_as: str | None = None
     media = KINDS
+    ended = False
     again: Callable[[str | None], WandbRun] | None = field(default=None, repr=False)
     before_end: Callable[[], object] = field(default=lambda: None, repr=False)
 
@@ -69,6 +71,10 @@ class WandbRun(TrackerRun):
     def position(self) -> Position | None:
         """Return the last record that the files of the run's attempts have, or the server."""
         return self.rows.position()
+
+    def kept(self) -> Position | None:
+        """Return the last record that the run's file has, where that lags behind the service."""
+        return None if self.ended else self.rows.kept()
 
     def rewind(self, after: Position) -> bool:
         """Go back to a position on W&B, where it can: by its rewind of a run.
@@ -85,12 +91,19 @@ class WandbRun(TrackerRun):
             return False
         sdk.ask_server(sdk.base_url(), timeout=5.0)
         self.rows.position()  # all that was sent is in the files
-        step = step_at(self.rows.directory, after, RunJournal(self.rows.directory).cuts())
-        if step is None:
+        if self.rows.lags and not is_finished(self.native):
+            self._end(_EXIT_CODES["preempted"])  # now it is
+        try:
+            step = step_at(self.rows.directory, after, RunJournal(self.rows.directory).cuts())
+        except private.MissingName:
+            step = None
+        if step is None and not self.rows.lags:
             return False
-        if not getattr(self.native, "_is_finished", False):
+        if not is_finished(self.native):
             self._end(_EXIT_CODES["preempted"])
         try:
+            if step is None:
+                raise LookupError("what W&B would have to go back to is not known")
             fresh, done = self.again(f"{self.run_id}?_step={step}"), True
         except Exception:  # noqa: BLE001 - foreign code; not every server can
             sdk.free_id(self.run_id)
@@ -111,9 +124,11 @@ class WandbRun(TrackerRun):
             self.native.mark_preempting()
         _live.discard(self.run_id)
         self._end(_EXIT_CODES[status])
+        self.ended = True
 
     def _end(self, exit_code: int) -> None:
         self.native.finish(exit_code=exit_code)
+        self.rows.wait_closed()
         if self.mode == "online" and self.directory is not None:
             # The SDK's own mark for a run file that W&B has got in full.
             with suppress(OSError), files.OpenDirectory(self.directory) as directory:
@@ -172,6 +187,7 @@ class WandbTracker(Tracker):
     def _start(self, run: RunInfo) -> WandbRun:
         deadline = time.monotonic() + self.start_timeout
         module = self.load()
+        sdk.check_release(module)
         mode = requested_mode(self.config, os.environ) or mode_in_files(os.environ)
         mode = mode or sdk.default_mode()
         if mode == "disabled":
@@ -322,6 +338,8 @@ def start_run(
     sync_dir = getattr(getattr(native, "settings", None), "sync_dir", None)
     kept_in = sync_dir if isinstance(sync_dir, str) else None
     _live.add(run_id)
+    if mode == "online" and kept_in is not None and sdk.lags(module):
+        local_runs.note_step(kept_in, run_id, getattr(native, "starting_step", None))
     own = local_runs.id_of(run.directory, run.session_id)
     patience = max(0.5, config.finish_timeout - 2.0)
     is_primary = run.shared and run.part is None
@@ -335,11 +353,13 @@ def start_run(
         mode=mode,
         directory=kept_in,
         native=native,
-        rows=_rows(native, run, run_id, mode, kept_in),
+        rows=_rows(native, run, run_id, mode, kept_in, lags=sdk.lags(module)),
     )
 
 
-def _rows(native: Any, run: RunInfo, run_id: str, mode: str, directory: str | None) -> Rows:
+def _rows(
+    native: Any, run: RunInfo, run_id: str, mode: str, directory: str | None, *, lags: bool
+) -> Rows:
     file = os.path.join(directory, f"run-{run_id}.wandb") if directory is not None else None
     home = shared.directory_of(run)
     earlier = any(attempt.path != file for attempt in local_runs.attempts_in(home))
@@ -349,7 +369,7 @@ def _rows(native: Any, run: RunInfo, run_id: str, mode: str, directory: str | No
         # the service. Asked now, while it answers: later a dark server would hold up the end.
         with suppress(Exception):
             has = upload.on_server(native.entity, native.project, run_id, 2.0)
-    return Rows(native, home, file, has.tail, run.part)
+    return Rows(native, home, file, has.tail, run.part, lags=lags)
 
 
 def _settings(
@@ -363,11 +383,11 @@ def _settings(
         "init_timeout": config.init_timeout + 60.0,
         "finish_timeout": finish_timeout,
         "finish_timeout_raises": True,
-        "x_transaction_log_flush_interval": FLUSH_INTERVAL,  # the default loses 15 s to a kill
+        sdk.FLUSH_SETTING: FLUSH_INTERVAL,  # the default loses 15 s to a kill
         "x_disable_meta": True,  # it holds sys.argv, and with it secrets
         "x_save_requirements": False,  # 70 ms of every start
         "save_code": False,
         **more,
     }
-    known = getattr(module.Settings, "model_fields", wanted)
-    return module.Settings(**{name: value for name, value in wanted.items() if name in known})
+    known = {k: value for k, value in wanted.items() if private.has_setting(module, k)}
+    return module.Settings(**known)

@@ -1,11 +1,12 @@
 """What `keisei sync` asks of W&B's SDK: a login, what the server has of a run, an upload.
 
-Private names of the SDK (0.31): its command `wandb sync` knows no deadline, and ends with status
+By private names of the SDK: its command `wandb sync` knows no deadline, and ends with status
 0 also where nothing was uploaded.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import time
@@ -17,7 +18,7 @@ from typing import Any
 from keisei._io import process
 from keisei.errors import TrackerError
 from keisei.redaction import clean
-from keisei.trackers.wandb import sdk
+from keisei.trackers.wandb import private, sdk
 
 # What the SDK itself asks before it resumes a run.
 _QUERY = """
@@ -62,15 +63,18 @@ def log_in() -> None:
     """
     os.environ.pop("WANDB_SERVICE", None)  # of a program that has started this one
     module = sdk.load_sdk()
-    from wandb.sdk import wandb_setup
-    from wandb.sdk.lib import wbauth
-
-    settings: Any = wandb_setup.singleton().settings
-    settings.silent = True
     try:
-        found = wbauth.authenticate_session(
-            host=settings.base_url, source="keisei sync", no_offline=True, prompt=False
-        )
+        settings = sdk.settings()
+        settings.silent = True
+        authenticate = private.get("authenticate_session")
+    except private.MissingName as exc:
+        raise TrackerError(f"{exc}: `wandb sync` can upload what `keisei sync` cannot") from None
+    asked = {"host": settings.base_url, "source": "keisei sync", "no_offline": True}
+    try:
+        if "prompt" in inspect.signature(authenticate).parameters:
+            found = authenticate(**asked, prompt=False)
+        else:  # before 0.30 it prompts where there is neither a key nor a login
+            found = authenticate(**asked) if sdk.logged_in(module) else None
     except module.errors.Error as exc:
         raise TrackerError(f"W&B does not take the key: {_clean(exc)}") from None
     if found is None:
@@ -93,10 +97,8 @@ def ask(timeout: float) -> None:
 
 def service() -> tuple[int, str]:
     """Return the id of the SDK's service process, which sends, and when that started."""
-    from wandb.sdk import wandb_setup
-
-    setup: Any = wandb_setup.singleton()
-    pid: int = setup.ensure_service()._proc._process.pid
+    connection = sdk.service()
+    pid: int = private.get("process", private.get("service", connection)).pid
     return pid, process.process_start(pid) or ""
 
 
@@ -112,17 +114,14 @@ def on_server(entity: str, project: str, run_id: str, timeout: float) -> OnServe
     Raises:
         OSError: the server does not say.
     """
-    from wandb.apis.public.service_api import ServiceApi
-    from wandb.sdk import wandb_setup
-
-    settings: Any = wandb_setup.singleton().settings
+    settings = sdk.settings()
     variables = {
         "entity": entity or settings.entity or None,
         "project": project or settings.project or "uncategorized",
         "name": run_id,
     }
     try:
-        answer: Any = ServiceApi(settings).execute_graphql(_QUERY, variables, timeout)
+        answer = _execute(settings, _QUERY, variables, timeout)
     except BaseException as exc:
         if not isinstance(exc, Exception):
             raise
@@ -147,10 +146,7 @@ def rewind(entity: str, project: str, run_id: str, step: int, timeout: float) ->
         step: the last row's step that it keeps; -1 to keep none.
         timeout: how long to wait, in seconds.
     """
-    from wandb.apis.public.service_api import ServiceApi
-    from wandb.sdk import wandb_setup
-
-    settings: Any = wandb_setup.singleton().settings
+    settings = sdk.settings()
     variables = {
         "runName": run_id,
         "entity": entity or settings.entity or None,
@@ -159,7 +155,7 @@ def rewind(entity: str, project: str, run_id: str, step: int, timeout: float) ->
         "metricValue": step,
     }
     try:
-        ServiceApi(settings).execute_graphql(_REWIND, variables, timeout)
+        _execute(settings, _REWIND, variables, timeout)
     except Exception:  # noqa: BLE001 - the SDK's own; not every server can
         return False
     return True
@@ -178,15 +174,13 @@ def upload(path: str, run_id: str, timeout: float, *, renumber: bool) -> None:
     Raises:
         OSError: it was not uploaded, or not in full.
     """
-    from wandb.sdk import wandb_setup
-
     end = time.monotonic() + timeout
-    setup: Any = wandb_setup.singleton()
-    connection: Any = setup.ensure_service()
-    settings = setup.settings.model_copy(update={"resume": "allow"} if renumber else {})
+    asyncer, connection = private.get("asyncer", private.get("singleton")()), sdk.service()
+    init_sync, sync = private.get("init_sync", connection), private.get("sync", connection)
+    settings = sdk.settings().model_copy(update={"resume": "allow"} if renumber else {})
     try:
-        begun = setup.asyncer.run(
-            lambda: connection.init_sync(
+        begun = asyncer.run(
+            lambda: init_sync(
                 {Path(path)},
                 settings,
                 cwd=None,
@@ -199,7 +193,7 @@ def upload(path: str, run_id: str, timeout: float, *, renumber: bool) -> None:
             )
         ).wait_or(timeout=timeout)
         # A wait that is given up, or interrupted, takes the upload back.
-        handle = setup.asyncer.run(lambda: connection.sync(begun.id, parallelism=1))
+        handle = asyncer.run(lambda: sync(begun.id, parallelism=1))
         answer = handle.wait_or(timeout=max(0.0, end - time.monotonic()))
     except BaseException as exc:
         if isinstance(exc, TimeoutError):
@@ -210,6 +204,11 @@ def upload(path: str, run_id: str, timeout: float, *, renumber: bool) -> None:
     if not os.path.exists(f"{path}.synced"):
         said = "; ".join(message.content for message in answer.messages)
         raise OSError(f"W&B did not take it: {_clean(said)}")
+
+
+def _execute(settings: Any, query: str, variables: object, timeout: float) -> Any:
+    api = private.get("ServiceApi")(settings)
+    return private.get("execute_graphql", api)(query, variables, timeout)
 
 
 def _clean(error: object) -> str:
