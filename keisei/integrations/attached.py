@@ -46,6 +46,9 @@ class Attached:
         session: the program's session, entered; ``None`` on a process that logs nothing.
         role: what the adapter is called as a member of the run, in a process of the framework's.
 
+    Attributes:
+        restored_step: the step of the checkpoint that was restored last; 0 where none was.
+
     Raises:
         TypeError: it is no session.
     """
@@ -63,6 +66,7 @@ class Attached:
         self._handle: RunHandle | None = None
         self._left_out: set[str] = set()
         self._has_begun = self._has_restored = False
+        self.restored_step = 0
         self._source: tuple[Path, str | None] | None = None
         with suppress(NotReadyError, SessionEndedError):
             self._note_handle()
@@ -292,6 +296,7 @@ class Attached:
                 "framework's: read it with session.restore_checkpoint()",
                 path=restored.checkpoint.path,
             )
+        self.restored_step = restored.step or 0
         return restored.directory
 
     def began(self, step: int) -> None:

@@ -11,4 +11,23 @@ ADAPTERS: dict[str, dict[str, Any]] = {
         "extra": "lightning",
         "needs": ["torch"],
     },
+    "sb3": {
+        "module": "keisei.integrations.sb3",
+        "framework": "stable_baselines3",
+        "extra": "sb3",
+        "metric": "probe",
+    },
+    "transformers": {
+        "module": "keisei.integrations.transformers",
+        "framework": "transformers",
+        "extra": "transformers",
+        "metric": "train/probe",
+        "needs": ["accelerate", "torch"],
+    },
+    "accelerate": {
+        "module": "keisei.integrations.accelerate",
+        "framework": "accelerate",
+        "extra": "accelerate",
+        "needs": ["torch"],
+    },
 }
