@@ -12,7 +12,7 @@ import typer
 
 from keisei._io.directories import OpenDirectory
 from keisei._io.files import write_atomic
-from keisei.analysis.baselines import BASELINE, Choice
+from keisei.analysis.baselines import BASELINE, Choice, find_baselines
 from keisei.analysis.checking import Checked, Checker, Options
 from keisei.analysis.comparing import compare
 from keisei.cli.metric_names import missing, select
@@ -123,6 +123,11 @@ def _checked(
         rest = [one for one in others if one.directory != row.directory]
         if not rest:
             found[row.name] = "it is the only baseline itself"
+            continue
+        counting = find_baselines(row, rest, choice)
+        if not counting.chosen:  # its journal need not be read
+            reasons = [f"{name}: {'; '.join(why[:3])}" for name, why in counting.left_out.items()]
+            found[row.name] = f"no baseline is comparable ({' | '.join(reasons[:3])})"
             continue
         try:
             found[row.name] = Checker([row], rest, Options(choice=choice)).check([row])

@@ -8,6 +8,7 @@ from typing import Any
 
 from keisei.journal.attempt import AttemptReader
 from keisei.journal.reader import RunJournal, read_run
+from keisei.journal.superseding import RESUME
 from keisei.monitoring.goodput import Behind, Life, throughput, time_used, together
 from keisei.monitoring.phases import EVENT
 from keisei.run.part_file import rank_of
@@ -30,10 +31,18 @@ def read_time_used(directory: str) -> dict[str, Any] | None:
         OSError: a journal cannot be read.
     """
     run = read_run(directory)
-    lives = {part: _lives(run.of(part)) for part in (None, *run.parts())}
+    lives: dict[str | None, list[Life]] = {}
+    is_resumed = False
+    for part in (None, *run.parts()):
+        lives[part], resumes = _lives(run.of(part))
+        is_resumed = is_resumed or resumes
     if not any(life.said for each in lives.values() for life in each):
         return None
-    used = {part: time_used(each, _left(run.of(part))) for part, each in lives.items() if each}
+    used = {
+        part: time_used(each, _left(run.of(part)) if is_resumed else [])
+        for part, each in lives.items()
+        if each
+    }
     ranks = [each for part, each in used.items() if part is None or rank_of(part) is not None]
     return {
         **together(ranks).as_data(),
@@ -42,15 +51,18 @@ def read_time_used(directory: str) -> dict[str, Any] | None:
     }
 
 
-def _lives(journal: RunJournal) -> list[Life]:
-    found = []
+def _lives(journal: RunJournal) -> tuple[list[Life], bool]:
+    """Return the lives of all attempts, and whether any of them has resumed."""
+    found: list[Life] = []
+    is_resumed = False
     for attempt in journal.attempts():
+        told = []
         with journal.open(attempt) as reader:
-            told = [
-                (time, said)
-                for _, time, said in reader.events_named(EVENT)
-                if isinstance(said, dict) and isinstance(said.get("started_at"), float)
-            ]
+            for _, time, name, said in reader.events_of((EVENT, RESUME)):
+                if name == RESUME:
+                    is_resumed = True
+                elif isinstance(said, dict) and isinstance(said.get("started_at"), float):
+                    told.append((time, said))
         first, last = _first_time(journal, attempt), _last_time(journal, attempt)
         if first is None or last is None:
             continue
@@ -60,7 +72,7 @@ def _lives(journal: RunJournal) -> list[Life]:
             own = [(time, said) for time, said in told if said["started_at"] == started]
             seen = last if next_start == math.inf else own[-1][0]
             found.append(Life(attempt, min(started, seen), seen, own))
-    return found
+    return found, is_resumed
 
 
 def _first_time(journal: RunJournal, attempt: int) -> float | None:

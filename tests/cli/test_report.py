@@ -327,3 +327,13 @@ def test_a_baseline_is_named_or_asked_for(log: Log) -> None:
     assert "verdict" not in page("a").sections
     assert "a against 1 named run" in page("a", "-b", "b").text
     assert "a against 1 comparable run" in page("a", "--against", "b").text
+
+
+def test_a_baseline_that_is_not_comparable_is_said_with_its_reason(make_config: MakeConfig) -> None:
+    """There is no verdict against a run of another config."""
+    for name, steps in (("a", 100), ("b", 200)):
+        config = make_config(training={"total_timesteps": steps})
+        with SessionManager(config, run_name=name) as session:
+            session.log_metrics({"loss": 1.0}, 1)
+    text = page("a", "-b", "b").text
+    assert "no baseline is comparable (b: training.total_timesteps is 100, and was 200" in text
