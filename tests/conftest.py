@@ -112,14 +112,14 @@ def _no_session_goes_on() -> Iterator[None]:
 def make_config(tmp_path: Path) -> MakeConfig:
     """Make a config whose runs live in the test's own directory, from dotted overrides.
 
-    Its sessions do not watch their loop, unless a test asks for it: what a busy machine holds up
-    would be an event in the journals, and at the trackers, that tests compare.
+    Its sessions watch neither their loop nor their phases, unless a test asks for it: what a busy
+    machine holds up would be an event in the journals, and at the trackers, that tests compare.
     """
     from keisei import load_config
 
     def make(**sections: dict[str, Any]) -> AppConfig:
         logging_section = {"log_dir": str(tmp_path / "runs")} | sections.pop("logging", {})
-        monitoring = {"lag": False} | sections.pop("monitoring", {})
+        monitoring = {"lag": False, "phases": False} | sections.pop("monitoring", {})
         known = {"logging": logging_section, "monitoring": monitoring}
         return load_config(overrides={**known, **sections})
 

@@ -19,6 +19,8 @@ class MonitoringConfig(Section):
     """Measure the lag of the event loop, in sessions of the async face."""
     lag_threshold: Annotated[float, Field(ge=0.01, le=3600, allow_inf_nan=False)] = 0.1
     """For how long the loop has to be held to make a stall, in seconds."""
+    phases: bool = True
+    """Measure how the run's time is shared out to phases, and how fast its steps come."""
     resources: bool = True
     """Measure what the run uses of its machine; without `keisei[monitoring]` nothing is measured.
 

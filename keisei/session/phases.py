@@ -124,10 +124,13 @@ class Phases(UsagePart):
     Args:
         recorder: what it records with.
         total: how many steps the training takes, where that is set.
+        measured: whether they are measured; where not, a phase may be entered all the same.
     """
 
-    def __init__(self, recorder: Recorder, total: int | None = None) -> None:
-        self._recorder, self._total = recorder, total
+    def __init__(
+        self, recorder: Recorder, total: int | None = None, *, measured: bool = True
+    ) -> None:
+        self._recorder, self._total, self._measured = recorder, total, measured
         self._guard = threading.RLock()  # a signal handler may record the end
         self._clock: PhaseClock | None = None
         self._throughput = Throughput()
@@ -169,6 +172,8 @@ class Phases(UsagePart):
 
     def claimed(self) -> None:
         """Begin to measure: with the set-up."""
+        if not self._measured:
+            return
         with self._guard:
             self._started_at = time.time()
             self._clock = PhaseClock(monotonic())

@@ -34,7 +34,8 @@ class Usage:
         self, facts: SessionFacts[Any], recorder: Recorder, interruption: Interruption
     ) -> None:
         self._facts = facts
-        self.phases = Phases(recorder, _total_of(facts))
+        measured = facts.config.monitoring.phases
+        self.phases = Phases(recorder, _total_of(facts), measured=measured)
         self.costs = Costs(facts, recorder, interruption)
         self.resources = Resources(facts, recorder, self.costs.used)
         self.lag = Lag(facts, recorder, self.phases.add_stall)

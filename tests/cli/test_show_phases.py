@@ -81,7 +81,7 @@ def test_a_killed_run_has_told_where_its_time_went(tmp_path: Path) -> None:
 
 def test_a_run_that_has_said_nothing_shows_nothing(make_config: MakeConfig, tmp_path: Path) -> None:
     """A session that ends at once has no table, and no null lines."""
-    with SessionManager(make_config(), run_name="r") as session:
+    with SessionManager(make_config(monitoring={"phases": True}), run_name="r") as session:
         session.log_metrics({"loss": 1.0}, 1)
     root = tmp_path / "runs"
     done = runner.invoke(app, ["show", "r", "--root", str(root), "--json"])
@@ -91,7 +91,10 @@ def test_a_run_that_has_said_nothing_shows_nothing(make_config: MakeConfig, tmp_
 
 def test_a_name_is_shown_on_one_line(make_config: MakeConfig, tmp_path: Path) -> None:
     """A phase that is called like a markup is shown as it is called."""
-    with SessionManager(make_config(), run_name="r") as session, session.phase("[red]x"):
+    with (
+        SessionManager(make_config(monitoring={"phases": True}), run_name="r") as session,
+        session.phase("[red]x"),
+    ):
         pass
     done = runner.invoke(app, ["show", "r", "--root", str(tmp_path / "runs")])
     assert "[red]x" in done.stdout

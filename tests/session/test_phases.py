@@ -69,7 +69,7 @@ def hours(monkeypatch: pytest.MonkeyPatch) -> Hours:
 @pytest.mark.requirement("MON-3")
 async def test_tasks_share_the_time(make_config: MakeConfig, hours: Hours) -> None:
     """Many tasks in one phase count once, and half of the time where another phase lasts too."""
-    async with AsyncSessionManager(make_config()) as session:
+    async with AsyncSessionManager(make_config(monitoring={"phases": True})) as session:
         entered, leave = 0, anyio.Event()
 
         async def roll_out() -> None:
@@ -98,7 +98,7 @@ async def test_a_phase_of_a_child_is_within_its_parents(
     make_config: MakeConfig, hours: Hours
 ) -> None:
     """A task or a worker thread that is started in a phase suspends it by a phase of its own."""
-    async with AsyncSessionManager(make_config()) as session:
+    async with AsyncSessionManager(make_config(monitoring={"phases": True})) as session:
 
         async def child() -> None:
             with session.phase("rollout"):
@@ -119,7 +119,7 @@ async def test_a_phase_of_a_child_is_within_its_parents(
 
 async def test_an_error_leaves_the_phase(make_config: MakeConfig, hours: Hours) -> None:
     """So does a cancellation."""
-    async with AsyncSessionManager(make_config()) as session:
+    async with AsyncSessionManager(make_config(monitoring={"phases": True})) as session:
         with pytest.raises(KeyError), session.phase("evaluation"):
             hours.pass_by(1.0)
             raise KeyError("lost")
@@ -134,7 +134,7 @@ async def test_an_error_leaves_the_phase(make_config: MakeConfig, hours: Hours) 
 
 async def test_a_phase_decorates_functions(make_config: MakeConfig, hours: Hours) -> None:
     """Each call is in the phase, of a coroutine function until it has returned."""
-    async with AsyncSessionManager(make_config()) as session:
+    async with AsyncSessionManager(make_config(monitoring={"phases": True})) as session:
 
         @session.phase("evaluation")
         async def evaluate() -> str:
@@ -163,7 +163,7 @@ async def test_saves_and_restores_are_checkpoint(make_config: MakeConfig, hours:
         hours.pass_by(3.0)
         (directory / "model").write_text("x")
 
-    async with AsyncSessionManager(make_config()) as session:
+    async with AsyncSessionManager(make_config(monitoring={"phases": True})) as session:
         await session.save_checkpoint(write, 1)
         with session.phase("training"):
             hours.pass_by(1.0)
@@ -179,7 +179,7 @@ def test_the_blocking_face_has_phases(make_config: MakeConfig, hours: Hours) -> 
         hours.pass_by(3.0)
         (directory / "model").write_text("x")
 
-    with SessionManager(make_config()) as session:
+    with SessionManager(make_config(monitoring={"phases": True})) as session:
         with session.phase("evaluation"):
             hours.pass_by(1.0)
             session.save_checkpoint(write, 1)
@@ -191,7 +191,7 @@ def test_the_blocking_face_has_phases(make_config: MakeConfig, hours: Hours) -> 
 
 def test_threads_share_the_time(make_config: MakeConfig) -> None:
     """Phases of threads come and go at will: the shares still sum to the wall time."""
-    with SessionManager(make_config()) as session:
+    with SessionManager(make_config(monitoring={"phases": True})) as session:
 
         def work(name: str) -> None:
             for _ in range(500):
@@ -211,8 +211,8 @@ def test_threads_share_the_time(make_config: MakeConfig) -> None:
 def test_two_sessions_have_phases_of_their_own(make_config: MakeConfig, hours: Hours) -> None:
     """A phase of one within that of another suspends nothing."""
     with (
-        SessionManager(make_config(), run_name="a") as one,
-        SessionManager(make_config(), run_name="b") as other,
+        SessionManager(make_config(monitoring={"phases": True}), run_name="a") as one,
+        SessionManager(make_config(monitoring={"phases": True}), run_name="b") as other,
         one.phase("evaluation"),
         other.phase("rollout"),
         one.phase("scoring"),
@@ -224,7 +224,7 @@ def test_two_sessions_have_phases_of_their_own(make_config: MakeConfig, hours: H
 
 def test_what_is_stalled_is_no_training(make_config: MakeConfig, hours: Hours) -> None:
     """The watchdog's stalls are taken off what is in no phase."""
-    with SessionManager(make_config()) as session:
+    with SessionManager(make_config(monitoring={"phases": True})) as session:
         hours.pass_by(5.0)
         session._phases.add_stall(2.0)
         with session.phase("evaluation"):
@@ -236,7 +236,7 @@ def test_what_is_stalled_is_no_training(make_config: MakeConfig, hours: Hours) -
 
 def test_a_phase_needs_a_session_that_lives(make_config: MakeConfig) -> None:
     """Too early and too late are errors; a block that outlives the session is none."""
-    session = SessionManager(make_config())
+    session = SessionManager(make_config(monitoring={"phases": True}))
     phase = session.phase("evaluation")
     with pytest.raises(NotReadyError), phase:
         pass
@@ -251,7 +251,7 @@ def test_a_phase_needs_a_session_that_lives(make_config: MakeConfig) -> None:
 
 def test_a_short_session_says_nothing_of_its_time(make_config: MakeConfig) -> None:
     """Where it has entered no phase, its journal holds what the program logs alone."""
-    with SessionManager(make_config()) as session:
+    with SessionManager(make_config(monitoring={"phases": True})) as session:
         session.log_metrics({"loss": 1.0}, 1)
     assert list(read_run(session.run_artifact_dir).events()) == []
 
@@ -263,7 +263,9 @@ def test_throughput_and_time_to_go(
     """Both are in the summary, from the steps of the rows and the config's number of them."""
     at = time.time()
     monkeypatch.setattr("keisei.journal.writer.time", lambda: at)
-    with SessionManager(make_config(training={"total_timesteps": 1000})) as session:
+    with SessionManager(
+        make_config(training={"total_timesteps": 1000}, monitoring={"phases": True})
+    ) as session:
         session.log_metrics({"loss": 1.0}, 100)
         at += 10.0
         session.log_metrics({"loss": 1.0}, 300)
@@ -278,7 +280,7 @@ def test_throughput_and_time_to_go(
 @pytest.mark.requirement("MON-3")
 async def test_a_member_has_phases_of_its_own(make_config: MakeConfig, hours: Hours) -> None:
     """Its time is its part's, and none of the owner's; what it waits for is a wait."""
-    async with AsyncSessionManager(make_config()) as session:
+    async with AsyncSessionManager(make_config(monitoring={"phases": True})) as session:
         async with AsyncSessionMember(session.handle(), role="rollout-3") as member:
             with member.phase("rollout"):
                 hours.pass_by(3.0)
