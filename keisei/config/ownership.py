@@ -30,16 +30,21 @@ def placed(data: Mapping[str, Any], sections: Sections) -> Iterator[tuple[Path, 
         ValueError: the value of `keisei` is no mapping, or holds what is no section.
     """
     reserved = {*sections, KEISEI, OWN}
+    colliding = {
+        name
+        for name, value in data.items()
+        if name in sections and (KEISEI in data or not is_section(name, value, sections))
+    }
     for name, value in data.items():
         if name == KEISEI:
             yield from _of_keisei(value, sections)
-        elif name == OWN and isinstance(value, Mapping) and reserved >= value.keys():
+        elif name == OWN and _is_placed(value, reserved - colliding):
             for inner, kept in value.items():
                 yield (OWN, inner), (OWN, inner), kept
-        elif name not in reserved or (KEISEI not in data and is_section(name, value, sections)):
-            yield (name,), (name,), value
-        else:
+        elif name == OWN or name in colliding:
             yield (OWN, name), (name,), value
+        else:
+            yield (name,), (name,), value
 
 
 def is_section(name: str, value: Any, sections: Sections) -> bool:
@@ -70,6 +75,11 @@ def mixed(data: Mapping[str, Any], sections: Sections) -> dict[str, list[str]]:
         if isinstance(value, Mapping) and set(fields) & value.keys():
             found[name] = [key for key in value if key not in fields]
     return {name: others for name, others in found.items() if others}
+
+
+def _is_placed(own: Any, free: Collection[str]) -> bool:
+    """Return whether a field `own` is what was put there, and holds no other's place."""
+    return isinstance(own, Mapping) and set(free) >= own.keys()
 
 
 def _of_keisei(value: Any, sections: Sections) -> Iterator[tuple[Path, Path, Any]]:

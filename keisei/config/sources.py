@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import core_schema
 
 from keisei._log import logger
-from keisei.config.environment import variables
+from keisei.config.environment import PREFIX, variables
 from keisei.config.layers import Layers, Origin, OriginOf, Path, kept, last_given
 from keisei.config.lines import Lines, Words, line_of
 from keisei.config.origins import in_file, in_override, remember
@@ -169,7 +169,7 @@ class Sources(Generic[ConfigT]):
                 remember(config, self._layers)
                 return config
             labels = [self._label(error["loc"]) for error in errors]
-            for source, label in ((OVERRIDES, "an override"), (ENVIRONMENT, PREFIXED)):
+            for source, label in ((OVERRIDES, "an override"), (ENVIRONMENT, PREFIX)):
                 if all(each is not None and each.startswith(label) for each in labels):
                     name = source
                     labels = [None] * len(labels) if source == OVERRIDES else labels
@@ -264,7 +264,7 @@ class Sources(Generic[ConfigT]):
         origin = given.origin
         if origin.file is not None:
             return None if origin.line is None else f"line {origin.line}"
-        if origin.source == "environment" and (origin.name or "").upper().startswith(PREFIXED):
+        if origin.source == "environment" and (origin.name or "").upper().startswith(PREFIX):
             return origin.name
         return None if origin.source == "code" else "an override"
 
@@ -299,9 +299,6 @@ class Sources(Generic[ConfigT]):
         elif issubclass(self.model, OpenConfig):
             hint += f"; your own `{path[0]}` is `{OWN}.{path[0]}`"
         return (f"did you mean `{close[0]}`?" if close else ""), hint
-
-
-PREFIXED = "KEISEI__"
 
 
 def sections_of(model: type[AppConfig]) -> Sections:

@@ -40,14 +40,17 @@ from keisei.config.ownership import OWN, placed
 from keisei.config.plain import plain
 from keisei.config.sources import sections_of
 from keisei.config.text import serialize_config
+from keisei.session import provenance
 
 SECTIONS = sections_of(OpenConfig)
 
 
 @pytest.fixture(autouse=True)
 def origins_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Record where values come from, which the suite leaves out elsewhere."""
+    """Record where values come from, and wait for all of it."""
     monkeypatch.setenv("KEISEI_PROVENANCE", "on")
+    monkeypatch.setattr(provenance, "PATIENCE", 30.0)
+    monkeypatch.setattr(provenance, "GRACE", 30.0)
 
 
 @dataclasses.dataclass
@@ -187,6 +190,10 @@ OWNERSHIP: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "a field is called own, with others": (
         {"own": {"env": 1, "house": 2}},
         {"own": {"own": {"env": 1, "house": 2}}},
+    ),
+    "a field is called own, with another's place": (
+        {"env": 1, "own": {"env": 2}},
+        {"own": {"env": 1, "own": {"env": 2}}},
     ),
     "it was sorted before": ({"own": {"env": 1}, "env": {}}, {"own": {"env": 1}, "env": {}}),
 }
