@@ -279,7 +279,8 @@ class Sources(Generic[ConfigT]):
             close, known = self._hints(path)
             if not close and error["loc"][:-1] in hinted:
                 return f"  {where}: unknown key"
-            hinted.add(error["loc"][:-1])
+            if not close:
+                hinted.add(error["loc"][:-1])
             return f"  {where}: unknown key; {close or known}"
         if error["type"] not in _VALUELESS:
             # A validator of the user's own: its message is its author's, and may hold the value.
