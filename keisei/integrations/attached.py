@@ -165,11 +165,20 @@ class Attached:
         Args:
             values: anything by name; of what JSON cannot hold, its text is kept.
         """
+        if values:
+            self.event(HYPERPARAMETERS, values)
+
+    def event(self, name: str, values: Mapping[Any, Any]) -> None:
+        """Log an event of whatever values; after the session's end nothing is logged.
+
+        Args:
+            name: the kind of event.
+            values: anything by name; of what JSON cannot hold, its text is kept.
+        """
         target = self.target
-        if target is None or not values or not self._logs(target):
-            return
-        with suppress(SessionEndedError):
-            target.log_event(HYPERPARAMETERS, plain(values))
+        if target is not None and self._logs(target):
+            with suppress(SessionEndedError):
+                target.log_event(name, plain(values))
 
     def flush(self) -> None:
         """Wait until what was logged is in the journal."""

@@ -1,0 +1,64 @@
+"""Libraries that log to W&B's global run log to the session, and end nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from keisei import AppConfig, SessionManager
+from keisei.integrations.wandb import as_global_run
+from keisei.journal.reader import read_run
+
+wandb = pytest.importorskip("wandb")
+
+
+def session_in(root: Path) -> SessionManager[AppConfig]:
+    config = AppConfig.model_validate({"logging": {"log_dir": str(root)}})
+    return SessionManager(config, run_name="global")
+
+
+def test_what_a_library_logs_is_the_sessions(tmp_path: Path) -> None:
+    """Rows, config, summary and files are in the run; `init` and `finish` start and end nothing."""
+    (tmp_path / "model.zip").write_text("a model")
+    with session_in(tmp_path) as session, as_global_run(session) as run:
+        assert wandb.run is run is wandb.init(project="any", config={"first": 1})
+        wandb.config.update({"learning_rate": 0.1}, allow_val_change=True)
+        wandb.config.depth = 2
+        wandb.log({"loss": 1.0}, commit=False)
+        wandb.log({"accuracy": 0.5, "nested": {"a": 1}}, step=3)
+        wandb.run.summary["best"] = 0.5
+        wandb.define_metric("*", step_metric="epoch")
+        wandb.save(str(tmp_path / "model.zip"), base_path=str(tmp_path))
+        wandb.finish()
+        assert session.status == "running"
+        wandb.log({"loss": 0.5}, step=4)
+    found = read_run(session.run_artifact_dir)
+    rows = [row for row in found.rows() if not next(iter(row.values)).startswith("system/")]
+    values = [(row.step, row.values) for row in rows]
+    assert values == [(3, {"loss": 1.0, "accuracy": 0.5, "nested/a": 1}), (4, {"loss": 0.5})]
+    events = {event.name: event.data for event in found.events()}
+    assert events["wandb.config"] == {"first": 1, "learning_rate": 0.1, "depth": 2}
+    assert events["wandb.summary"] == {"best": 0.5}
+    assert [medium.name for medium in found.media()] == ["files/model.zip"]
+
+
+def test_the_global_run_is_put_back(tmp_path: Path) -> None:
+    """After the block, and after an error in it, W&B's module is what it was."""
+    before = (wandb.run, wandb.log, wandb.config, wandb.init, wandb.finish)
+    session = session_in(tmp_path)
+    with pytest.raises(ValueError, match="mine"), session, as_global_run(session):
+        assert wandb.log != before[1]
+        raise ValueError("mine")
+    assert (wandb.run, wandb.log, wandb.config, wandb.init, wandb.finish) == before
+    assert session.status == "failed"
+
+
+def test_what_is_not_kept_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Watching, artifacts and media of W&B's own kinds are a warning each, and stop nothing."""
+    with session_in(tmp_path) as session, as_global_run(session):
+        for _ in range(2):
+            wandb.watch(object(), log_freq=10)
+            wandb.log({"table": wandb.Table(columns=["a"], data=[[1]]), "loss": 1.0})
+    said = [record.getMessage() for record in caplog.records if "W&B's" in record.getMessage()]
+    assert len(said) == 2
