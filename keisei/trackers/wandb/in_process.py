@@ -18,7 +18,6 @@ from keisei._io.switching import quiet_imports
 from keisei.run.status import FinalStatus
 from keisei.trackers.base import RunInfo
 from keisei.trackers.wandb import sdk
-from keisei.trackers.wandb.sdk import kill_service
 from keisei.trackers.wandb.tracker import WandbRun, WandbTracker, start_run
 
 
@@ -92,7 +91,7 @@ class ExitGuard:
         self._kill.wait()
         time.sleep(self._grace)
         while True:  # a start that is under way may bring a service up only now
-            kill_service()
+            sdk.kill_service()
             time.sleep(0.02)
 
 
