@@ -218,7 +218,8 @@ def test_the_tables_of_usage_and_differences_are_shown(
     tab: Any, page: Served, make_config: MakeConfig
 ) -> None:
     """Phases and money in units; a part chosen by keys; in what runs differ."""
-    with SessionManager(make_config(), run_name="paid") as session:
+    config = make_config(monitoring={"phases": True})
+    with SessionManager(config, run_name="paid") as session:
         with session.phase("evaluation"):
             session.log_metrics({"loss": 1.0}, 1)
         session.log_cost(2.5, "judge")

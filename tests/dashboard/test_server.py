@@ -134,7 +134,8 @@ def test_a_part_is_read_by_its_name(page: Served, make_config: MakeConfig) -> No
 
 def test_what_a_run_has_used_is_read(page: Served, make_config: MakeConfig) -> None:
     """Time by phase, cost, and nothing where nothing was measured."""
-    with SessionManager(make_config(), run_name="paid") as session:
+    config = make_config(monitoring={"phases": True})
+    with SessionManager(config, run_name="paid") as session:
         with session.phase("evaluation"):
             session.log_metrics({"loss": 1.0}, 1)
         session.log_cost(2.5, "judge")
