@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,6 +61,7 @@ class GlobalRun:
     def __init__(self, session: Session | SessionMember) -> None:
         self._run, self._session = Attached(session, "wandb"), session
         self._row: dict[str, Any] = {}
+        self._step_metric: str | None = None
         self._warned: set[str] = set()
         self.config, self.summary = Values(), Values()
         self.id, self.name = session.session_id, session.run_name
@@ -78,7 +80,8 @@ class GlobalRun:
 
         Args:
             data: as `wandb.log` takes it.
-            step: the step; rows without one have none in the run, either.
+            step: the step; a row without one has that of the metric which `define_metric` has
+                named as the steps, where it has it, and else none.
             commit: `False` keeps the row for the next call.
             sync: takes no effect, as in W&B.
         """
@@ -91,6 +94,8 @@ class GlobalRun:
         if commit is False:
             return
         row, self._row = self._row, {}
+        if step is None and self._step_metric is not None:
+            step = _whole(row.get(self._step_metric))
         if row:
             self._run.log(row, step)
 
@@ -128,8 +133,19 @@ class GlobalRun:
     def unwatch(self, *args: Any, **kwargs: Any) -> None:
         """Stop to watch, which nothing does."""
 
-    def define_metric(self, *args: Any, **kwargs: Any) -> None:
-        """Define nothing: a row of the journal has its own step."""
+    def define_metric(
+        self, name: str, step_metric: object = None, *args: Any, **kwargs: Any
+    ) -> None:
+        """Take the metric that counts the steps, for rows that have no other.
+
+        Args:
+            name: the metric, or a pattern; a row of the journal has one step for all of its own.
+            step_metric: the metric that counts the steps, or what `define_metric` returned for it.
+            args: take no effect.
+            kwargs: take no effect.
+        """
+        if step_metric is not None:
+            self._step_metric = str(getattr(step_metric, "name", step_metric))
 
     def log_artifact(self, artifact: Any, *args: Any, **kwargs: Any) -> Any:
         """Send no artifact: one warning says so."""
@@ -206,3 +222,10 @@ def _close(run: GlobalRun) -> None:
 def _is_medium(value: object) -> bool:
     kind = type(value)
     return kind.__module__.partition(".")[0] == "wandb"
+
+
+def _whole(value: object) -> int | None:
+    """Return a whole number as a step; ``None`` where it is none."""
+    if isinstance(value, (int, float)) and math.isfinite(value) and value == int(value):
+        return int(value)
+    return None

@@ -43,6 +43,19 @@ def test_what_a_library_logs_is_the_sessions(tmp_path: Path) -> None:
     assert [medium.name for medium in found.media()] == ["files/model.zip"]
 
 
+def test_a_metric_that_is_named_as_the_steps_is_the_step(tmp_path: Path) -> None:
+    """So logs transformers, whose rows have no step of their own; what is not whole is none."""
+    with session_in(tmp_path) as session, as_global_run(session):
+        wandb.log({"loss": 3.0, "train/global_step": 1})
+        wandb.run.define_metric("train/global_step")
+        wandb.run.define_metric("*", step_metric="train/global_step", step_sync=True)
+        wandb.log({"loss": 2.0, "train/global_step": 20})
+        wandb.log({"loss": 1.0, "train/global_step": 20.5})
+        wandb.log({"loss": 0.5, "train/global_step": 30}, step=40)
+    rows = read_run(session.run_artifact_dir).rows()
+    assert [row.step for row in rows] == [None, 20, None, 40]
+
+
 def test_the_global_run_is_put_back(tmp_path: Path) -> None:
     """After the block, and after an error in it, W&B's module is what it was."""
     before = (wandb.run, wandb.log, wandb.config, wandb.init, wandb.finish)
