@@ -79,6 +79,7 @@ class Program:
         options = {"mlflow": {"tracking_uri": f"sqlite:///{self.around.root}/mlflow.db"}}
         overrides = {
             "logging": {"log_dir": str(self.around.root / "runs")},
+            "monitoring": {"lag": False, "phases": False},
             "tracking": {"trackers": {self.tracker: options.get(self.tracker, {})}}
             | dict(self.tracking),
         }

@@ -175,6 +175,9 @@ class Program:
             "HOME": str(home),
             "KEISEI_LOG_DIR": str(home / "runs"),
             "KEISEI_TEST": str(home),
+            # What a slow start, or a busy machine, holds up would be events among its rows.
+            "KEISEI__MONITORING__LAG": "false",
+            "KEISEI__MONITORING__PHASES": "false",
         }
         self.environ.pop("WANDB_SERVICE", None)
         self.run = home / "runs" / "r"
