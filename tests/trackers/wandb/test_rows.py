@@ -260,7 +260,10 @@ def test_each_record_is_held_once_whatever_is_killed(
     tracker = WandbTracker(mode="offline")
     third = tracker.init(tracker.load(), about, "offline", f"{SESSION_ID}-3")
     assert third.upload_as == SESSION_ID
-    assert third.position() == (2, held)
+    found = third.position()
+    assert found is not None
+    assert found == (2, held) or (found < (2, held) and sdk.lags(sdk.load_sdk()))
+    held = found.seq
     third.send(records(2, held + 1, 150))
     third.finish("completed")
     assert third.directory is not None
