@@ -25,6 +25,8 @@ class MonitoringConfig(Section):
     """Measure what the run uses of its machine; without `keisei[monitoring]` nothing is measured.
 
     The environment variable KEISEI_RESOURCES (`on`, `off`) comes before it."""
+    track: bool = False
+    """Send what is measured of the machine, the rows `system/...`, to the trackers, too."""
     interval: Annotated[float, Field(ge=0.1, le=3600, allow_inf_nan=False)] = 15.0
     """How often that is measured, in seconds; in a session's first minute each second."""
 

@@ -30,14 +30,24 @@ class Backlog:
         home: the run's directory, wherever it is moved.
         attempt: the attempt that is the last one.
         part: the part of the run whose records these are; ``None`` for the owner's own.
+        tracks_system: whether the tracker is to get rows `system/...`.
 
     Attributes:
         position: the last record that the tracker has got.
         earlier: how many records of earlier attempts come after it.
         told: the last resume that the tracker has been told of.
+        tracks_system: whether the tracker gets rows `system/...`.
     """
 
-    def __init__(self, home: FollowedDirectory, attempt: int, part: str | None = None) -> None:
+    def __init__(
+        self,
+        home: FollowedDirectory,
+        attempt: int,
+        part: str | None = None,
+        *,
+        tracks_system: bool = False,
+    ) -> None:
+        self.tracks_system = tracks_system
         self.position, self.told = NOWHERE, NOWHERE
         self.earlier = 0
         self._home, self._attempt, self._part = home, attempt, part

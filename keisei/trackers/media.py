@@ -8,7 +8,7 @@ from typing import Any
 
 from keisei.errors import TrackerError, quoted
 from keisei.journal.media import FOLDER, KINDS, MEDIA, is_left_behind, is_there, media_in
-from keisei.journal.records import Event
+from keisei.journal.records import Event, Row, is_system
 from keisei.journal.superseding import Cuts
 from keisei.run.session_file import TrackerRecord
 from keisei.trackers.backlog import Backlog
@@ -29,6 +29,18 @@ def kinds_of(run: TrackerRun) -> frozenset[str]:
     raise TrackerError(f"its run's media is {quoted(said)}: kinds are {', '.join(sorted(KINDS))}")
 
 
+def tracks_system(config_text: str) -> bool:
+    """Return whether trackers get rows `system/...`, by `monitoring.track` of a run's config.
+
+    Args:
+        config_text: the effective config as JSON.
+    """
+    try:
+        return json.loads(config_text)["monitoring"]["track"] is True
+    except (KeyError, TypeError, ValueError):  # of an older run, or of none of keisei's
+        return False
+
+
 def hand_over(
     run: TrackerRun, records: Sequence[Record], known: TrackerRecord, backlog: Backlog
 ) -> TrackerRecord:
@@ -41,6 +53,8 @@ def hand_over(
         backlog: where the records are from.
     """
     where, cuts = backlog.directory, backlog.left_behind
+    if not backlog.tracks_system:
+        records = [one for one in records if not (isinstance(one, Row) and is_system(one.values))]
     found, left_out = with_media(records, kinds_of(run), where, cuts)
     before = getattr(run, "media_left_out", 0)
     if found:

@@ -32,7 +32,7 @@ from keisei.trackers.answers import kept_of, options_of, position_of, record_of,
 from keisei.trackers.backlog import Backlog
 from keisei.trackers.base import Position, RunInfo, Tracker, TrackerRun
 from keisei.trackers.cursor import Cursor
-from keisei.trackers.media import hand_over
+from keisei.trackers.media import hand_over, tracks_system
 from keisei.trackers.pace import Pace, Turns
 from keisei.trackers.state import WorkerHandle
 
@@ -88,7 +88,8 @@ class Worker(WorkerHandle):
         self._signature: str | None = None
         self.home = FollowedDirectory(info.directory)
         self._journal, self._journal_size = file_name(info.attempt, info.part), -1
-        self._backlog = Backlog(self.home, info.attempt, info.part)
+        measured = tracks_system(info.config_text)
+        self._backlog = Backlog(self.home, info.attempt, info.part, tracks_system=measured)
         self._tracker: Tracker | None = None
         self._lock: HeldLock | None = None
         self._earlier_record = TrackerRecord(state="connecting")

@@ -78,7 +78,8 @@ def test_what_parts_use_is_no_training_metric(
 ) -> None:
     """It comes under the name of its part, as a system row still, and is never merged."""
     tracker = MemoryTracker()
-    with SessionManager(make_config(distributed={"track": track}), run_name="r") as session:
+    config = make_config(distributed={"track": track}, monitoring={"track": True})
+    with SessionManager(config, run_name="r") as session:
         session.setup_remote_logging(tracker)
         session.log_metrics({"system/cpu": 1.0})
         with SessionMember(session.handle(), role="a") as member:

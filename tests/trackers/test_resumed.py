@@ -68,7 +68,7 @@ class Rewinding(LineTracker):
 
 def deliver(directory: Path, attempt: int, tracker: Any) -> Worker:
     """Send a run to a tracker, and end it."""
-    info = RunInfo("01J" + "0" * 23, "r", attempt, str(directory), "{}")
+    info = RunInfo("01J" + "0" * 23, "r", attempt, str(directory), MEASURED)
     worker = Worker("lines", info, lambda: tracker, retry=False)
     worker.begin()
     worker.end("completed", 10.0)
@@ -79,6 +79,9 @@ def deliver(directory: Path, attempt: int, tracker: Any) -> Worker:
 def rows_held(directory: Path) -> list[tuple[int, int]]:
     """Return attempt and number of the rows that hold, by the journal."""
     return [(row.attempt, row.seq) for row in read_run(directory).rows()]
+
+
+MEASURED = '{"monitoring": {"track": true}}'
 
 
 def rows_of(directory: Path) -> list[tuple[object, object]]:
@@ -216,7 +219,7 @@ def test_a_resume_leaves_behind_the_training_and_not_what_was_measured(
     """With a real checkpoint: its readers, and a tracker that comes then, have all measurements."""
     for attempt in (1, 2):
         tracker = MemoryTracker()
-        with SessionManager(make_config(), run_name="r") as session:
+        with SessionManager(make_config(monitoring={"track": True}), run_name="r") as session:
             if attempt == 2:
                 session.setup_remote_logging(tracker)
                 session.restore_checkpoint(0)
@@ -253,7 +256,7 @@ def test_no_tracker_goes_back_for_measurements_of_this_attempt(
 ) -> None:
     """A session that goes on from its last step has left nothing of the training behind."""
     tracker = Rewinding()
-    with SessionManager(make_config(), run_name="r") as session:
+    with SessionManager(make_config(monitoring={"track": True}), run_name="r") as session:
         session.setup_remote_logging(tracker)
         session.log_metrics({"loss": 1.0}, step=1)
         session.log_metrics({"system/cpu": 1.0})
@@ -274,3 +277,20 @@ def test_a_tracker_that_goes_back_has_each_measurement_once(tmp_path: Path) -> N
         deliver(tmp_path, attempt, tracker)
         assert rows_of(tmp_path) == held(tmp_path)
     assert tracker.asked
+
+
+@pytest.mark.requirement("MON-1")
+def test_measurements_stay_in_the_journal_unless_they_are_asked_for(
+    make_config: MakeConfig,
+) -> None:
+    """A tracker gets all rows of the training, and comes to its end behind those of the machine."""
+    tracker = MemoryTracker()
+    with SessionManager(make_config(), run_name="r") as session:
+        session.setup_remote_logging(tracker)
+        for step in range(3):
+            session.log_metrics({"loss": float(step)}, step)
+            session.log_metrics({"system/cpu": 1.0})
+    rows = [one for one in tracker.runs[0].records if isinstance(one, Row)]
+    assert [row.values for row in rows] == [{"loss": 0.0}, {"loss": 1.0}, {"loss": 2.0}]
+    (record,) = session.get_session_summary()["trackers"].values()
+    assert (record["state"], record["behind"]) == ("finished", 0)

@@ -23,7 +23,8 @@ import json, os, signal, sys, time
 from keisei import SessionManager, load_config
 first, last, ends, mode = json.loads(sys.argv[1])
 config = load_config(overrides=["logging.wandb_enabled=true", "wandb.mode=" + mode,
-                                "wandb.finish_timeout=20", "tracking.linger=20"])
+                                "wandb.finish_timeout=20", "tracking.linger=20",
+                                "monitoring.track=true"])
 with SessionManager(config, run_name="r") as session:
     if first:
         session.resume_at(first - 1)
