@@ -12,7 +12,7 @@ from rich.text import Text
 
 from keisei.cli.shared import plain
 from keisei.monitoring.resources_used import read_resources_used
-from keisei.reports.words import in_unit
+from keisei.reports.words import allocation_in_words, in_unit
 
 _MOST = 15  # rows on a screen
 _ONE_GPU = re.compile(r"^gpu\.\d+\.(?:mig\.\d+\.)?")
@@ -68,15 +68,6 @@ def print_resources(known: Mapping[str, Any], console: Console) -> None:
     console.print(table)
     if len(rows) > _MOST or len(rows) < len(known["peaks"]):
         console.print(Text("  --json has all, of each GPU", "dim"))
-    words = [f"{known['nodes']:,} node{'s' if known['nodes'] != 1 else ''}"]
-    if known["gpus"] is not None:
-        words.append(f"{known['gpus']:,} GPU{'s' if known['gpus'] != 1 else ''}")
-    if (cpus := known["limits"].get("cpus")) is not None:
-        words.append(f"{cpus:g} of {known['limits'].get('cpus_host', cpus):g} CPUs")
-    if (limit := known["limits"].get("memory_limit_bytes")) is not None:
-        words.append(f"at most {in_unit('_bytes', limit)} of memory")
-    energy = known["energy_j"]
-    words.append("energy not measured" if energy is None else f"{energy / 3.6e6:,.4g} kWh measured")
-    console.print(Text(f"  {', '.join(words)}"))
+    console.print(Text(f"  {allocation_in_words(known)}"))
     for source, state in list(known["states"].items())[:_MOST]:
         console.print(Text(f"  {plain(source, console)}: {plain(state, console)}", "dim"))

@@ -10,7 +10,7 @@ from keisei.monitoring.money import rounded
 from keisei.reports.gathering import RunReport
 from keisei.reports.markup import Child, Markup, el, table
 from keisei.reports.sections import section
-from keisei.reports.words import duration, in_unit
+from keisei.reports.words import allocation_in_words, duration, in_unit
 
 _MOST = 60  # lines of a table
 _COLOURS = 10  # that style.css of the report has, by number
@@ -39,7 +39,7 @@ def time(known: Mapping[str, Any] | None) -> Markup | None:
     if (speed := known["throughput"]) is not None:
         words.append(f"{speed['steps_per_s']:,.4g} steps/s")
         words.append(f"lately {speed['recent_steps_per_s']:,.4g}")
-    said = el("p", ", ".join(words), class_="summary") if words else None
+    said = el("p", allocation_in_words(known), class_="summary") if words else None
     return section("time", "Time", drawn, said, shown)
 
 
@@ -96,20 +96,11 @@ def resources(known: Mapping[str, Any] | None) -> Markup | None:
         mean = known["means"].get(name)
         peak = in_unit(name, known["peaks"][name])
         rows.append((name, peak, "" if mean is None else in_unit(name, mean)))
-    words = [f"{known['nodes']:,} node{'s' if known['nodes'] != 1 else ''}"]
-    if known["gpus"] is not None:
-        words.append(f"{known['gpus']:,} GPU{'s' if known['gpus'] != 1 else ''}")
-    if (cpus := known["limits"].get("cpus")) is not None:
-        words.append(f"{cpus:g} of {known['limits'].get('cpus_host', cpus):g} CPUs")
-    if (limit := known["limits"].get("memory_limit_bytes")) is not None:
-        words.append(f"at most {in_unit('_bytes', limit)} of memory")
-    energy = known["energy_j"]
-    words.append("energy not measured" if energy is None else f"{energy / 3.6e6:,.4g} kWh measured")
     heads = ("Resource", "Peak", "Mean")
     return section(
         "resources",
         "Resources",
-        el("p", ", ".join(words), class_="summary"),
+        el("p", allocation_in_words(known), class_="summary"),
         table(heads, rows, numbers=(1, 2), caption="Peaks and means") if rows else None,
         [
             el("p", f"{source}: {state}", class_="dim")

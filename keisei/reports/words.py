@@ -106,3 +106,21 @@ def code_in_words(code: Mapping[str, Any]) -> str:
     scrubbed = len(texts(code, "scrubbed"))
     counts += [f"{scrubbed} with hidden secrets"] if scrubbed else []
     return f"{commit}{branch}, {', '.join(counts)}"
+
+
+def allocation_in_words(known: Mapping[str, Any]) -> str:
+    """Return on what a run has been, and what energy it took, in one line.
+
+    Args:
+        known: what the run has used of its machines, as `read_resources_used` returns it.
+    """
+    words = [f"{known['nodes']:,} node{'s' if known['nodes'] != 1 else ''}"]
+    if known["gpus"] is not None:
+        words.append(f"{known['gpus']:,} GPU{'s' if known['gpus'] != 1 else ''}")
+    if (cpus := known["limits"].get("cpus")) is not None:
+        words.append(f"{cpus:g} of {known['limits'].get('cpus_host', cpus):g} CPUs")
+    if (limit := known["limits"].get("memory_limit_bytes")) is not None:
+        words.append(f"at most {in_unit('_bytes', limit)} of memory")
+    energy = known["energy_j"]
+    words.append("energy not measured" if energy is None else f"{energy / 3.6e6:,.4g} kWh measured")
+    return ", ".join(words)
