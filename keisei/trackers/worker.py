@@ -382,14 +382,9 @@ class Worker(WorkerHandle):
     def _store(self, record: TrackerRecord) -> None:
         """Store the cursor, no further than what outlives this process."""
         at, part = kept_of(self.run, self.state.position), self.info.part
-        kept = Cursor(
-            attempt=at.attempt,
-            seq=at.seq,
-            options=self._options,
-            known=record,
-            rewound=self._backlog.told,
-            signature=self._signature,
-        )
+        told, signed = self._backlog.told, self._signature
+        kept = Cursor(attempt=at.attempt, seq=at.seq, options=self._options, known=record)
+        kept = kept.model_copy(update={"rewound": told, "signature": signed})
         try:
             # One that knows its own position needs no cursor that survives a loss of power.
             cursor.store(self.home.path(), self.name, kept, sync=not self._tells, part=part)
