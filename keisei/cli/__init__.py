@@ -22,8 +22,12 @@ def main() -> None:
         _check_extra()
         from keisei.cli import program
 
-        program.load(sys.argv[1:])
-        program.app()
+        if os.environ.get("_KEISEI_COMPLETE"):  # a shell asks what could follow
+            line = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS", "")
+            program.load_for_completion(line)
+        else:
+            program.load(sys.argv[1:])
+        program.app(prog_name="keisei")
     except SystemExit as exc:
         if threading.active_count() > 1 and isinstance(exc.code, int | None):
             exit_at_once(exc.code or 0, _HOOKS_TIMEOUT)  # a tracker's call hangs

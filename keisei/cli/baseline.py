@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from keisei.analysis.baselines import BASELINE
+from keisei.cli.completion import run_names
 from keisei.cli.program import app
 from keisei.cli.shared import RegistryUrl, Root, failures_of, plain
 from keisei.cli.source import source_of
@@ -23,7 +24,10 @@ baseline = typer.Typer(
 )
 app.add_typer(baseline, name="baseline", help="Choose the runs that others are checked against.")
 
-Runs = Annotated[list[str], typer.Argument(metavar="RUN", help="Names or paths of runs.")]
+Runs = Annotated[
+    list[str],
+    typer.Argument(metavar="RUN", help="Names or paths of runs.", autocompletion=run_names),
+]
 
 
 @baseline.command("set")

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from keisei._io import files, process
+from keisei.cli.completion import run_names
 from keisei.cli.program import app
 from keisei.cli.shared import Json, Root, failures_of, plain
 from keisei.run.find import FoundRun, find_run, find_runs, root_of_runs
@@ -23,7 +24,10 @@ from keisei.run.stop_request import StopRequest, write_request
 _LOOK = 0.1  # seconds between two looks at the session file
 _FORCED = 10.0  # seconds until a process that is ended at once is gone
 
-Named = Annotated[list[str], typer.Argument(metavar="RUN...", help="Names or paths.")]
+Named = Annotated[
+    list[str],
+    typer.Argument(metavar="RUN...", help="Names or paths.", autocompletion=run_names),
+]
 
 
 @app.command()

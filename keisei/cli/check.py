@@ -23,6 +23,7 @@ from keisei.analysis.following import Changes
 from keisei.analysis.targets import target_of
 from keisei.analysis.verdicts import FALSE_ALARMS, MARGIN, Verdict
 from keisei.cli.check_events import Events
+from keisei.cli.completion import run_names
 from keisei.cli.program import app
 from keisei.cli.shared import Json, RegistryUrl, Root, failures_of, plain, table_console
 from keisei.cli.source import source_of
@@ -42,7 +43,11 @@ Patterns = Annotated[
 def check_runs(
     runs: Annotated[
         list[str],
-        typer.Argument(metavar="RUN", help="The run; or several that differ in their seed alone."),
+        typer.Argument(
+            metavar="RUN",
+            help="The run; or several that differ in their seed alone.",
+            autocompletion=run_names,
+        ),
     ],
     metrics: Patterns = None,
     higher: Annotated[
@@ -59,7 +64,11 @@ def check_runs(
     named: Annotated[
         list[str] | None,
         typer.Option(
-            "--baseline", "-b", metavar="RUN", help="Only this run is a baseline; may be repeated."
+            "--baseline",
+            "-b",
+            metavar="RUN",
+            help="Only this run is a baseline; may be repeated.",
+            autocompletion=run_names,
         ),
     ] = None,
     targets: Annotated[

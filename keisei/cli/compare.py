@@ -17,6 +17,7 @@ from rich.text import Text
 from keisei.analysis.comparing import SUBJECTS, Compared
 from keisei.analysis.comparing import compare as compared
 from keisei.analysis.targets import target_of
+from keisei.cli.completion import run_names
 from keisei.cli.program import app
 from keisei.cli.shared import COLOURS, Json, RegistryUrl, Root, failures_of, plain, table_console
 from keisei.cli.source import Source, source_of
@@ -31,7 +32,8 @@ _MOST_FOUND = 20  # runs that a query finds
 @app.command()
 def compare(
     runs: Annotated[
-        list[str] | None, typer.Argument(metavar="RUN...", help="Two runs or more.")
+        list[str] | None,
+        typer.Argument(metavar="RUN...", help="Two runs or more.", autocompletion=run_names),
     ] = None,
     query: Annotated[
         str,

@@ -16,6 +16,7 @@ import typer
 from keisei._io.directories import OpenDirectory
 from keisei._io.files import replacing
 from keisei._text import one_line
+from keisei.cli.completion import run_names
 from keisei.cli.metric_names import missing, select
 from keisei.cli.program import app
 from keisei.cli.shared import Json, RegistryUrl, Root, failures_of
@@ -36,7 +37,10 @@ _MOST_COLUMNS = 20_000
 
 @app.command()
 def export(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="A run, or several.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN...", help="A run, or several.", autocompletion=run_names),
+    ],
     form: Annotated[
         Format | None,
         typer.Option("--format", "-f", help="How; else as the file's name ends, else csv."),

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from keisei.cli.completion import run_names
 from keisei.cli.metric_names import missing, select, shorten
 from keisei.cli.parts import Part, journal_of
 from keisei.cli.program import app
@@ -43,7 +44,10 @@ def plot(
         typer.Option("--output", "-o", metavar="FILE", help="Draw to this .png or .svg file."),
     ] = None,
     others: Annotated[
-        list[str] | None, typer.Option("--with", metavar="RUN", help="Compare with this run, too.")
+        list[str] | None,
+        typer.Option(
+            "--with", metavar="RUN", help="Compare with this run, too.", autocompletion=run_names
+        ),
     ] = None,
     part: Part = None,
     reduce: Annotated[

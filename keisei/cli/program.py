@@ -21,8 +21,8 @@ COMMANDS = {
     "ls": "List runs, filtered and sorted.",
     "note": "Write a run's note, in place of the one that it has.",
     "plot": "Draw a run's metrics in the terminal or to a picture.",
-    "report": "Write runs into one HTML file.",
     "registry": "Make the registry again, or look at it.",
+    "report": "Write runs into one HTML file.",
     "restore": "Bring runs back from the trash.",
     "rm": "Move runs to the trash.",
     "show": "Show one run, its labels, metrics and origin.",
@@ -41,7 +41,6 @@ _STATUSES = (
 app = typer.Typer(
     name="keisei",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -67,7 +66,7 @@ def program(
 
 def register(command: str) -> None:
     """Import the module of a command, which registers it."""
-    importlib.import_module(f"keisei.cli.{_MODULES.get(command, command)}")
+    importlib.import_module(f"keisei.cli.{_module_of(command)}")
 
 
 def load(arguments: Sequence[str]) -> None:
@@ -80,5 +79,26 @@ def load(arguments: Sequence[str]) -> None:
     if named in COMMANDS:
         register(named)
         return
+    _name_all()
+
+
+def load_for_completion(line: str) -> None:
+    """Import the command that a line names, and register the names of all.
+
+    Args:
+        line: what a shell wants completed; its last word may be the beginning of another name.
+    """
+    named = next((word for word in line.split()[1:] if not word.startswith("-")), "")
+    if named in COMMANDS:
+        register(named)
+    _name_all(besides=_module_of(named))
+
+
+def _name_all(besides: str = "") -> None:
     for name, summary in COMMANDS.items():
-        app.command(name, help=summary)(lambda: None)
+        if _module_of(name) != besides:
+            app.command(name, help=summary)(lambda: None)
+
+
+def _module_of(command: str) -> str:
+    return _MODULES.get(command, command)

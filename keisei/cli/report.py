@@ -15,6 +15,7 @@ from keisei._io.files import write_atomic
 from keisei.analysis.baselines import BASELINE, Choice, find_baselines
 from keisei.analysis.checking import Checked, Checker, Options
 from keisei.analysis.comparing import compare
+from keisei.cli.completion import run_names
 from keisei.cli.metric_names import missing, select
 from keisei.cli.program import app
 from keisei.cli.shared import Json, RegistryUrl, Root, failures_of
@@ -32,7 +33,10 @@ _MOST_RUNS = 20
 
 @app.command()
 def report(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="A run, or several.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN...", help="A run, or several.", autocompletion=run_names),
+    ],
     output: Annotated[
         str | None,
         typer.Option(
@@ -48,7 +52,13 @@ def report(
     ] = None,
     named: Annotated[
         list[str] | None,
-        typer.Option("--baseline", "-b", metavar="RUN", help="Judge against this run."),
+        typer.Option(
+            "--baseline",
+            "-b",
+            metavar="RUN",
+            help="Judge against this run.",
+            autocompletion=run_names,
+        ),
     ] = None,
     against: Annotated[
         str, typer.Option("--against", metavar="QUERY", help="Judge against these runs.")

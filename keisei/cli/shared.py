@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from keisei._text import one_line
+from keisei.cli.completion import run_names
 from keisei.errors import KeiseiError, quoted
 from keisei.redaction import clean
 
@@ -31,9 +32,12 @@ COLOURS = {  # of the states of runs
     "unreadable": "red",
 }
 
-Run = Annotated[str, typer.Argument(metavar="RUN", help="The run's name or path.")]
+Run = Annotated[
+    str, typer.Argument(metavar="RUN", help="The run's name or path.", autocompletion=run_names)
+]
 Runs = Annotated[
-    list[str] | None, typer.Argument(metavar="RUN", help="Names or paths; all if none.")
+    list[str] | None,
+    typer.Argument(metavar="RUN", help="Names or paths; all if none.", autocompletion=run_names),
 ]
 Keys = Annotated[
     list[str] | None,

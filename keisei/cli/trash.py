@@ -8,13 +8,21 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from keisei.cli.completion import removed_names, run_names
 from keisei.cli.known import Known
 from keisei.cli.program import app
 from keisei.cli.shared import RegistryUrl, Root, failures_of, plain
 from keisei.run import trash
 from keisei.run.find import root_of_runs
 
-Named = Annotated[list[str], typer.Argument(metavar="RUN...", help="Names or paths.")]
+Named = Annotated[
+    list[str],
+    typer.Argument(metavar="RUN...", help="Names or paths.", autocompletion=run_names),
+]
+Removed = Annotated[
+    list[str],
+    typer.Argument(metavar="RUN...", help="Names or paths.", autocompletion=removed_names),
+]
 
 
 @app.command()
@@ -48,7 +56,7 @@ def rm(
 
 
 @app.command()
-def restore(runs: Named, root: Root = None, url: RegistryUrl = None) -> None:
+def restore(runs: Removed, root: Root = None, url: RegistryUrl = None) -> None:
     """Bring runs back from the trash.
 
     Of one name it is the run that was removed last.
