@@ -37,6 +37,17 @@ def test_importing_keisei_imports_no_heavy_library() -> None:
     assert printed("-c", code) == "[]"
 
 
+def test_what_only_some_tests_need_of_the_testing_helpers_is_imported_when_used() -> None:
+    """The loopback W&B server, and the HTTP server under it, are imported by its first use."""
+    code = (
+        "import sys, keisei.testing\n"
+        "before = [m for m in ('http.server', 'keisei.testing.wandb_server') if m in sys.modules]\n"
+        "keisei.testing.WandbServer\n"
+        "print(before, 'http.server' in sys.modules)"
+    )
+    assert printed("-c", code) == "[] True"
+
+
 def test_the_front_door_imports_what_a_session_needs_and_no_more() -> None:
     """It brings no tracker, no HTTP client and no parser that nobody asked for."""
     code = (

@@ -22,6 +22,7 @@ from typing import Any
 
 from keisei import AsyncSessionManager, load_config
 from keisei.journal.reader import read_run
+from keisei.testing.wandb_server import WandbServer
 from tests.benchmarks.measure import (
     ROOT,
     Row,
@@ -32,7 +33,6 @@ from tests.benchmarks.measure import (
     workplace,
 )
 from tests.benchmarks.ticker import tick_during
-from tests.support.wandb_server import FakeWandb
 
 INIT_TIMEOUT, FINISH_TIMEOUT = 4.0, 2.0
 PATIENCE = 20.0
@@ -93,7 +93,7 @@ def run(*, quick: bool) -> list[Row]:
 def _live(side: str, moment: str, environ: dict[str, str], place: Path) -> dict[str, float]:
     place.mkdir()
     command = [sys.executable, "-m", "tests.benchmarks.dark", "child", side, moment, str(place)]
-    with FakeWandb() as server:
+    with WandbServer() as server:
         if moment == "start":
             server.set_mode("silent")
         child = subprocess.Popen(

@@ -23,6 +23,7 @@ from typing import Any
 import anyio
 
 from keisei import AsyncSessionManager, load_config
+from keisei.testing.wandb_server import WandbServer
 from keisei.trackers import cursor
 from tests.benchmarks import readers
 from tests.benchmarks.measure import (
@@ -37,7 +38,6 @@ from tests.benchmarks.measure import (
 )
 from tests.benchmarks.readers import NAME, Held
 from tests.benchmarks.trackers import TRACKERS, options_in
-from tests.support.wandb_server import FakeWandb
 
 ROWS_AT_ONCE, PAUSE = 5, 0.01
 PATIENCE = 40.0  # seconds for the host processes: more than their `linger`
@@ -56,7 +56,7 @@ def run(*, quick: bool) -> list[Row]:
     took: dict[str, list[float]] = {name: [] for name in TRACKERS}
     whole = dict.fromkeys(TRACKERS, 0)
     rows_of: list[int] = []
-    with workplace() as home, workplace() as place, FakeWandb() as server:
+    with workplace() as home, workplace() as place, WandbServer() as server:
         environ = child_environment(home) | server.environ()
         environ["TRACKIO_DIR"] = str(place / "trackio")
         ids = {}

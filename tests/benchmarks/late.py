@@ -14,6 +14,7 @@ from pathlib import Path
 import anyio
 
 from keisei import AsyncSessionManager, load_config
+from keisei.testing.wandb_server import WandbServer
 from tests.benchmarks.measure import (
     Row,
     child_environment,
@@ -22,7 +23,6 @@ from tests.benchmarks.measure import (
     run_child,
     workplace,
 )
-from tests.support.wandb_server import FakeWandb
 
 ENDPOINTS = {"UpsertBucket": "the making of a run", None: "each answer"}
 AT_ONCE = 5
@@ -45,7 +45,7 @@ def run(*, quick: bool) -> list[Row]:
             taken: list[float] = []
             for number in range(rounds):
                 progress(f"late: {what}, {number + 1} of {rounds}")
-                with workplace() as place, FakeWandb() as server:
+                with workplace() as place, WandbServer() as server:
                     server.set_mode("slow", endpoint=endpoint, seconds=ANSWER)
                     taken += run_child("late", AT_ONCE, place, environ=environ | server.environ())
                     give_up = time.monotonic() + PATIENCE

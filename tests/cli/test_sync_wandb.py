@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
+from keisei.testing.wandb_server import WandbServer
 from tests.support.wandb_client import client_environ
 from tests.support.wandb_file import find_run_files, read_run_file
 from tests.support.wandb_program import Program, wait_until_nothing_is_left
-from tests.support.wandb_server import FakeWandb
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="kills processes as POSIX does")
 
@@ -122,7 +122,7 @@ class Synced:
 class House:
     """A home for runs, and a server for them."""
 
-    server: FakeWandb
+    server: WandbServer
     home: Path
 
     def session(self, mode: str, name: str = "r", finish_timeout: float = 60.0) -> Session:
@@ -218,7 +218,7 @@ class House:
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[House]:
     """A house of the test's own."""
-    with FakeWandb() as server:
+    with WandbServer() as server:
         yield House(server, tmp_path)
 
 

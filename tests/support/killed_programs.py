@@ -17,7 +17,7 @@ from typing import Any
 from uuid import uuid4
 
 from keisei.journal.reader import read_run
-from tests.support.wandb_server import FakeWandb
+from keisei.testing.wandb_server import WandbServer
 
 # It logs a thousand rows a second, and an event now and then, until a line comes in.
 PROGRAM = """
@@ -51,7 +51,7 @@ class Surroundings:
     """
 
     root: Path
-    server: FakeWandb | None = None
+    server: WandbServer | None = None
 
     def environ(self) -> dict[str, str]:
         """Return the variables that bring a program to them."""

@@ -13,13 +13,13 @@ from typing import Any
 from keisei.journal.media import KINDS
 from keisei.journal.reader import read_run
 from keisei.testing import check_tracker
+from keisei.testing.wandb_server import WandbServer
 from keisei.trackers.base import RunInfo
 from keisei.trackers.conformance import Series
 from keisei.trackers.wandb.local_runs import LocalRun, attempts_in
 from keisei.trackers.wandb.rows import number_in
 from keisei.trackers.wandb.tracker import WandbTracker
 from tests.support.wandb_file import find_run_files, read_run_file
-from tests.support.wandb_server import FakeWandb
 
 
 def make_offline() -> WandbTracker:
@@ -71,7 +71,7 @@ def sync(directory: str, run_id: str) -> None:
 
 def main(kind: str) -> None:
     """Run the check; print what was checked."""
-    with FakeWandb() as server:
+    with WandbServer() as server:
         os.environ.update(server.environ(), WANDB__FILE_STREAM_TRANSMIT_INTERVAL="0.1")
 
         def read(info: RunInfo) -> Series:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from keisei.testing.wandb_server import WandbServer
 from tests.support.wandb_file import find_run_files, read_run_file
-from tests.support.wandb_server import FakeWandb
 
 FACES = ["asyncio", "uvloop", "trio", "blocking"]
 
@@ -166,7 +166,7 @@ class Program:
     """
 
     def __init__(
-        self, server: FakeWandb, home: Path, face: str, *overrides: str, rows: int = 10
+        self, server: WandbServer, home: Path, face: str, *overrides: str, rows: int = 10
     ) -> None:
         self.home = home
         self.environ = {

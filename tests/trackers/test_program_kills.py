@@ -11,9 +11,9 @@ from statistics import median
 
 import pytest
 
+from keisei.testing.wandb_server import WandbServer
 from tests.support.killed_programs import Program, Surroundings
 from tests.support.storms import repetitions
-from tests.support.wandb_server import FakeWandb
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
 
@@ -34,7 +34,7 @@ def around(tracker: str, tmp_path: Path) -> Iterator[Surroundings]:
     if tracker != "wandb":
         yield Surroundings(tmp_path)
         return
-    with FakeWandb() as server:
+    with WandbServer() as server:
         yield Surroundings(tmp_path, server)
 
 

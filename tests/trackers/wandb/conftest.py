@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.wandb_server import FakeWandb
+from keisei.testing.wandb_server import WandbServer
 
 
 @pytest.fixture
-def server() -> Iterator[FakeWandb]:
+def server() -> Iterator[WandbServer]:
     """A server on loopback that the SDK takes for W&B."""
-    with FakeWandb() as fake:
+    with WandbServer() as fake:
         yield fake

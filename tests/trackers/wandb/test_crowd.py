@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from keisei.testing.wandb_server import WandbServer
 from tests.support.wandb_file import find_run_files, read_run_file
 from tests.support.wandb_program import wait_until_nothing_is_left
-from tests.support.wandb_server import FakeWandb
 
 CROWD = """
 import json, sys, time
@@ -49,7 +49,7 @@ print(json.dumps({"sessions": told, "ended": time.time()}), flush=True)
 """
 
 
-def crowd(server: FakeWandb, home: Path, count: int, *overrides: str) -> dict[str, Any]:
+def crowd(server: WandbServer, home: Path, count: int, *overrides: str) -> dict[str, Any]:
     """Run a crowd of sessions in one process, and return what it told."""
     done = subprocess.run(
         [sys.executable, "-c", CROWD, str(count), *overrides],
@@ -78,7 +78,7 @@ def test_fifty_sessions_end_right_each_in_its_own_run(
     tmp_path: Path, mode: Any, in_process: bool
 ) -> None:
     """With a server that is well, and with one that flaps, no row is lost or in another's run."""
-    with FakeWandb() as server:
+    with WandbServer() as server:
         server.set_mode(mode, schedule=("500", "ok"))
         limits = ["wandb.init_timeout=120", "wandb.finish_timeout=60"]
         told = crowd(server, tmp_path, 50, f"wandb.in_process={in_process}", *limits)

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from keisei import SessionManager
+from keisei.testing.wandb_server import WandbServer
 from keisei.trackers.wandb.sdk import OLDEST, release_of
 from tests.conftest import MakeConfig
 from tests.support.session_files import record_of
-from tests.support.wandb_server import FakeWandb
 
 COMMAND = "from keisei.cli import main; main()"
 ROOT = Path(__file__).parents[3]
@@ -48,7 +48,7 @@ def test_rows_of_a_start_that_failed_are_sent_later(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, in_process: bool
 ) -> None:
     """The session file, `keisei doctor` and `keisei sync` say that they are missing."""
-    with FakeWandb() as server:
+    with WandbServer() as server:
         for name, value in server.environ().items():
             monkeypatch.setenv(name, value)
         server.set_mode("500")

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from keisei.journal.reader import read_run
+from keisei.testing.wandb_server import WandbServer
 from tests.support.storms import repetitions
 from tests.support.wandb_program import Program, until, wait_until_nothing_is_left
-from tests.support.wandb_server import FakeWandb
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="kills processes as POSIX does")
 
@@ -22,7 +22,7 @@ WITHIN = 60.0  # seconds, far above what it takes
 
 def killed_after(seconds: float, home: Path) -> tuple[list[int], list[int], int, float]:
     """Kill a program that logs; returns the rows of journal and server, how many came, and when."""
-    with FakeWandb() as server:
+    with WandbServer() as server:
         program = Program(server, home, "blocking", rows=0)
         run_id = program.started()["id"]
         program.tell("log")

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import pytest
 
+from keisei.testing.wandb_server import WandbServer
 from tests.support.storms import some_of
 from tests.support.wandb_program import Program, Told, wait_until_nothing_is_left
-from tests.support.wandb_server import FakeWandb
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="looks for processes in /proc")
 together = pytest.mark.xdist_group("late")  # what `lived` runs, one process looks at
@@ -57,7 +57,7 @@ class Late(NamedTuple):
 
 def live_late(case: Case, home: Path) -> Late:
     """Run a program whose W&B comes too late, and ask the server once nothing of it is left."""
-    with FakeWandb() as server:
+    with WandbServer() as server:
         for endpoint in SLOW:
             server.set_mode("slow", endpoint=endpoint, seconds=case.seconds)
         program = Program(
@@ -127,7 +127,7 @@ def test_a_hundred_late_runs_are_closed(lived: dict[Case, Future[Late]]) -> None
 
 @pytest.mark.requirement("WB-8", "WB-9")
 def test_a_late_run_is_closed_while_the_session_goes_on_offline(
-    server: FakeWandb, tmp_path: Path
+    server: WandbServer, tmp_path: Path
 ) -> None:
     """It is ended as failed within a second of its birth; a sync then gives it the rows."""
     server.set_mode("silent", endpoint="UpsertBucket")

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from keisei.testing.wandb_server import WandbServer
 from tests.support.wandb_client import client_environ
-from tests.support.wandb_server import FakeWandb
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="kills processes as POSIX does")
 
@@ -47,7 +47,7 @@ Live = Callable[..., str]
 
 
 @pytest.fixture
-def live(tmp_path: Path, server: FakeWandb) -> Live:
+def live(tmp_path: Path, server: WandbServer) -> Live:
     """Run an attempt, or a command; returns what it has said."""
 
     def live(*what: Any, code: int = 0) -> str:
@@ -66,7 +66,7 @@ def live(tmp_path: Path, server: FakeWandb) -> Live:
     return live
 
 
-def series(server: FakeWandb) -> dict[str, list[tuple[int, float]]]:
+def series(server: WandbServer) -> dict[str, list[tuple[int, float]]]:
     """Return steps and values by metric, in the order of the server's history."""
     (run,) = server.runs.values()
     rows = run.history
@@ -81,7 +81,7 @@ def series(server: FakeWandb) -> dict[str, list[tuple[int, float]]]:
     return found
 
 
-def measured(server: FakeWandb) -> list[float]:
+def measured(server: WandbServer) -> list[float]:
     """Return what was measured of the machine, in the order of the server's history."""
     (run,) = server.runs.values()
     return [x["system/cpu"] for x in run.history if "system/cpu" in x]
@@ -106,7 +106,7 @@ def uninterrupted(last: int) -> dict[str, list[tuple[int, float]]]:
 
 
 @pytest.mark.requirement("CKPT-7")
-def test_a_run_that_was_killed_and_resumed(server: FakeWandb, live: Live) -> None:
+def test_a_run_that_was_killed_and_resumed(server: WandbServer, live: Live) -> None:
     """It has one id and one history, over attempts that go on from one another."""
     live(0, 20, "killed", "online", code=-9)
     server.wait_for(lambda: next(iter(server.runs.values())).complete, 30)
@@ -121,7 +121,7 @@ def test_a_run_that_was_killed_and_resumed(server: FakeWandb, live: Live) -> Non
     assert sorted(measured(server)) == sorted(used((0, 20), (12, 30), (9, 40)))
 
 
-def test_a_server_without_the_rewind_keeps_what_it_has(server: FakeWandb, live: Live) -> None:
+def test_a_server_without_the_rewind_keeps_what_it_has(server: WandbServer, live: Live) -> None:
     """One warning says so; the run goes on under its id, and each row is there once."""
     server._cloud.rewinds = False
     live(0, 20, "preempted", "online")
@@ -136,7 +136,7 @@ def test_a_server_without_the_rewind_keeps_what_it_has(server: FakeWandb, live: 
 @pytest.mark.requirement("CKPT-7")
 @pytest.mark.parametrize("first", ["offline", "online"])
 def test_what_was_kept_offline_is_uploaded_without_what_was_left_behind(
-    server: FakeWandb, live: Live, first: str
+    server: WandbServer, live: Live, first: str
 ) -> None:
     """Whether the attempt before it was kept, too, or had sent its rows already."""
     live(0, 20, "preempted", first)
@@ -149,7 +149,7 @@ def test_what_was_kept_offline_is_uploaded_without_what_was_left_behind(
     assert run.rewinds == (first == "online")
 
 
-def test_a_resume_from_before_the_first_row(server: FakeWandb, live: Live) -> None:
+def test_a_resume_from_before_the_first_row(server: WandbServer, live: Live) -> None:
     """Nothing of the history is left but what follows."""
     live(0, 8, "preempted", "online")
     live(-1, 12, "completed", "online")  # `resume_at(-2)`; the first row has step -1

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from keisei.journal.reader import Event, Row
+from keisei.testing.wandb_server import WandbServer
 from keisei.trackers.base import Position, Record, RunInfo
 from keisei.trackers.wandb import rows, run_file, sdk
 from keisei.trackers.wandb.link import link_of
@@ -26,7 +27,6 @@ from tests.support.wandb_client import client_environ
 from tests.support.wandb_conformance import local_rows
 from tests.support.wandb_file import find_run_files, wait_for_exit_record
 from tests.support.wandb_sender import SESSION_ID, Sender, records
-from tests.support.wandb_server import FakeWandb
 
 KINDS = ["offline", "online"]
 Start = Callable[..., WandbRun]
@@ -72,7 +72,7 @@ def sender(tmp_path: Path) -> Iterator[Callable[..., Sender]]:
     """Starts processes that send, and kills what is left of them."""
     with ExitStack() as stack:
 
-        def start(attempt: int, mode: str, server: FakeWandb | None = None) -> Sender:
+        def start(attempt: int, mode: str, server: WandbServer | None = None) -> Sender:
             sender = Sender(tmp_path, attempt, mode, server.environ() if server else None)
             stack.callback(sender.kill)
             return sender
@@ -280,7 +280,7 @@ def test_another_process_gives_the_rest_and_sync_gives_all_to_the_server(
 
     The server may have got less than the run's file has, or what the file has lost.
     """
-    with FakeWandb() as server:
+    with WandbServer() as server:
         first = sender(1, "online", server)
         assert first.held() == (1, -1)
         first.ask("send", 1, 0, 40)

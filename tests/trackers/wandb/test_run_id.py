@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from keisei import SessionManager
+from keisei.testing.wandb_server import WandbServer
 from tests.conftest import MakeConfig
 from tests.support.session_files import record_of
-from tests.support.wandb_server import FakeWandb
 
 SYNC = "from keisei.cli import main; main()"
 
 
 @pytest.fixture
-def environ(server: FakeWandb, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+def environ(server: WandbServer, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Bring what the test starts to the server."""
     for name, value in server.environ().items():
         monkeypatch.setenv(name, value)
@@ -46,7 +46,7 @@ def sync() -> str:
 @pytest.mark.requirement("WB-6", "WB-9")
 @pytest.mark.parametrize("mode", ["online", "offline"])
 def test_a_sweeps_run_is_one_run_after_a_sync_too(
-    make_config: MakeConfig, server: FakeWandb, environ: pytest.MonkeyPatch, mode: str
+    make_config: MakeConfig, server: WandbServer, environ: pytest.MonkeyPatch, mode: str
 ) -> None:
     """Its id is the sweep's, which the SDK takes whatever it is asked for; nothing goes up twice.
 

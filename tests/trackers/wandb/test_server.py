@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from keisei.testing.wandb_modes import Mode
+from keisei.testing.wandb_server import WandbServer
 from tests.support.storms import some_of
-from tests.support.wandb_faults import Mode
 from tests.support.wandb_program import (
     FACES,
     Program,
@@ -27,7 +28,6 @@ from tests.support.wandb_program import (
     until,
     wait_until_nothing_is_left,
 )
-from tests.support.wandb_server import FakeWandb
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="looks for processes in /proc")
 together = pytest.mark.xdist_group("lived")  # what `lived` runs, one process looks at
@@ -139,7 +139,7 @@ class Life:
 def live_through(case: Case, home: Path, *, sync: bool) -> Life:
     """Run a program with one session through a situation, and sync it once the server is well."""
     mode, endpoint = case.situation.mode
-    with FakeWandb() as server:
+    with WandbServer() as server:
         if case.situation.moment == "start":
             server.set_mode(mode, endpoint=endpoint, seconds=0.4)
         program = Program(
@@ -237,7 +237,7 @@ def test_the_situations_in_figures(lived: dict[Case, Future[Life]]) -> None:
 
 
 @pytest.mark.requirement("WB-6")
-def test_a_server_that_is_well_gets_the_whole_run(server: FakeWandb, tmp_path: Path) -> None:
+def test_a_server_that_is_well_gets_the_whole_run(server: WandbServer, tmp_path: Path) -> None:
     """Id, name, config, rows and exit code arrive."""
     program = Program(server, tmp_path, "asyncio")
     assert program.started()["active"] is True
@@ -254,7 +254,7 @@ def test_a_server_that_is_well_gets_the_whole_run(server: FakeWandb, tmp_path: P
 @pytest.mark.parametrize("in_process", WHERE)
 @pytest.mark.parametrize("rows", [2_000, pytest.param(100_000, marks=pytest.mark.storm)])
 def test_a_backlog_does_not_lengthen_the_end(
-    server: FakeWandb, tmp_path: Path, rows: int, in_process: bool
+    server: WandbServer, tmp_path: Path, rows: int, in_process: bool
 ) -> None:
     """With many rows unsent and a silent server, the deadline holds, and no row is lost."""
     program = Program(
@@ -283,7 +283,7 @@ def test_a_backlog_does_not_lengthen_the_end(
 
 @pytest.mark.requirement("WB-9")
 def test_without_the_fallback_a_server_that_is_away_means_no_tracking(
-    server: FakeWandb, tmp_path: Path
+    server: WandbServer, tmp_path: Path
 ) -> None:
     """The step says `False`, and one warning says why; what was logged waits for a sync."""
     server.set_mode("refuses")
@@ -309,7 +309,7 @@ def test_without_the_fallback_a_server_that_is_away_means_no_tracking(
 @pytest.mark.parametrize("in_process", WHERE)
 @pytest.mark.parametrize("rows", [10, pytest.param(20_000, marks=pytest.mark.storm)])
 def test_a_run_that_was_never_ended_does_not_hold_the_process(
-    server: FakeWandb, tmp_path: Path, rows: int, in_process: bool
+    server: WandbServer, tmp_path: Path, rows: int, in_process: bool
 ) -> None:
     """A program that forgets to end its session leaves in time, with its own exit status."""
     program = Program(
@@ -336,7 +336,7 @@ def test_a_run_that_was_never_ended_does_not_hold_the_process(
 
 @pytest.mark.requirement("HOST-3")
 def test_a_run_that_was_never_ended_is_ended_by_its_host_process(
-    server: FakeWandb, tmp_path: Path
+    server: WandbServer, tmp_path: Path
 ) -> None:
     """All rows arrive, and how the program ended, although it is gone: nobody waits for W&B."""
     program = Program(server, tmp_path, "asyncio")
@@ -364,7 +364,7 @@ def test_a_run_that_was_never_ended_is_ended_by_its_host_process(
     ],
 )
 def test_ctrl_c_while_the_end_hangs_leaves_in_time(
-    server: FakeWandb, tmp_path: Path, face: str, in_process: bool
+    server: WandbServer, tmp_path: Path, face: str, in_process: bool
 ) -> None:
     """An interruption in the middle of the end waits for no server either."""
     program = Program(
@@ -393,7 +393,7 @@ def test_ctrl_c_while_the_end_hangs_leaves_in_time(
 @pytest.mark.requirement("HOST-2")
 @pytest.mark.parametrize("timeout", [1.0, pytest.param(10.0, marks=pytest.mark.storm)])
 def test_a_sync_beside_a_host_process_that_still_delivers_waits_or_says_so(
-    server: FakeWandb, tmp_path: Path, timeout: float
+    server: WandbServer, tmp_path: Path, timeout: float
 ) -> None:
     """Within its timeout it says who delivers the run, or sends the rest; nothing comes twice."""
     program = Program(
@@ -418,7 +418,7 @@ def test_a_sync_beside_a_host_process_that_still_delivers_waits_or_says_so(
 
 def test_without_network_a_key_alone_starts_offline(tmp_path: Path) -> None:
     """A key whose server cannot be reached means an offline run, at once."""
-    with FakeWandb() as server:
+    with WandbServer() as server:
         server.close()
         program = Program(server, tmp_path, "asyncio", f"wandb.init_timeout={PATIENCE}")
         program.started()

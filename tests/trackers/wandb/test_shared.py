@@ -16,12 +16,12 @@ import pytest
 from keisei._io.files import OpenDirectory
 from keisei.errors import TrackerError
 from keisei.run.session_file import TrackerRecord
+from keisei.testing.wandb_server import WandbServer
 from keisei.trackers import cursor
 from keisei.trackers.base import RunInfo
 from keisei.trackers.cursor import Cursor
 from keisei.trackers.wandb import shared
 from tests.support.wandb_client import client_environ
-from tests.support.wandb_server import FakeWandb
 
 # A rank: how many there are, the launch, from where to where it logs, how it ends, W&B's mode.
 PROGRAM = """
@@ -54,7 +54,7 @@ Live = Callable[..., str]
 
 
 @pytest.fixture
-def live(tmp_path: Path, server: FakeWandb) -> Live:
+def live(tmp_path: Path, server: WandbServer) -> Live:
     """Run the ranks of one attempt, or a command; returns what they have said."""
 
     def live(*ranks: tuple[Any, ...], mode: str = "online", command: str | None = None) -> str:
@@ -85,7 +85,7 @@ def live(tmp_path: Path, server: FakeWandb) -> Live:
     return live
 
 
-def series(server: FakeWandb) -> dict[str, list[tuple[int, float]]]:
+def series(server: WandbServer) -> dict[str, list[tuple[int, float]]]:
     """Return steps and values by metric, in the order of the server's history."""
     (run,) = server.runs.values()
     found: dict[str, list[tuple[int, float]]] = {}
@@ -103,7 +103,7 @@ def expected(last: int) -> dict[str, list[tuple[int, float]]]:
 
 
 @pytest.mark.requirement("RANK-3")
-def test_each_rank_sends_its_own_rows_to_one_run(server: FakeWandb, live: Live) -> None:
+def test_each_rank_sends_its_own_rows_to_one_run(server: WandbServer, live: Live) -> None:
     """Each row once under its part's name, members' by rank 0; rank 0 alone ends the run, last."""
     live(*[(0, 20, "completed")] * 3)
     server.wait_for(lambda: next(iter(server.runs.values())).complete, 30)
@@ -120,7 +120,7 @@ def test_each_rank_sends_its_own_rows_to_one_run(server: FakeWandb, live: Live) 
 
 @pytest.mark.requirement("RANK-3", "RANK-4")
 @pytest.mark.skipif(os.name == "nt", reason="kills processes as POSIX does")
-def test_a_rank_that_is_killed_and_the_next_attempt(server: FakeWandb, live: Live) -> None:
+def test_a_rank_that_is_killed_and_the_next_attempt(server: WandbServer, live: Live) -> None:
     """What it had logged comes; the run ends by rank 0, once; the next attempt goes on behind."""
     live((0, 10, "completed"), (0, 10, "killed"), (0, 10, "completed"))
     server.wait_for(lambda: next(iter(server.runs.values())).complete, 30)
@@ -142,7 +142,7 @@ def test_a_rank_that_is_killed_and_the_next_attempt(server: FakeWandb, live: Liv
 
 
 @pytest.mark.requirement("RANK-3")
-def test_offline_there_is_nothing_to_share(server: FakeWandb, live: Live) -> None:
+def test_offline_there_is_nothing_to_share(server: WandbServer, live: Live) -> None:
     """One warning says so; all rows are uploaded later, to one run, each once."""
     said = live(*[(0, 5, "completed")] * 3, mode="offline")
     assert said.count("W&B shares no such run (distributed.track: shared)") == 1

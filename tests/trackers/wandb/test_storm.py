@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from keisei.testing.wandb_server import WandbServer
 from tests.support.storms import repetitions
 from tests.support.wandb_file import find_run_files, read_run_file
-from tests.support.wandb_server import FakeWandb
 
 pytestmark = pytest.mark.storm
 ROUNDS = repetitions(5)  # of twenty sessions each
@@ -52,7 +52,7 @@ anyio.run(main)
 
 
 def start_round(
-    server: FakeWandb, home: Path, prefix: str, *overrides: str
+    server: WandbServer, home: Path, prefix: str, *overrides: str
 ) -> subprocess.Popen[str]:
     """Start a process of twenty sessions."""
     return subprocess.Popen(
@@ -69,7 +69,7 @@ def test_a_hundred_late_starts_are_closed_on_the_server(tmp_path: Path) -> None:
     """Every start that comes alive after its deadline is ended there as failed."""
     ages: list[float] = []
     for number in range(ROUNDS):
-        with FakeWandb() as server:
+        with WandbServer() as server:
             server.set_mode("silent", endpoint="UpsertBucket")
             limits = ["wandb.init_timeout=6", "wandb.offline_fallback=false"]
             process = start_round(server, tmp_path, f"late{number}", *limits)
@@ -77,7 +77,7 @@ def test_a_hundred_late_starts_are_closed_on_the_server(tmp_path: Path) -> None:
             assert json.loads(process.stdout.readline()) == [False] * 20
             server.set_mode("ok", endpoint="UpsertBucket")
 
-            def all_closed(server: FakeWandb = server) -> bool:
+            def all_closed(server: WandbServer = server) -> bool:
                 runs = server.runs.values()  # a copy, as it is now
                 return len(runs) == 20 and all(run.complete for run in runs)
 
@@ -95,7 +95,7 @@ def test_a_hundred_failed_starts_fall_back_under_their_own_id(tmp_path: Path) ->
     """A start that the server refuses gives an offline run of the same id, with its rows."""
     same = 0
     for number in range(ROUNDS):
-        with FakeWandb() as server:
+        with WandbServer() as server:
             server.set_mode("401", endpoint="UpsertBucket")
             process = start_round(server, tmp_path, f"failed{number}", "wandb.init_timeout=20")
             assert process.stdout is not None

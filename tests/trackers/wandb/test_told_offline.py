@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from keisei import SessionManager
+from keisei.testing.wandb_server import WandbServer
 from tests.conftest import MakeConfig
 from tests.support.session_files import record_of
 from tests.support.wandb_file import find_run_files
-from tests.support.wandb_server import FakeWandb
 
 WANTED: dict[str, Any] = {"logging": {"wandb_enabled": True, "run_name": "r"}}
 
@@ -35,7 +35,7 @@ def train(make_config: MakeConfig) -> SessionManager[Any]:
 
 
 @pytest.fixture
-def environ(server: FakeWandb, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+def environ(server: WandbServer, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Bring what the test starts to the server."""
     for name, value in server.environ().items():
         monkeypatch.setenv(name, value)
@@ -60,7 +60,7 @@ def train_in_process() -> dict[str, Any]:
 @pytest.mark.requirement("CFG-2", "WB-3")
 @pytest.mark.parametrize("wait", [True, False])
 def test_wandb_disabled_by_its_own_command_is_untouched(
-    make_config: MakeConfig, server: FakeWandb, environ: pytest.MonkeyPatch, wait: bool
+    make_config: MakeConfig, server: WandbServer, environ: pytest.MonkeyPatch, wait: bool
 ) -> None:
     """No process is started, nothing is recorded that `keisei sync` would send later."""
     tell("disabled")
@@ -75,7 +75,7 @@ def test_wandb_disabled_by_its_own_command_is_untouched(
 
 @pytest.mark.requirement("CFG-2", "HOST-4")
 def test_a_run_is_offline_where_the_sdk_was_told_so_by_its_own_command(
-    make_config: MakeConfig, server: FakeWandb, environ: pytest.MonkeyPatch
+    make_config: MakeConfig, server: WandbServer, environ: pytest.MonkeyPatch
 ) -> None:
     """The server hears nothing; the rows are in the run's own file, wherever the SDK runs."""
     tell("offline")
@@ -90,7 +90,7 @@ def test_a_run_is_offline_where_the_sdk_was_told_so_by_its_own_command(
 
 @pytest.mark.requirement("CFG-2")
 def test_a_settings_file_of_the_user_counts_and_the_directorys_own_goes_before_it(
-    make_config: MakeConfig, server: FakeWandb, environ: pytest.MonkeyPatch, tmp_path: Path
+    make_config: MakeConfig, server: WandbServer, environ: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """As the SDK reads them; the environment goes before both."""
     (tmp_path / "home" / "settings").write_text("[default]\nmode = disabled\n")
@@ -112,7 +112,7 @@ def test_a_settings_file_of_the_user_counts_and_the_directorys_own_goes_before_i
 @pytest.mark.parametrize("value", ["offlin", "OFFLINE "])
 def test_a_mode_that_nobody_knows_uploads_nothing(
     make_config: MakeConfig,
-    server: FakeWandb,
+    server: WandbServer,
     environ: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     value: str,

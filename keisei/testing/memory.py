@@ -1,23 +1,12 @@
-"""For tests: a tracker that keeps everything in memory, and checks for what is your own."""
+"""A tracker that keeps everything in memory."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from keisei.integrations.conformance import Plan, PlannedError, check_adapter
 from keisei.run.status import FinalStatus
 from keisei.trackers.base import Position, Record, RunInfo, Tracker, TrackerRun
-from keisei.trackers.conformance import check_tracker
-
-__all__ = [
-    "MemoryRun",
-    "MemoryTracker",
-    "Plan",
-    "PlannedError",
-    "check_adapter",
-    "check_tracker",
-]
 
 
 @dataclass

@@ -21,6 +21,9 @@ from typing import Any
 
 import pytest
 
+from keisei.testing.wandb_cloud import RecordedRun
+from keisei.testing.wandb_modes import Mode
+from keisei.testing.wandb_server import WandbServer
 from tests.support.wandb_client import (
     ClientReport,
     ClientRun,
@@ -29,8 +32,6 @@ from tests.support.wandb_client import (
     start_client,
     sync,
 )
-from tests.support.wandb_cloud import RecordedRun
-from tests.support.wandb_faults import Mode
 from tests.support.wandb_file import (
     NotARunFileError,
     RunFile,
@@ -38,7 +39,6 @@ from tests.support.wandb_file import (
     read_run_file,
     wait_for_exit_record,
 )
-from tests.support.wandb_server import FakeWandb
 
 # What the other tests' server is like for the SDK changes with the SDK alone.
 pytestmark = [pytest.mark.storm, pytest.mark.xdist_group("clients")]
@@ -61,7 +61,7 @@ class Outcome:
     """How a client fared, and what its server and its directory then held."""
 
     report: ClientReport
-    server: FakeWandb
+    server: WandbServer
     directory: Path
 
     @property
@@ -97,7 +97,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Out
     with ExitStack() as servers:
         started = {}
         for name, case in CASES.items():
-            server = servers.enter_context(FakeWandb())
+            server = servers.enter_context(WandbServer())
             server.set_mode(case.mode, endpoint=case.endpoint, seconds=case.seconds)
             directory = tmp_path_factory.mktemp("client")
             started[name] = (start_client(case.run, directory, server.environ()), server, directory)
@@ -107,12 +107,12 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Out
         }
 
 
-def connect(server: FakeWandb) -> http.client.HTTPConnection:
+def connect(server: WandbServer) -> http.client.HTTPConnection:
     """Return a connection to the server, not yet opened."""
     return http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=5.0)
 
 
-def post(server: FakeWandb, path: str, body: dict[str, Any]) -> Any:
+def post(server: WandbServer, path: str, body: dict[str, Any]) -> Any:
     """Send the server a request as the SDK would; return the status and the decoded answer."""
     with closing(connect(server)) as connection:
         connection.request("POST", path, json.dumps(body))
@@ -120,13 +120,13 @@ def post(server: FakeWandb, path: str, body: dict[str, Any]) -> Any:
         return answer.status, json.loads(answer.read())
 
 
-def upsert(server: FakeWandb, run_id: str = "a") -> Any:
+def upsert(server: WandbServer, run_id: str = "a") -> Any:
     """Make a run on the server."""
     request = {"operationName": "UpsertBucket", "variables": {"name": run_id, "project": "p"}}
     return post(server, "/graphql", request)
 
 
-def stream(server: FakeWandb, offset: int, xs: list[int]) -> Any:
+def stream(server: WandbServer, offset: int, xs: list[int]) -> Any:
     """Send history rows of the run `a`."""
     content = [json.dumps({"x": x, "_step": x}) for x in xs]
     files = {"wandb-history.jsonl": {"offset": offset, "content": content}}
@@ -159,7 +159,7 @@ def test_local_file_of_online_run_says_the_same(outcomes: dict[str, Outcome]) ->
 
 def test_resumed_run_appends(tmp_path: Path) -> None:
     """A second attempt under the same id appends its rows."""
-    with FakeWandb() as server:
+    with WandbServer() as server:
         for attempt, first in enumerate((0, 3)):
             run = ClientRun("a", resume="allow", first=first, exit_code=attempt)
             process = start_client(run, tmp_path / str(attempt), server.environ())
@@ -199,7 +199,7 @@ def test_offline_run_is_synced_once(outcomes: dict[str, Outcome]) -> None:
 
 def test_syncing_again_by_force_shows_as_duplicates(outcomes: dict[str, Outcome]) -> None:
     """Rows that a client sends as new ones, though they are there, are seen twice."""
-    with FakeWandb() as server:
+    with WandbServer() as server:
         for _ in range(2):
             sync(outcomes["offline"].directory, server.environ(), "--include-synced")
         run = server.runs["a"]
@@ -259,7 +259,7 @@ def test_finish_runs_into_its_timeout(outcomes: dict[str, Outcome], name: str) -
 
 def test_rows_sent_again_take_their_place() -> None:
     """Rows go where their offset says, and the raw count tells that some came twice."""
-    with FakeWandb() as server:
+    with WandbServer() as server:
         upsert(server)
         stream(server, 2, [2, 3])
         stream(server, 0, [0, 1, 2])
@@ -270,7 +270,7 @@ def test_rows_sent_again_take_their_place() -> None:
 
 def test_unknown_requests_are_answered() -> None:
     """What the server does not know is a GraphQL error, or 404."""
-    with FakeWandb() as server:
+    with WandbServer() as server:
         status, answer = post(server, "/graphql", {"query": "query Strange { x }"})
         assert (status, "Strange" in answer["errors"][0]["message"]) == (200, True)
         assert stream(server, 0, [1])[0] == 404
@@ -279,7 +279,7 @@ def test_unknown_requests_are_answered() -> None:
 
 def test_narrower_setting_goes_before_wider() -> None:
     """An operation's mode goes before its endpoint's, and that before the whole server's."""
-    with FakeWandb() as server:
+    with WandbServer() as server:
         server.set_mode("404")
         server.set_mode("500", endpoint="graphql")
         server.set_mode("ok", endpoint="UpsertBucket")
@@ -292,7 +292,7 @@ def test_narrower_setting_goes_before_wider() -> None:
 
 def test_refusing_server_comes_back_on_its_port() -> None:
     """Connections are refused while the port is kept, and accepted again afterwards."""
-    with FakeWandb() as server:
+    with WandbServer() as server:
         for _ in range(3):
             server.set_mode("refuses")
             with pytest.raises(ConnectionRefusedError):
@@ -303,7 +303,7 @@ def test_refusing_server_comes_back_on_its_port() -> None:
 
 def test_end_of_silence_drops_what_hangs() -> None:
     """A request that hung is not answered later: its connection ends when the mode changes."""
-    with FakeWandb() as server:
+    with WandbServer() as server:
         server.set_mode("silent")
         with ThreadPoolExecutor() as threads:
             hanging = threads.submit(upsert, server)
@@ -318,7 +318,7 @@ def test_end_of_silence_drops_what_hangs() -> None:
 def test_close_does_not_wait_for_what_hangs() -> None:
     """A server with hanging and idle connections closes at once, and leaves no thread."""
     before = set(threading.enumerate())
-    server = FakeWandb()
+    server = WandbServer()
     idle = connect(server)
     idle.connect()
     server.set_mode("silent")
@@ -335,7 +335,7 @@ def test_close_does_not_wait_for_what_hangs() -> None:
 
 def test_waiting_is_bounded() -> None:
     """What does not happen is a `TimeoutError` that tells what did."""
-    with FakeWandb() as server:
+    with WandbServer() as server:
         upsert(server, "seen")
         with pytest.raises(TimeoutError, match="seen"):
             server.wait_for(lambda: server.runs["never"].complete, timeout=0.05)
@@ -343,7 +343,7 @@ def test_waiting_is_bounded() -> None:
 
 def test_impossible_settings_are_refused() -> None:
     """A mode that is not there, or that cannot be, is a `ValueError`."""
-    with FakeWandb() as server:
+    with WandbServer() as server:
         with pytest.raises(ValueError, match="no such mode"):
             server.set_mode("dark")  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="refused"):
@@ -355,8 +355,8 @@ def test_impossible_settings_are_refused() -> None:
 def test_server_as_a_program() -> None:
     """Started by hand, the server prints its address and ends with its standard input."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.support.wandb_server", "--mode", "401"],
-        cwd=Path(__file__).parents[3],
+        [sys.executable, "-m", "keisei.testing.wandb_server", "--mode", "401"],
+        cwd=Path(__file__).parents[2],
         input="ok\nsilent graphql\n",
         capture_output=True,
         text=True,

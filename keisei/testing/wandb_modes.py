@@ -1,4 +1,4 @@
-"""The ways in which the fake W&B server fails, and which requests each way governs."""
+"""The ways in which the loopback W&B server fails, and which requests each way governs."""
 
 from __future__ import annotations
 

@@ -1,11 +1,6 @@
 """A W&B server on the loopback, which the real SDK takes for W&B, and which fails on demand.
 
-    with FakeWandb() as server:
-        subprocess.run(client, env=os.environ | server.environ())
-        server.wait_for(lambda: server.runs["my-run"].complete)
-        server.set_mode("silent", endpoint="graphql")
-
-By hand: `python -m tests.support.wandb_server --mode slow --seconds 3`.
+`python -m keisei.testing.wandb_server --mode slow --seconds 3` starts one by hand.
 """
 
 from __future__ import annotations
@@ -24,8 +19,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
-from tests.support.wandb_cloud import Answer, Cloud, RecordedRun, operation_name
-from tests.support.wandb_faults import MODES, Fault, Faults, Mode
+from keisei.testing.wandb_cloud import Answer, Cloud, RecordedRun, operation_name
+from keisei.testing.wandb_modes import MODES, Fault, Faults, Mode
 
 _POLL_S = 0.02  # how soon the accepting thread sees that it is to stop
 
@@ -82,10 +77,11 @@ class Request:
         return cast(dict[str, Any], json.loads(self.body))
 
 
-class FakeWandb:
+class WandbServer:
     """A W&B server on the loopback, in threads of its own; it runs until `close()`.
 
-    It takes any API key; `api_key` is one of the form that the SDK wants.
+    Use it as ``with WandbServer() as server:``, and start clients with ``server.environ()`` in
+    their environment. It takes any API key; ``api_key`` is one of the form that the SDK wants.
 
     Args:
         entity: The entity to which runs belong where a client names none.
@@ -192,7 +188,7 @@ class FakeWandb:
             self._reserved.close()
             self._reserved = None
 
-    def __enter__(self) -> FakeWandb:
+    def __enter__(self) -> WandbServer:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -247,7 +243,7 @@ class _Listener(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, owner: FakeWandb, bound: socket.socket) -> None:
+    def __init__(self, owner: WandbServer, bound: socket.socket) -> None:
         super().__init__(bound.getsockname(), _Handler, bind_and_activate=False)
         self.owner = owner
         self._connections: list[tuple[socket.socket, threading.Thread]] = []
@@ -255,7 +251,7 @@ class _Listener(ThreadingHTTPServer):
         self.socket = bound
         self.server_activate()
         self._accepting = threading.Thread(
-            target=self.serve_forever, args=(_POLL_S,), name="fake-wandb", daemon=True
+            target=self.serve_forever, args=(_POLL_S,), name="wandb-server", daemon=True
         )
         self._accepting.start()
 
@@ -355,16 +351,16 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="the delay of `slow`")
     parser.add_argument("--port", type=int, default=0)
     options = parser.parse_args()
-    with FakeWandb(port=options.port) as server:
+    with WandbServer(port=options.port) as server:
         server.set_mode(options.mode, endpoint=options.endpoint, seconds=options.seconds)
         for name, value in server.environ().items():
-            print(f"export {name}={value}", flush=True)
+            print(f"export {name}={value}", flush=True)  # noqa: T201 - a program's output
         for line in sys.stdin:
             mode, *endpoint = line.split()
             server.set_mode(
                 cast(Mode, mode), endpoint=next(iter(endpoint), None), seconds=options.seconds
             )
-            print(f"{mode}: {list(server.runs)}", flush=True)
+            print(f"{mode}: {list(server.runs)}", flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":
