@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 _LONGEST = 10**9  # seconds that are worth a word
+_SET = 1.0  # seconds between two clocks, from which on one of them was set
 
 
 class Throughput:
@@ -65,6 +66,32 @@ class Throughput:
         if self._first is None or not self._points:
             return 0.0
         return speed(self._first, self._points[-1])
+
+
+class SteadyTime:
+    """When rows were logged, as the wall clock would say it had nobody set it meanwhile.
+
+    Args:
+        wall: what the wall clock says now, in seconds.
+        now: what a clock says that nobody sets, in seconds.
+    """
+
+    def __init__(self, wall: float, now: float) -> None:
+        self._began, self._ahead = now, wall - now
+        self._known = self._ahead
+
+    def time_of(self, logged: float, wall: float, now: float) -> float:
+        """Return when a row was logged: just now, where the clock was set since the last call.
+
+        Args:
+            logged: when it was, by the wall clock.
+            wall: what that says now.
+            now: what the other clock says now.
+        """
+        was_set = abs(wall - now - self._known) > _SET
+        self._known = wall - now
+        age = 0.0 if was_set else min(max(0.0, wall - logged), now - self._began)
+        return self._ahead + now - age
 
 
 def speed(first: tuple[float, int], last: tuple[float, int]) -> float:

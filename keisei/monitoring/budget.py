@@ -65,6 +65,23 @@ def standings(budget: BudgetConfig, ledger: Ledger, currency: str) -> list[Stand
     ]
 
 
+def uncounted(budget: BudgetConfig, ledger: Ledger, currency: str) -> dict[str, str]:
+    """Return what no limit holds although one is meant for its kind, by the limit's field.
+
+    Args:
+        budget: the limits.
+        ledger: what the run has used.
+        currency: the currency of `budget.money`.
+    """
+    found = {}
+    others = sorted(name for name in ledger.totals if name != currency)
+    if budget.money is not None and others:
+        found["budget.money"] = f"what is spent in {', '.join(others)}: it is in {currency}"
+    if budget.energy_kwh is not None and ledger.energy_kwh is None:
+        found["budget.energy_kwh"] = "any energy: none is measured"
+    return found
+
+
 def due_in(now: list[Standing], later: list[Standing], interval: float) -> float:
     """Return after how many seconds a limit is reached, at most the interval.
 

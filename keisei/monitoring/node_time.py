@@ -9,6 +9,7 @@ from decimal import Decimal, DecimalException
 from keisei.monitoring.money import EXACT, amount_of
 
 _LONGEST = 1e9  # seconds
+_SILENCE = 300.0  # seconds; a process that lives says more often how long it has
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,8 @@ class Held:
         part: the part of the run that it writes; ``None`` for the owner.
         host: the host that it runs on: the node.
         started: when it has claimed the run, in seconds since the epoch.
-        ended: up to when it has lived by now, the same.
+        ended: up to when it has lived by now, the same, as if nobody had set the clock since.
+        said: when it has said so, by the clock as it was then.
         is_over: whether it has recorded its end.
         gpus: how many GPUs of the node are paid for, where the config says so.
         prices: the prices, by `node_hour`, `gpu_hour` and `kwh`.
@@ -32,6 +34,7 @@ class Held:
     host: str
     started: float
     ended: float
+    said: float
     is_over: bool
     gpus: int | None
     prices: Mapping[str, Decimal]
@@ -58,13 +61,16 @@ def by_node(held: Iterable[Held]) -> dict[tuple[int, str], list[Held]]:
 def until(one: Held, last_sign: float | None) -> Held:
     """Return a process as it was at its last sign of life, where it has recorded no end.
 
+    Its clock may have been set while it lived. So what counts is how long after its last event that
+    sign was, and no more than a living process is silent for.
+
     Args:
         one: the process, as its last event has it.
         last_sign: when it has shown life last, in seconds since the epoch, if that is known.
     """
-    if one.is_over or last_sign is None or not one.ended < last_sign < one.started + _LONGEST:
+    if one.is_over or last_sign is None or last_sign <= one.said:
         return one
-    return replace(one, ended=last_sign)
+    return replace(one, ended=one.ended + min(last_sign - one.said, _SILENCE))
 
 
 def held_by(attempt: int, part: str | None, data: Mapping[str, object]) -> Held | None:
@@ -87,12 +93,15 @@ def held_by(attempt: int, part: str | None, data: Mapping[str, object]) -> Held 
         if (price := number_in(value)) is not None
     }
     gpus, currency = data.get("gpus"), data.get("currency")
+    ended = float(started) + float(elapsed)
+    said_at = data.get("at")
     return Held(
         attempt,
         part,
         str(data.get("host")),
         float(started),
-        float(started) + float(elapsed),
+        ended,
+        float(said_at) if isinstance(said_at, int | float) and 0 <= said_at < 1e12 else ended,
         data.get("ended") is True,
         gpus if type(gpus) is int and gpus >= 0 else None,
         prices,

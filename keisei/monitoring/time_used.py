@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -83,7 +84,8 @@ def _first_time(journal: RunJournal, attempt: int) -> float | None:
 def _last_time(journal: RunJournal, attempt: int) -> float | None:
     with journal.open(attempt) as reader:
         reader.seek_back(_NEAR)
-        return max(_times(reader), default=None)
+        # The last one, and not the latest: the clock may have been set back since.
+        return next(iter(deque(_times(reader), maxlen=1)), None)
 
 
 def _times(reader: AttemptReader) -> Iterator[float]:

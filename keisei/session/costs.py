@@ -19,7 +19,7 @@ from keisei._io.shared_threads import SharedThreads, join_threads
 from keisei._log import logger
 from keisei.distributed.preemption import Notice
 from keisei.errors import JournalError, describe
-from keisei.monitoring.budget import Standing, due_in, standings
+from keisei.monitoring.budget import Standing, due_in, standings, uncounted
 from keisei.monitoring.ledger import HELD, NAMES, RESOURCES, Accounts, Ledger
 from keisei.monitoring.money import digits, texts
 from keisei.monitoring.run_events import Found, RunEvents
@@ -157,6 +157,8 @@ class Costs(UsagePart):
         now, current = time.time() + ahead, self._facts.attempt
 
         def last_sign(attempt: int, part: str | None) -> float | None:
+            if (attempt, part) == self._own:
+                return None  # it is asked itself: the clock may have been set meanwhile
             # Ranks of this attempt live, or it ends; of earlier ones the journal says how long.
             if attempt == current:
                 return now
@@ -178,6 +180,7 @@ class Costs(UsagePart):
             "host": host_name(),
             "started": round(self._started, 3),
             "elapsed_s": round((self._facts.elapsed() or 0.0) + ahead, 3),
+            "at": round(time.time() + ahead, 3),
             "ended": self.over,
             "prices": self._prices,
             "currency": self._currency,
@@ -188,12 +191,25 @@ class Costs(UsagePart):
         """Warn, or end the run, where a limit says so."""
         if self._is_spent:
             return
-        for standing in standings(self._budget, self._ledger(), self._currency):
+        ledger = self._ledger()
+        self._say_uncounted(ledger)
+        for standing in standings(self._budget, ledger, self._currency):
             if standing.is_spent:
                 self._end(standing)
                 return
             if standing.share >= self._budget.warn_at:
                 self._warn(standing)
+
+    def _say_uncounted(self, ledger: Ledger) -> None:
+        """Warn, once each, of what the budget cannot hold."""
+        for field, what in uncounted(self._budget, ledger, self._currency).items():
+            if field == "budget.energy_kwh" and (self._facts.elapsed() or 0.0) < LOGGED:
+                continue  # the first sample may still come
+            with self._guard:
+                is_first = f"-{field}" not in self._warned
+                self._warned.add(f"-{field}")
+            if is_first and self._facts.rank == 0:
+                logger.warning("run %s: %s does not count %s", self._facts.run_name, field, what)
 
     def _warn(self, standing: Standing) -> None:
         with self._guard:

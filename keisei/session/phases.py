@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import wraps
 from inspect import iscoroutinefunction
-from time import monotonic
+from time import monotonic, time
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, cast
 
 from keisei.errors import JournalError
-from keisei.journal.throughput import Throughput, time_to_go
+from keisei.journal.throughput import SteadyTime, Throughput, time_to_go
 from keisei.monitoring.phases import EVENT, SETUP, TRAINING, WAITING, Entry, PhaseClock
 from keisei.session.recorder import Recorder
 from keisei.session.usage_part import UsagePart
@@ -133,7 +132,8 @@ class Phases(UsagePart):
         self._recorder, self._total, self._measured = recorder, total, measured
         self._guard = threading.RLock()  # a signal handler may record the end
         self._clock: PhaseClock | None = None
-        self._throughput = Throughput()
+        self._throughput, self._steady = Throughput(), SteadyTime(time(), monotonic())
+        self._seen: tuple[float, int] | None = None  # the row that was looked at last
         self._started_at = 0.0
         self._said = self._next_look = 0.0
         self._over = self._has_said = False
@@ -175,7 +175,7 @@ class Phases(UsagePart):
         if not self._measured:
             return
         with self._guard:
-            self._started_at = time.time()
+            self._started_at = time()
             self._clock = PhaseClock(monotonic())
             self._said = self._clock.begun
 
@@ -228,11 +228,12 @@ class Phases(UsagePart):
         if (journal := self._recorder.journal) is None:
             return
         with self._guard:
-            for point in journal.first_and_last():
-                if point is not None and (
-                    (last := self._throughput.last) is None or point[0] > last[0]
-                ):
-                    self._throughput.add(*point)
+            first, last = journal.first_and_last()
+            for point in (last,) if self._throughput else (first, last):
+                if point is not None and point != self._seen:
+                    at = self._steady.time_of(point[0], time(), monotonic())
+                    self._throughput.add(at, point[1])
+                    self._seen = point
 
     def _record(self) -> dict[str, Any] | None:
         with self._guard:

@@ -25,7 +25,7 @@ AMOUNTS = st.one_of(
 
 def held(started: float, elapsed: float, **more: Any) -> dict[str, Any]:
     """Return the event of a process that has had its node for some seconds."""
-    return {"host": "a", "started": started, "elapsed_s": elapsed, "ended": True, **more}
+    return {"host": "a", "started": started, "elapsed_s": elapsed, "ended": True} | more
 
 
 def ledger(*events: tuple[int, str | None, str, dict[str, Any]]) -> Ledger:
@@ -115,6 +115,19 @@ def test_a_killed_process_has_its_node_until_its_last_sign_of_life() -> None:
     assert accounts.ledger().totals == {"USD": Decimal(30)}
     assert accounts.ledger(lambda attempt, part: 1100.0).totals == {"USD": Decimal(115)}
     assert accounts.ledger(lambda attempt, part: 3.0).totals == {"USD": Decimal(30)}  # a clock
+
+
+@pytest.mark.parametrize("set_by", [0.0, 3 * 86400.0, -86400.0])
+def test_a_clock_that_was_set_costs_nothing(set_by: float) -> None:
+    """What counts is what a process has said of its life, and the time since."""
+    accounts, began = Accounts(), 1e9
+    said = held(began, 60, ended=False, prices={"node_hour": "3600"}, at=began + 60 + set_by)
+    accounts.take(1, None, "usage.cost", said)
+    last = began + 75 + set_by
+    assert accounts.ledger(lambda attempt, part: last).totals == {"USD": Decimal(75)}
+    # It was set behind the last event: that is bounded by how long a process that lives is silent.
+    found = accounts.ledger(lambda attempt, part: last + 30 * 86400.0)
+    assert found.totals == {"USD": Decimal(360)}
 
 
 def test_gpus_are_those_that_the_sampler_sees() -> None:

@@ -280,6 +280,31 @@ async def test_time_alone_exceeds_it_by_less_than_an_interval(make_config: MakeC
     assert 0.4 <= spent < 0.4 + costs.INTERVAL
 
 
+async def test_a_clock_that_is_set_spends_no_budget(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three days that only the wall clock has seen cost nothing, and end no run."""
+    wall, ahead = time.time, 0.0
+    monkeypatch.setattr(costs.time, "time", lambda: wall() + ahead)
+    config = make_config(cost={"node_hour": 3.6}, budget={"money": 5.0, "hours": 10.0})
+    async with AsyncSessionManager(config, run_name="r") as session:
+        ahead = 3 * 86400.0
+        session.log_cost("0.1", "api")  # which looks at the budget
+        assert float(session.get_session_summary()["cost"]["total"]) < 1
+    assert session.status == "completed"
+
+
+def test_a_budget_says_what_it_does_not_count(make_config: MakeConfig, caplog: Any) -> None:
+    """Amounts of another currency are no part of it, and one warning says so."""
+    config = make_config(cost={"currency": "EUR"}, budget={"money": 5.0})
+    with SessionManager(config, run_name="r") as session:
+        for _ in range(3):
+            session.log_cost("9", "api", "USD")
+    assert session.status == "completed"
+    [said] = [x.getMessage() for x in caplog.records if "does not count" in x.getMessage()]
+    assert "budget.money does not count what is spent in USD: it is in EUR" in said
+
+
 def test_hours_are_those_of_all_attempts(make_config: MakeConfig) -> None:
     """A budget of hours needs no price."""
     config = make_config(budget={"hours": 0.2 / 3600})

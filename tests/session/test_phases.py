@@ -256,25 +256,58 @@ def test_a_short_session_says_nothing_of_its_time(make_config: MakeConfig) -> No
     assert list(read_run(session.run_artifact_dir).events()) == []
 
 
+class Wall:
+    """The wall clock: it goes on as the other one does, but where somebody sets it."""
+
+    def __init__(self, hours: Hours) -> None:
+        self._hours, self.ahead = hours, 1.7e9
+
+    def __call__(self) -> float:
+        """Return the time, in seconds since the epoch."""
+        return self._hours.now + self.ahead
+
+
 @pytest.mark.requirement("MON-3")
+@pytest.mark.parametrize("set_by", [0.0, 3 * 86400.0, -3600.0])
 def test_throughput_and_time_to_go(
-    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, hours: Hours, set_by: float
 ) -> None:
-    """Both are in the summary, from the steps of the rows and the config's number of them."""
-    at = time.time()
-    monkeypatch.setattr("keisei.journal.writer.time", lambda: at)
+    """Both are in the summary, from the steps of the rows, whoever sets the clock meanwhile."""
+    wall = Wall(hours)
+    for room in ("journal.writer", "session.phases"):
+        monkeypatch.setattr(f"keisei.{room}.time", wall)
     with SessionManager(
         make_config(training={"total_timesteps": 1000}, monitoring={"phases": True})
     ) as session:
         session.log_metrics({"loss": 1.0}, 100)
-        at += 10.0
+        session.flush()
+        session.get_session_summary()
+        hours.pass_by(10.0)
+        wall.ahead += set_by
         session.log_metrics({"loss": 1.0}, 300)
-        session.log_event("said")
         session.flush()
         known = session.get_session_summary()["phases"]["throughput"]
     assert (known["steps_per_s"], known["recent_steps_per_s"]) == (pytest.approx(20.0),) * 2
     assert (known["last_step"], known["total_steps"]) == (300, 1000)
     assert known["time_to_go_s"] == pytest.approx(35.0)
+
+
+def test_a_clock_that_was_set_makes_no_time(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row of three days ahead, amid others, is no sign of life of then."""
+    ahead = 0.0
+    monkeypatch.setattr("keisei.journal.writer.time", lambda: time.time() + ahead)
+    with SessionManager(make_config(monitoring={"phases": True})) as session:
+        with session.phase("evaluation"):
+            pass
+        ahead = 3 * 86400.0
+        session.log_metrics({"loss": 1.0}, 1)
+        ahead = 0.0
+        session.log_metrics({"loss": 1.0}, 2)
+    used = read_time_used(session.run_artifact_dir)
+    assert used is not None
+    assert used["wall_s"] < 3600.0
 
 
 @pytest.mark.requirement("MON-3")
