@@ -285,7 +285,7 @@ async def test_a_clock_that_is_set_spends_no_budget(
 ) -> None:
     """Three days that only the wall clock has seen cost nothing, and end no run."""
     wall, ahead = time.time, 0.0
-    monkeypatch.setattr(costs.time, "time", lambda: wall() + ahead)
+    monkeypatch.setattr("keisei.session.costs.time.time", lambda: wall() + ahead)
     config = make_config(cost={"node_hour": 3.6}, budget={"money": 5.0, "hours": 10.0})
     async with AsyncSessionManager(config, run_name="r") as session:
         ahead = 3 * 86400.0
