@@ -5,15 +5,13 @@ from __future__ import annotations
 import copy
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Path = tuple[str, ...]
 Source = Literal["default", "file", "environment", "override", "argument", "code"]
 
 
-@dataclass(frozen=True)
-class Origin:
+class Origin(NamedTuple):
     """One source of a value.
 
     Attributes:
@@ -31,8 +29,7 @@ class Origin:
     name: str | None = None
 
 
-@dataclass(frozen=True)
-class Given:
+class Given(NamedTuple):
     """A value that a source has given.
 
     Attributes:
@@ -99,6 +96,9 @@ class Layers:
                 below = tree[part] = {}
             tree = below
         there = tree.get(path[-1])
+        if there is None and not beaten:
+            tree[path[-1]] = Given(origin)
+            return
         if isinstance(value, Mapping) and isinstance(there, dict):
             return  # an empty one, which changes nothing
         for given in _givens(there):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -96,6 +96,28 @@ def leaves(config: BaseModel, tree: Tree | None = None) -> Iterator[Leaf]:
             left += reversed(below)
         elif leaf.path:
             yield leaf
+
+
+def values(config: BaseModel) -> Iterator[tuple[Path, Any]]:
+    """Yield where each value of a config stands, and the value: what `leaves` has, and no more.
+
+    Args:
+        config: the config.
+    """
+    left: list[tuple[Path, Any]] = [((), config)]
+    while left:
+        path, value = left.pop()
+        inner: Iterable[tuple[Any, Any]] = ()
+        if len(path) < _DEEPEST and not isinstance(value, (str, int, float)):
+            if isinstance(value, dict):
+                inner = value.items()
+            elif isinstance(value, BaseModel):
+                fields = ((name, getattr(value, name, None)) for name in type(value).model_fields)
+                inner = (*fields, *(value.model_extra or {}).items())
+        if inner:
+            left += [((*path, str(key)), each) for key, each in inner]
+        elif path:
+            yield path, value
 
 
 def verdict_at(model: type[BaseModel], path: Path) -> Verdict:

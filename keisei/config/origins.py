@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pydantic_core
@@ -19,7 +19,7 @@ from keisei.config.layers import (
     remembered,
     same,
 )
-from keisei.config.leaves import ABSENT, Leaf, leaves
+from keisei.config.leaves import ABSENT, Leaf, leaves, values
 from keisei.config.lines import Lines, line_of
 from keisei.config.references import has_reference, variables_in
 from keisei.config.schema import AppConfig
@@ -85,7 +85,7 @@ def remember(config: AppConfig, layers: Layers) -> None:
         config: the config; nothing of what it holds is changed.
         layers: its sources.
     """
-    layers.loaded = {leaf.path: remembered(leaf.value) for leaf in leaves(config)}
+    layers.loaded = {path: remembered(value) for path, value in values(config)}
     config._layers = layers
 
 
@@ -100,7 +100,7 @@ def explain(config: AppConfig, in_force: Mapping[Path, Origin]) -> Iterator[Expl
     for leaf in leaves(config, layers.tree):
         origin, beaten = _origin(leaf, layers)
         if leaf.path in in_force:
-            origin, beaten = in_force[leaf.path], (replace(origin, value=leaf.value), *beaten)
+            origin, beaten = in_force[leaf.path], (origin._replace(value=leaf.value), *beaten)
         yield Explained(leaf.path, origin, beaten, leaf.is_secret)
 
 

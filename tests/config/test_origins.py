@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import pytest
 from pydantic import Field, SecretStr, model_validator
 
-from keisei import AppConfig, Section, load_config
+from keisei import AppConfig, OpenConfig, Section, load_config
+from keisei.config.leaves import leaves, values
 from keisei.config.origins import Explained, as_data, explain
 from keisei.config.text import serialize_config
 from keisei.redaction import secret_values
@@ -60,6 +61,12 @@ def test_ten_thousand_layerings_are_explained(tmp_path: Path) -> None:
     """Not one value of them is explained wrongly."""
     values = sum(check_layering(1000 + seed, tmp_path) for seed in range(repetitions(10_000)))
     print(f"{values} values explained")
+
+
+def test_the_values_of_a_config_are_those_of_its_leaves() -> None:
+    """The quick way to them, and the one that knows their fields, of the user's own too."""
+    config = OpenConfig.model_validate({"env": {"seed": 1}, "a": {"b": {}, "c": [1]}, "d": None})
+    assert dict(values(config)) == {leaf.path: leaf.value for leaf in leaves(config)}
 
 
 def test_a_merged_key_is_of_the_line_that_it_stands_on(tmp_path: Path) -> None:
