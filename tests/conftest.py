@@ -16,6 +16,7 @@ import pytest
 from blockbuster import blockbuster_ctx
 
 from keisei import AppConfig
+from tests.support.releases import Outcomes, Releases, Rows, TryRelease
 
 BACKENDS = [
     pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
@@ -124,6 +125,20 @@ def make_config(tmp_path: Path) -> MakeConfig:
         return load_config(overrides={**known, **sections})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def try_release(tmp_path_factory: pytest.TempPathFactory) -> TryRelease:
+    """Run tests with a release of what keisei needs, once, in an environment that pip makes."""
+    releases, known = Releases({**os.environ}, tmp_path_factory.mktemp("releases")), {}
+
+    def run(requirement: str, rows: Rows) -> Outcomes:
+        if requirement not in known:
+            known[requirement] = releases.run(requirement, rows)
+        outcomes: Outcomes = known[requirement]
+        return outcomes
+
+    return run
 
 
 @pytest.fixture
