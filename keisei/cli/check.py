@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from time import sleep
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -25,12 +24,21 @@ from keisei.analysis.verdicts import FALSE_ALARMS, MARGIN, Verdict
 from keisei.cli.check_events import Events
 from keisei.cli.completion import run_names
 from keisei.cli.program import app
-from keisei.cli.shared import Json, RegistryUrl, Root, failures_of, plain, table_console
+from keisei.cli.shared import (
+    Json,
+    RegistryUrl,
+    Root,
+    failures_of,
+    plain,
+    print_fact,
+    table_console,
+)
 from keisei.cli.source import source_of
 from keisei.reports.words import non_finite, shown_value
 
 _COLOURS = {"better": "green", "worse": "red", "undecided": "yellow"}
 _MOST_LEFT_OUT = 5
+_HEAD = ("metric", "verdict", "value", "expected", "noise band", "difference", "why")
 _GO_ON = ("running", "elsewhere")  # the states of runs that log more
 
 Patterns = Annotated[
@@ -170,16 +178,7 @@ def status_of(found: Checked) -> int:
 def _print(found: Checked, console: Console) -> None:
     runs = found.runs.items()
     if found.verdicts:
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        table.add_column("metric", overflow="fold")
-        table.add_column("verdict")
-        for name in ("value", "expected", "noise band", "difference"):
-            table.add_column(name, justify="right", no_wrap=True)
-        table.add_column("why", overflow="fold")
-        for key, one in found.verdicts.items():
-            name, outcome, *others = _cells(key, one, console)
-            table.add_row(name, Text(outcome, _COLOURS.get(one.outcome, "")), *others)
-        console.print(table)
+        _print_verdicts(found.verdicts, console)
     else:
         console.print("There is no metric to judge.")
     names = [name if status == "completed" else f"{name} ({status})" for name, status in runs]
@@ -198,6 +197,28 @@ def _print(found: Checked, console: Console) -> None:
     elif found.left_out:
         text = f"{len(found.left_out)} other runs do not count; --json says why"
         console.print(Text(text, "dim"))
+
+
+def _print_verdicts(verdicts: Mapping[str, Verdict], console: Console) -> None:
+    """Print a line for each metric; in a terminal that is too narrow, why it is so below them."""
+    rows = {key: _cells(key, one, console) for key, one in verdicts.items()}
+    columns = zip(_HEAD, *rows.values(), strict=True)
+    is_wide = sum(max(map(len, column)) + 2 for column in columns) <= console.width + 2
+    names = [name for name in _HEAD if is_wide or name not in ("expected", "why")]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("metric", overflow="fold")
+    for name in names[1:]:
+        justify: Literal["left", "right"] = "left" if name in ("verdict", "why") else "right"
+        table.add_column(name, justify=justify, no_wrap=True)
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for key, cells in rows.items():
+        shown = {name: Text(cell) for name, cell in zip(_HEAD, cells, strict=True)}
+        shown["verdict"].stylize(_COLOURS.get(verdicts[key].outcome, ""))
+        table.add_row(*(shown[name] for name in names))
+        reasons.setdefault((verdicts[key].outcome, cells[-1]), []).append(cells[0])
+    console.print(table)
+    for (outcome, reason), metrics in reasons.items() if not is_wide else ():
+        print_fact(outcome, f"{reason}: {', '.join(metrics)}", console)
 
 
 def _print_changes(found: Mapping[str, Verdict], as_json: bool, console: Console) -> None:
@@ -227,8 +248,7 @@ def _cells(key: str, one: Verdict, console: Console) -> list[str]:
     band = "-" if one.low is None else f"{one.low:.5g} to {one.high:.5g}"
     gap = "-" if one.difference is None else f"{one.difference:+.1%}"
     values = (shown_value(one.value), shown_value(one.expected))
-    texts = [plain(key, console), one.outcome, *values, band, gap, plain(one.reason, console)]
-    return list(map(escape, texts))
+    return [plain(key, console), one.outcome, *values, band, gap, plain(one.reason, console)]
 
 
 def _as_data(found: Checked) -> dict[str, object]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from textwrap import wrap
 from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from keisei._text import one_line
 from keisei.cli.completion import run_names
@@ -16,6 +18,7 @@ from keisei.errors import KeiseiError, quoted
 from keisei.redaction import clean
 
 FAILED, INTERRUPTED = 2, 130  # exit statuses
+_INDENT = 14  # columns before what is known
 _UNBOUNDED = 10_000  # columns
 
 COLOURS = {  # of the states of runs
@@ -104,3 +107,17 @@ def plain(text: str, console: Console) -> str:
     """Escape what is not printable, or cannot be encoded where the output goes."""
     encoding = console.encoding
     return one_line(text).encode(encoding, "backslashreplace").decode(encoding)
+
+
+def print_fact(name: str, value: str, console: Console, style: str = "") -> None:
+    """Print a name and what is known of it; in a terminal folded between words, below its begin.
+
+    A word that is longer than a line, such as a path, stays whole.
+    """
+    lines = [plain(value, console)]
+    if is_bounded(console):
+        width = max(20, console.width - _INDENT)
+        lines = wrap(lines[0], width, break_long_words=False, break_on_hyphens=False) or [""]
+    first, *others = lines
+    lines = [f"  {name:<11} {first}", *(" " * _INDENT + line for line in others)]
+    console.print(Text("\n".join(lines), style))

@@ -24,6 +24,7 @@ from keisei.cli.shared import (
     Run,
     failures_of,
     plain,
+    print_fact,
     table_console,
 )
 from keisei.cli.show_cost import print_cost
@@ -132,9 +133,9 @@ def _print(
     }
     for name, value in known.items():
         if value is not None:
-            console.print(Text(f"  {name:<11} {plain(str(value), console)}"))
+            print_fact(name, str(value), console)
     if (lag := lag_of(row.directory)) is not None:
-        console.print(Text(f"  {'lag':<11} {plain(lag_in_words(lag), console)}"))
+        print_fact("lag", lag_in_words(lag), console)
     if (used := time_of(row.directory, is_running=row.status == "running")) is not None:
         print_time(used, console)
     print_cost(ledger_of(row.directory), console)

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from keisei.cli.shared import plain
+from keisei.cli.shared import plain, print_fact
 from keisei.monitoring.ledger import Ledger
 from keisei.monitoring.money import rounded
 
@@ -34,7 +34,6 @@ def print_cost(ledger: Ledger, console: Console) -> None:
     console.print(table)
     tables = dict.fromkeys(name for line in ledger.lines for name in line.prices)
     if tables:
-        console.print(Text(plain(f"  {'prices':<11} {', '.join(tables)}", console), "dim"))
+        print_fact("prices", ", ".join(tables), console, "dim")
     for number, text in enumerate(ledger.unpriced):
-        words = f"  {'' if number else 'unpriced':<11} {plain(text, console)}"
-        console.print(Text(words, "yellow"))
+        print_fact("" if number else "unpriced", text, console, "yellow")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from rich.console import Console
@@ -56,11 +58,11 @@ def print_lag(lag: Mapping[str, Any] | None, console: Console) -> None:
     table.add_column("function", overflow="fold")
     table.add_column("where", overflow="fold")
     for name in ("stalls", "total", "longest"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("causes", overflow="fold")
     for one in lag["functions"]:
         causes = sorted(one["causes"].items(), key=lambda item: -item[1])
-        where = f"{one['file']}:{one['line']}" if one["file"] else ""
+        where = f"{_from_here(one['file'])}:{one['line']}" if one["file"] else ""
         table.add_row(
             Text(plain(_name(one), console)),
             Text(plain(where, console)),
@@ -70,7 +72,8 @@ def print_lag(lag: Mapping[str, Any] | None, console: Console) -> None:
             Text(plain(", ".join(f"{cause} {count:,}" for cause, count in causes), console)),
         )
     console.print(table)
-    total = f"{lag['stalls']:,} stalls, {_seconds(lag['seconds'])}"
+    stalls = f"{lag['stalls']:,} stall{'' if lag['stalls'] == 1 else 's'}"
+    total = f"{stalls}, {_seconds(lag['seconds'])}"
     if lag["left_out"]:
         total += f"; counted here alone, and no events of their own: {lag['left_out']:,}"
     console.print(Text(f"  {total}", "dim"))
@@ -79,6 +82,14 @@ def print_lag(lag: Mapping[str, Any] | None, console: Console) -> None:
 def _who(row: Mapping[str, Any]) -> str:
     where = f" ({row['file'].rpartition('/')[2]}:{row['line']})" if row["file"] else ""
     return f"{_name(row)}{where}"
+
+
+def _from_here(file: str) -> str:
+    """Return a file as it is called from the working directory, where it is below that."""
+    with suppress(OSError):
+        here = os.getcwd().rstrip(os.sep) + os.sep
+        return file.removeprefix(here)
+    return file
 
 
 def _name(row: Mapping[str, Any]) -> str:

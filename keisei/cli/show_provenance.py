@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from keisei.cli.shared import plain
+from keisei.cli.shared import plain, print_fact
 from keisei.errors import KeiseiError
 from keisei.provenance.reading import (
     mappings,
@@ -49,14 +49,14 @@ def print_snapshot(snapshot: Mapping[str, Any], console: Console) -> None:
     }
     for name, value in known.items():
         if value.strip(", "):
-            console.print(Text(f"  {name:<11} {plain(value, console)}"))
+            print_fact(name, value, console)
     differs = texts(snapshot, "differs")
     for number, text in enumerate(differs[:_MOST]):
-        console.print(Text(f"  {'' if number else 'differs':<11} {plain(text, console)}"))
+        print_fact("" if number else "differs", text, console)
     for number, one in enumerate(mappings(snapshot, "config_changes")[:_MOST]):
         text = f"{one.get('key')}: {one.get('earlier')}, now {one.get('now')}"
         text += f" ({one.get('verdict')})"
-        console.print(Text(f"  {'' if number else 'changed':<11} {plain(text, console)}"))
+        print_fact("" if number else "changed", text, console)
 
 
 def print_origins(directory: str, console: Console) -> None:

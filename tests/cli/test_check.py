@@ -308,3 +308,14 @@ def test_what_runs_have_cost_is_compared(
     lines = [line.split() for line in keisei("compare", "dear", "unknown", "free").splitlines()]
     assert ["cost", *"6.00 EUR, 2.50 USD 1 unpriced -".split()] in lines
     assert ["energy_kwh", "1", "-", "-"] in lines
+
+
+def test_a_narrow_terminal_cuts_no_verdict(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In 80 columns no metric and no verdict is folded, and why it is so stands below them."""
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = CliRunner().invoke(app, ["check", "bad"])
+    head, row, *below = shown.output.splitlines()
+    assert head.split() == ["metric", "verdict", "value", "noise", "band", "difference"]
+    assert row.split()[:2] == ["loss", "worse"]
+    assert any(line.strip().startswith("worse") and line.endswith(": loss") for line in below)
+    assert all(len(line) <= 80 for line in shown.output.splitlines())
