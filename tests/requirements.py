@@ -443,4 +443,9 @@ REQUIREMENTS: dict[str, str] = {
         "`budget` (money, hours, energy) warns at a share and ends the run gracefully, with a "
         "checkpoint, before it is exceeded by more than one sampling interval."
     ),
+    "TEST-1": (
+        '`pytest_plugins = ["keisei.pytest_plugin"]` gives `keisei_root`, `keisei_session`, '
+        "`keisei_tracker`, `keisei_faults`, `keisei_wandb_server`; works under anyio's plug-in, "
+        "pytest-asyncio, pytest-trio, xdist."
+    ),
 }

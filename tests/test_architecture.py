@@ -16,7 +16,7 @@ TESTS = Path(__file__).parent
 # Rooms, the highest row first. A room is a module or a package below `keisei`; `""` is the front
 # door. Rooms of one row do not see each other.
 ROWS: list[list[str]] = [
-    ["__main__"],
+    ["__main__", "pytest_plugin"],
     ["cli", "testing"],
     ["integrations"],
     [""],
@@ -47,6 +47,7 @@ ONE_HOME = {
     "mlflow": "trackers.mlflow",
     "psutil": "monitoring",
     "pynvml": "monitoring.nvidia",
+    "pytest": "pytest_plugin",
     "tensorboard": "trackers.tensorboard",
     "starlette": "dashboard",
     "trackio": "trackers.trackio",

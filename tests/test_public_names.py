@@ -94,8 +94,8 @@ MODULES = {
         *("read_run", "repair"),
     ],
     "keisei.testing": [
-        *("MemoryRun", "MemoryTracker", "Plan", "PlannedError", "WandbServer"),
-        *("check_adapter", "check_tracker"),
+        *("Clock", "Faults", "HungTracker", "MemoryRun", "MemoryTracker", "Plan", "PlannedError"),
+        *("Sessions", "WandbServer", "check_adapter", "check_tracker"),
     ],
     "keisei.trackers.base": [
         *("Event", "Media", "Position", "Record", "Row", "RunInfo", "Tracker", "TrackerRun"),

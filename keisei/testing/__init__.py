@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from keisei.integrations.conformance import Plan, PlannedError, check_adapter
@@ -9,23 +10,37 @@ from keisei.testing.memory import MemoryRun, MemoryTracker
 from keisei.trackers.conformance import check_tracker
 
 if TYPE_CHECKING:
+    from keisei.testing.clock import Clock
+    from keisei.testing.faults import Faults, HungTracker
+    from keisei.testing.sessions import Sessions
     from keisei.testing.wandb_server import WandbServer
 
 __all__ = [
+    "Clock",
+    "Faults",
+    "HungTracker",
     "MemoryRun",
     "MemoryTracker",
     "Plan",
     "PlannedError",
+    "Sessions",
     "WandbServer",
     "check_adapter",
     "check_tracker",
 ]
 
+# What few tests need is imported when it is first asked for.
+_LATER = {
+    "Clock": "clock",
+    "Faults": "faults",
+    "HungTracker": "faults",
+    "Sessions": "sessions",
+    "WandbServer": "wandb_server",
+}
+
 
 def __getattr__(name: str) -> object:
-    """Import what few tests need when it is first asked for: a server, and what it is made of."""
-    if name == "WandbServer":
-        from keisei.testing.wandb_server import WandbServer
-
-        return WandbServer
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Import what is imported when it is first asked for."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
