@@ -39,7 +39,7 @@ def time(known: Mapping[str, Any] | None) -> Markup | None:
     if (speed := known["throughput"]) is not None:
         words.append(f"{speed['steps_per_s']:,.4g} steps/s")
         words.append(f"lately {speed['recent_steps_per_s']:,.4g}")
-    said = el("p", allocation_in_words(known), class_="summary") if words else None
+    said = el("p", ", ".join(words), class_="summary") if words else None
     return section("time", "Time", drawn, said, shown)
 
 

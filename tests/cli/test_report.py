@@ -337,3 +337,14 @@ def test_a_baseline_that_is_not_comparable_is_said_with_its_reason(make_config: 
             session.log_metrics({"loss": 1.0}, 1)
     text = page("a", "-b", "b").text
     assert "no baseline is comparable (b: training.total_timesteps is 100, and was 200" in text
+
+
+def test_a_run_with_phases_says_where_its_time_went(make_config: MakeConfig) -> None:
+    """Also one of which nothing else was measured: its goodput stands over its phases."""
+    session = SessionManager(make_config(monitoring={"phases": True}), run_name="r")
+    with session, session.phase("evaluation"):
+        session.log_metrics({"loss": 1.0}, 1)
+    keisei("report", "r")
+    text = Path("r.html").read_text()
+    assert "Where the time went" in text
+    assert re.search(r"Goodput \d+\.\d%", text)
