@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import signal
+import sys
 import time
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from keisei import AsyncSessionManager, CheckpointError, DirectorySetupError, SessionManager
 from keisei.journal.reader import read_run
 from keisei.testing import Faults, MemoryTracker
+from keisei.testing.faults import _before_writes
 from tests.conftest import MakeConfig
 
 
@@ -75,9 +78,24 @@ def test_a_tracker_hangs_in_no_other_method() -> None:
         faults.hung_tracker("close")  # type: ignore[arg-type]
 
 
+@pytest.mark.requirement("TEST-1")
+def test_whatever_keisei_writes_is_held_up(make_config: MakeConfig) -> None:
+    """A fault comes before directories, before files, and before what a checkpoint streams."""
+    numpy = pytest.importorskip("numpy")
+    seen: set[str] = set()
+    with (
+        _before_writes(lambda: seen.add(sys._getframe(1).f_code.co_qualname), syncs=True),
+        SessionManager(make_config()) as session,
+    ):
+        session.save_checkpoint({"weights": numpy.zeros(1000)}, step=1)
+    assert seen == {"_Disk.fsync", "_Disk.mkdir", "_Disk.write", "_File.write"}
+
+
 def live_on(path: str) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: Path(path).write_text("asked to end"))
     Path(path).write_text("begun")
-    time.sleep(600)
+    for _ in range(300):  # a signal's handler does not end the sleep of a whole minute
+        time.sleep(0.1)
 
 
 @pytest.mark.requirement("TEST-1")
@@ -86,6 +104,7 @@ def test_a_process_is_killed_once_something_is_true(tmp_path: Path) -> None:
     path = tmp_path / "mark"
     with Faults() as faults:
         faults.kill(live_on, str(path), until=path.read_text)
+        assert path.read_text() == "begun"
         with pytest.raises(RuntimeError, match="print ended before it was killed, with status 0"):
             faults.kill(print, until=lambda: False)
         with pytest.raises(TimeoutError, match=r"live_on was killed after 0\.01 s"):
