@@ -30,6 +30,7 @@ from tests.benchmarks import (
     large,
     late,
     many,
+    media,
     outages,
     page,
     parts,
@@ -61,6 +62,7 @@ BENCHMARKS = {
     "checkpoints": checkpoints.run,
     "parts": parts.run,
     "registry": registry.run,
+    "media": media.run,
     "page": page.run,
     "lag": lag.run,
 }
