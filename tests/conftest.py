@@ -68,7 +68,10 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 
 
 @pytest.fixture(autouse=True)
-def _no_blocking_calls() -> Iterator[None]:
+def _no_blocking_calls(request: pytest.FixtureRequest) -> Iterator[None]:
+    if request.node.get_closest_marker("browser") is not None:
+        yield  # Playwright runs a loop in the test's own thread, which is there to wait
+        return
     with blockbuster_ctx(scanned_modules=["keisei"]):
         yield
 
@@ -139,6 +142,15 @@ def try_release(tmp_path_factory: pytest.TempPathFactory) -> TryRelease:
         return outcomes
 
     return run
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A browser for all tests of a module."""
+    from tests.support.chromium import launched
+
+    with launched() as chromium:
+        yield chromium
 
 
 @pytest.fixture

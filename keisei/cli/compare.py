@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from keisei.analysis.comparing import SUBJECTS, Compared
+from keisei.analysis.comparing import Compared
 from keisei.analysis.comparing import compare as compared
 from keisei.analysis.targets import target_of
 from keisei.cli.completion import run_names
@@ -22,7 +22,8 @@ from keisei.cli.program import app
 from keisei.cli.shared import COLOURS, Json, RegistryUrl, Root, failures_of, plain, table_console
 from keisei.cli.source import Source, source_of
 from keisei.errors import quoted
-from keisei.reports.words import cost_in_words, non_finite, shown_value
+from keisei.reports.differing import NOT_RECORDED, lines_of, without_lines
+from keisei.reports.words import non_finite
 from keisei.store.rows import RunRow
 
 _MOST = {"metrics": 60, "packages": 30}  # on a screen
@@ -107,46 +108,25 @@ def _print(rows: Sequence[RunRow], found: Compared, console: Console) -> None:
     table.add_column("", overflow="fold")
     for row in rows:
         table.add_column(escape(plain(row.name, console)), justify="right", overflow="fold")
-    for part, values in found.parts.items():
+    names = [row.name for row in rows]
+    for part in found.parts:
+        lines = lines_of(part, found, names, 60)
         if part != "run":
+            head = part if lines else f"{part}: {without_lines(part, found, len(rows))}"
             table.add_section()
-            table.add_row(Text(plain(_head(part, found, len(rows)), console), "bold"))
-        unknown = set(found.not_recorded.get(part, ()))
-        for key, each in list(values.items())[: _MOST.get(part)]:
-            cells = [
-                Text("not recorded", "dim")
-                if row.name in unknown
-                else Text(plain(_shown(value, key, part), console))
-                for row, value in zip(rows, each, strict=True)
-            ]
-            if key == "status" and part == "run":
-                cells = [Text(str(value), COLOURS.get(str(value), "")) for value in each]
-            table.add_row(Text(plain(key, console)), *cells)
-        if (left := len(values) - _MOST.get(part, len(values))) > 0:
+            table.add_row(Text(plain(head, console), "bold"))
+        most = _MOST.get(part, len(lines))
+        for key, cells in lines[:most]:
+            is_status = part == "run" and key == "status"
+            table.add_row(
+                Text(plain(key, console)),
+                *(
+                    Text(NOT_RECORDED, "dim")
+                    if cell is None
+                    else Text(plain(cell, console), COLOURS.get(cell, "") if is_status else "")
+                    for cell in cells
+                ),
+            )
+        if (left := len(lines) - most) > 0:
             table.add_row(Text(f"and {left:,} more: --json has all", "dim"))
     console.print(table)
-
-
-def _head(part: str, found: Compared, runs: int) -> str:
-    """Return the head of a part, with what there is to say where it has no lines."""
-    missing = found.not_recorded.get(part, [])
-    if found.parts[part]:
-        return part
-    if part not in SUBJECTS or not missing:
-        return f"{part}: no difference"
-    if len(missing) == runs:
-        return f"{part}: not recorded"
-    rest = "" if len(missing) >= runs - 1 else "no difference; "
-    return f"{part}: {rest}not recorded of {', '.join(missing)}"
-
-
-def _shown(value: object, key: str, part: str) -> str:
-    if value is None:
-        return "-"
-    if key == "cost" and part == "run" and isinstance(value, dict):
-        return cost_in_words(value)
-    if part == "run":
-        return shown_value(value, key)
-    if part == "metrics" or part.startswith("time"):
-        return shown_value(value)
-    return quoted(value, 60).strip("'\"")

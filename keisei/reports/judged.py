@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from keisei.analysis.checking import Checked
-from keisei.analysis.comparing import SUBJECTS, Compared
-from keisei.errors import quoted
+from keisei.analysis.comparing import Compared
+from keisei.reports.differing import NOT_RECORDED, has_numbers, lines_of, without_lines
 from keisei.reports.markup import Child, Markup, el, table
 from keisei.reports.sections import section, status
-from keisei.reports.words import cost_in_words, shown_value
+from keisei.reports.words import shown_value
 from keisei.store.rows import RunRow
 
 _MOST = {"metrics": 100, "packages": 100, "config": 300}  # lines
@@ -76,51 +76,27 @@ def comparison(rows: Sequence[RunRow], found: Compared) -> Markup:
     """Return in what runs differ, a table for each subject."""
     names = [row.name for row in rows]
     parts: list[Child] = []
-    for subject, values in found.parts.items():
-        unknown = frozenset(found.not_recorded.get(subject, ()))
+    for subject in found.parts:
         title = subject.capitalize()
         parts.append(el("h3", title if subject != "run" else "How they went"))
-        if not values:
-            parts.append(el("p", _nothing(subject, found, len(rows)), class_="dim"))
+        lines = lines_of(subject, found, names, 200)
+        if not lines:
+            text = without_lines(subject, found, len(rows))
+            parts.append(el("p", f"{text[0].upper()}{text[1:]}.", class_="dim"))
             continue
-        most = _MOST.get(subject, len(values))
+        most = _MOST.get(subject, len(lines))
         shown = [
-            (
-                key,
-                *(
-                    el("span", "not recorded", class_="dim")
-                    if name in unknown
-                    else _cell(value, key, subject)
-                    for name, value in zip(names, each, strict=True)
-                ),
-            )
-            for key, each in [*values.items()][:most]
+            (key, *(_cell(cell, is_status=subject == "run" and key == "status") for cell in cells))
+            for key, cells in lines[:most]
         ]
-        is_number = subject == "metrics" or subject.startswith("time")
-        right = range(1, len(rows) + 1) if is_number else ()
+        right = range(1, len(rows) + 1) if has_numbers(subject) else ()
         parts.append(table(("", *names), shown, numbers=right, caption=title))
-        if len(values) > most:
-            parts.append(el("p", f"and {len(values) - most:,} more", class_="dim"))
+        if len(lines) > most:
+            parts.append(el("p", f"and {len(lines) - most:,} more", class_="dim"))
     return section("comparison", "In what they differ", parts)
 
 
-def _nothing(subject: str, found: Compared, runs: int) -> str:
-    missing = found.not_recorded.get(subject, [])
-    if subject not in SUBJECTS or not missing:
-        return "No difference."
-    if len(missing) == runs:
-        return "Not recorded."
-    rest = "" if len(missing) >= runs - 1 else "No difference; "
-    return f"{rest}not recorded of {', '.join(missing)}."
-
-
-def _cell(value: object, key: str, subject: str) -> Child:
-    if value is None:
-        return "-"
-    if subject == "run" and key == "cost" and isinstance(value, Mapping):
-        return cost_in_words(value)
-    if subject == "run":
-        return status(str(value)) if key == "status" else shown_value(value, key)
-    if subject == "metrics" or subject.startswith("time"):
-        return shown_value(value)
-    return quoted(value, 200).strip("'\"")
+def _cell(text: str | None, *, is_status: bool) -> Child:
+    if text is None:
+        return el("span", NOT_RECORDED, class_="dim")
+    return status(text) if is_status else text

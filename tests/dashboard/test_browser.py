@@ -16,48 +16,20 @@ from keisei import SessionManager, SessionMember
 from keisei.run import labels
 from keisei.run.labels import Labels
 from tests.conftest import MakeConfig
-from tests.support.chromium import CHROMIUM, launched
+from tests.support.chromium import HOSTILE, IN_CHROMIUM, INKED, tabs
 from tests.support.logged_runs import Log, line
 from tests.support.page import Served, served
 
-HOSTILE = "<img src=x onerror=\"document.title='taken'\"></script>"
 TURNED = "\N{RIGHT-TO-LEFT OVERRIDE}gnp"
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
-]
-
-
-@pytest.fixture
-def _no_blocking_calls() -> None:
-    """Playwright runs a loop in the test's own thread, which is there to wait."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A browser for all tests."""
-    with launched() as chromium:
-        yield chromium
+pytestmark = IN_CHROMIUM
 
 
 @pytest.fixture
 def tab(browser: Any) -> Iterator[Any]:
     """A tab, whose script makes no error and leads nowhere else."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    page = context.new_page()
-    page.set_default_timeout(20_000)
-    problems: list[str] = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("dialog", lambda dialog: problems.append(dialog.message))
-    page.on("request", lambda asked: problems.append(asked.url) if _leaves(asked.url) else None)
-    yield page
-    context.close()
-    assert problems == []
-
-
-def _leaves(url: str) -> bool:
-    return not url.startswith(("http://127.0.0.1:", "blob:", "data:"))
+    with tabs(browser, "http://127.0.0.1:") as open_tab:
+        yield open_tab()
 
 
 def names(tab: Any) -> list[str]:
@@ -72,12 +44,6 @@ def until(tab: Any, condition: str, argument: object = None) -> None:
 
 
 SHOWS = "n => document.querySelectorAll('tbody .c-name').length === n"
-INKED = """metric => {
-  const canvas = document.querySelector(`[data-metric="${metric}"] canvas`);
-  if (!canvas || !canvas.width) return false;
-  const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
-  return data.some((v, i) => i % 4 === 3 && v > 0);
-}"""
 
 
 @pytest.mark.requirement("LOOK-3")

@@ -15,32 +15,9 @@ from keisei import SessionManager
 from keisei.cli import report as _report  # noqa: F401 - registers the command
 from keisei.cli.program import app
 from tests.conftest import MakeConfig
-from tests.support.chromium import CHROMIUM, launched
+from tests.support.chromium import HOSTILE, IN_CHROMIUM, INKED, tabs
 
-HOSTILE = "<img src=x onerror=\"document.title='taken'\"></script>"
-INKED = """metric => {
-  const canvas = document.querySelector(`[data-metric="${metric}"] canvas`);
-  if (!canvas || !canvas.width) return false;
-  const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
-  return data.some((v, i) => i % 4 === 3 && v > 0);
-}"""
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
-]
-
-
-@pytest.fixture
-def _no_blocking_calls() -> None:
-    """Playwright runs a loop in the test's own thread, which is there to wait."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A browser for all tests."""
-    with launched() as chromium:
-        yield chromium
+pytestmark = IN_CHROMIUM
 
 
 @pytest.fixture
@@ -66,33 +43,16 @@ def files(make_config: MakeConfig, tmp_path: Path) -> Path:
 @pytest.fixture
 def opened(browser: Any, files: Path) -> Iterator[Any]:
     """A function that opens a report; whatever the page complains of or asks for is a failure."""
-    problems: list[str] = []
-    contexts = []
+    with tabs(browser, "file:", errors_of_console=True) as open_tab:
 
-    def open_page(name: str, width: int = 1280, scheme: str = "light") -> Any:
-        context = browser.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(20_000)
-        page.on(
-            "console", lambda said: problems.append(said.text) if said.type == "error" else None
-        )
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("request", lambda asked: problems.append(asked.url) if _leaves(asked.url) else None)
-        page.goto(f"file://{files}/{name}.html")
-        page.wait_for_function(INKED, arg="loss")
-        return page
+        def open_page(name: str, width: int = 1280, scheme: str = "light") -> Any:
+            page = open_tab(color_scheme=scheme, offline=True)
+            page.set_viewport_size({"width": width, "height": 900})
+            page.goto(f"file://{files}/{name}.html")
+            page.wait_for_function(INKED, arg="loss")
+            return page
 
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert problems == []
-
-
-def _leaves(url: str) -> bool:
-    return not url.startswith(("file:", "data:", "blob:"))
+        yield open_page
 
 
 def readout(page: Any) -> str:
