@@ -13,6 +13,7 @@ import pytest
 
 from keisei import SessionManager
 from keisei.cli.log_lines import LONGEST, for_terminal
+from keisei.run import labels
 from tests.conftest import MakeConfig
 from tests.support.terminal import Terminal
 
@@ -60,31 +61,31 @@ def ended(runs: Path, columns: int, *arguments: str, **env: str) -> Terminal:
     return shown
 
 
-@pytest.mark.parametrize(
-    ("columns", "there"),
-    [
-        (30, "name status"),
-        (40, "name status"),
-        (60, "name status attempt started duration"),
-        (80, "name status attempt started duration tags"),
-        (100, "name status attempt started duration tags note"),
-    ],
-)
-def test_a_list_has_the_columns_that_fit(runs: Path, columns: int, there: str) -> None:
+def test_a_list_has_the_columns_that_fit(runs: Path) -> None:
     """One line for each run with its whole name and state, whatever its note."""
-    command = [sys.executable, "-c", PROGRAM]
-    for words in (["tag", "walker-seed1", "ppo", "best"], ["note", "walker-seed1", NOTE]):
-        subprocess.run([*command, *words, "--root", str(runs)], check=True, capture_output=True)
-    shown = ended(runs, columns, "ls").lines
-    assert shown[0].split() == there.split()
-    assert [line.split()[:2] for line in shown[1:3]] == [
-        ["walker-seed2", "failed"],
-        ["walker-seed1", "completed"],
-    ]
-    assert shown[3].startswith("2 runs: ")
-    assert len(shown) == 4
-    chosen = ended(runs, columns, "ls", "-c", "name,note").lines
-    assert [line.split()[0] for line in chosen[:3]] == ["name", "walker-seed2", "walker-seed1"]
+    labels.change_labels(
+        str(runs / "walker-seed1"),
+        lambda known: labels.noted(labels.tagged(known, ["ppo", "best"]), NOTE),
+    )
+    widths = {
+        30: "name status",
+        40: "name status",
+        60: "name status attempt started duration",
+        80: "name status attempt started duration tags",
+        100: "name status attempt started duration tags note",
+    }
+    for columns, there in widths.items():
+        shown = ended(runs, columns, "ls").lines
+        assert shown[0].split() == there.split()
+        assert [line.split()[:2] for line in shown[1:3]] == [
+            ["walker-seed2", "failed"],
+            ["walker-seed1", "completed"],
+        ]
+        assert shown[3].startswith("2 runs: ")
+        assert len(shown) == 4
+    for columns in (30, 100):
+        chosen = ended(runs, columns, "ls", "-c", "name,note").lines
+        assert [line.split()[0] for line in chosen[:3]] == ["name", "walker-seed2", "walker-seed1"]
 
 
 def test_a_watched_list_refreshes_until_ctrl_c(runs: Path, make_config: MakeConfig) -> None:
