@@ -141,6 +141,8 @@ def _parse_json(text: str) -> Any:
         data = json.loads(text, object_pairs_hook=made, parse_float=_finite)
     except json.JSONDecodeError as exc:
         problem = f"line {exc.lineno}, column {exc.colno}: {exc.msg}"
+        if text[exc.pos :].lstrip().startswith(("//", "/*", "#")):
+            problem += ": JSON has no comments, and YAML has"
     else:
         if not twice:
             return data
@@ -263,7 +265,9 @@ def _construct(node: Any) -> Any:
     except yaml.YAMLError as exc:
         mark = getattr(exc, "problem_mark", None)
         where = f"{_at(mark)}: " if mark else ""
-    raise ParseError(f"{where}no valid YAML")
+        is_key = "unhashable" in str(getattr(exc, "problem", ""))  # a mapping, or a list
+    hint = ": a key is a text; a template's `{{ ... }}` is filled in first" if is_key else ""
+    raise ParseError(f"{where}no valid YAML{hint}")
 
 
 def _at(mark: Any) -> str:
@@ -289,7 +293,7 @@ def _check_nodes(root: Any) -> None:
         if node.tag not in known:
             raise ParseError(
                 f"{_at(node.start_mark)}: the tag {quoted(_short(node.tag))} is not taken: "
-                "a config holds plain data"
+                "a config holds plain data: write the value itself"
             )
         if isinstance(node, yaml.SequenceNode):
             left += [(item, [*path, str(n)]) for n, item in enumerate(node.value)]

@@ -12,6 +12,11 @@ _REFERENCE = Rule(r"\$(\$?)\{([^{}]*)\}")
 _IN_PATH = Rule(r"\$\{|(?:^|/)\$[\w(]")
 _NAME = Rule(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 
+_INTERPOLATIONS = (
+    "a file with OmegaConf's interpolations is loaded by OmegaConf, and a session takes what that "
+    "returns"
+)
+
 
 class UnresolvedError(ValueError):
     """A reference that the environment does not resolve; its message shows no value.
@@ -93,8 +98,7 @@ def _resolved(found: re.Match[str], environ: Mapping[str, str], where: str) -> s
         raise UnresolvedError(
             where,
             "a reference is not resolved: `${NAME}` and `${NAME:-text}` take the environment "
-            "variable NAME, and `$${NAME}` is the text `${NAME}`; a file with OmegaConf's "
-            "interpolations is loaded by OmegaConf, and a session takes what that returns",
+            f"variable NAME, and `$${{NAME}}` is the text `${{NAME}}`; {_INTERPOLATIONS}",
         )
     name, default = named.groups()
     value = environ.get(name)
@@ -104,6 +108,6 @@ def _resolved(found: re.Match[str], environ: Mapping[str, str], where: str) -> s
         raise UnresolvedError(
             where,
             f"`${{{name}}}` is not resolved: the environment has no variable {name}; set it, or "
-            f"write `$${{{name}}}` where the text itself is meant",
+            f"write `$${{{name}}}` where the text itself is meant; {_INTERPOLATIONS}",
         )
     return value

@@ -26,7 +26,15 @@ LOADS: dict[str, tuple[str, str, dict[str, Any]]] = {
 REFUSED = {
     "lightning-hydra": "paths:\n  log_dir: ${paths.root_dir}/logs\n",
     "verl": "actor:\n  path: ${oc.select:model.path}\n",
+    "torchtune": "home: /data\nlog_dir: ${home}/logs\n",  # a key of the file, and no variable
 }
+BROKEN = {
+    "a chart": ("c.yaml", "a: 1\nsize: {{ .Values.b }}\n", "line 2.*template's .* is filled in"),
+    "mmengine": ("c.yaml", "a: 1\nroot: {{ fileDirname }}\n", "line 2.*template's .* is filled in"),
+    "commented": ("c.json", '{\n  // the rate\n  "lr": 1}', "line 2.*JSON has no comments"),
+    "detectron2": ("c.yaml", "a: 1\nsizes: !!python/object/apply:eval ['[2]']\n",
+                   "line 2.*write the value itself"),
+}  # fmt: skip
 
 
 @pytest.mark.requirement("CFG-6")
@@ -51,3 +59,15 @@ def test_a_file_of_omegaconfs_is_refused_with_the_way_out(name: str, tmp_path: P
     (tmp_path / "c.yaml").write_text(REFUSED[name])
     with pytest.raises(ConfigError, match=r"c.yaml'(.|\n)*loaded by OmegaConf.*; line 2"):
         load_config(tmp_path / "c.yaml", model=OpenConfig)
+
+
+@pytest.mark.requirement("CFG-6")
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_file_that_holds_more_than_data_is_refused_with_the_way_out(
+    name: str, tmp_path: Path
+) -> None:
+    """File, line, and what to write."""
+    file, text, wanted = BROKEN[name]
+    (tmp_path / file).write_text(text)
+    with pytest.raises(ConfigError, match=rf"{file}' is not a config: .*{wanted}"):
+        load_config(tmp_path / file, model=OpenConfig)
