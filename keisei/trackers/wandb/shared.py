@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
+from dataclasses import replace
 
 from keisei._io.files import OpenDirectory
 from keisei.errors import TrackerError
@@ -93,6 +94,22 @@ def owners_id(directory: str, timeout: float) -> str:
         if time.monotonic() > give_up:
             raise TimeoutError("rank 0 has not started the run on W&B yet")
         time.sleep(_POLL)
+
+
+def alone(run: RunInfo) -> RunInfo:
+    """Return a run as rank 0 sends it by itself, with a release that cannot share one: before 0.31.
+
+    Their files lag, and tell no part how far W&B has got with it: rows would be sent again.
+
+    Raises:
+        TrackerError: it is a part of a run.
+    """
+    if run.part is not None:
+        raise TrackerError(
+            "to share a run (distributed.track: shared) needs wandb>=0.31: this part's rows wait "
+            "in its journal for `keisei sync` with that"
+        )
+    return replace(run, shared=False)
 
 
 def offline() -> TrackerError:

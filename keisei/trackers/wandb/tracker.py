@@ -176,10 +176,11 @@ class WandbTracker(Tracker):
         """
         with sdk.telling_version():
             started = self._start(run)
-        if run.shared and started.mode == "offline":
+        if run.shared and (started.mode == "offline" or started.rows.lags):
             text = (
-                "run %s is tracked offline, and W&B shares no such run (distributed.track: "
-                "shared): the rows of its other ranks wait in their journals for `keisei sync`."
+                "run %s is tracked offline, or by wandb<0.31, and W&B shares no such run "
+                "(distributed.track: shared): the rows of its other ranks wait in their journals "
+                "for `keisei sync`."
             )
             logger.warning(text, run.run_name)
         return started
@@ -188,6 +189,7 @@ class WandbTracker(Tracker):
         deadline = time.monotonic() + self.start_timeout
         module = self.load()
         sdk.check_release(module)
+        run = shared.alone(run) if sdk.lags(module) and shared.is_shared(run) else run
         mode = requested_mode(self.config, os.environ) or mode_in_files(os.environ)
         mode = mode or sdk.default_mode()
         if mode == "disabled":

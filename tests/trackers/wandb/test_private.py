@@ -8,10 +8,12 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from keisei.errors import TrackerError
 from keisei.journal.reader import Event, Row
 from keisei.trackers.base import RunInfo
 from keisei.trackers.wandb import private, sdk
@@ -76,6 +78,21 @@ def test_without_a_private_name_a_run_is_tracked_and_ended(
     release = sdk.release_of(sdk.load_sdk())
     assert len(said) == (release >= private.NAMES[key].since), said
     assert all(private.NAMES[key].where in text for text in said)
+
+
+def test_a_release_whose_files_lag_shares_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each part is told which release can, and rank 0 tracks the run alone, with one warning."""
+    monkeypatch.setattr(private, "hidden", {sdk.FLUSH_SETTING})
+    monkeypatch.setattr(private, "_warned", threading.Event())
+    private._warned.set()
+    tracker = WandbTracker(mode="offline")
+    about = RunInfo("01SHARED", "r", 1, str(tmp_path), "{}", shared=True)
+    with pytest.raises(TrackerError, match=r"needs wandb>=0\.31"):
+        tracker.start(replace(about, part="rank1"))
+    tracker.start(about).finish("completed")
+    assert [r.getMessage() for r in caplog.records if "wandb<0.31" in r.getMessage()]
 
 
 def test_doctor_says_what_the_installed_sdk_lacks(tmp_path: Path) -> None:
