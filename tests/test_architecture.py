@@ -122,7 +122,7 @@ EFFECTS = set(
     "time".split()
 )
 # Folders of tests that are no room's.
-NO_ROOMS = ["benchmarks", "support"]
+NO_ROOMS = ["benchmarks", "packaging", "support"]
 # How no docstring begins: it says what a call returns or does, in the field's words.
 WEAK_VERBS = ("Give", "Have", "Let", "Say", "Tell")
 

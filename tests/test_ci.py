@@ -57,13 +57,14 @@ def test_it_ends_with_the_closing_line_of_the_tests(tmp_path: Path) -> None:
     status, printed = check(tmp_path, README, "nothing")
     assert (status, printed[-1]) == (0, "done: -m pytest")
     closing = [printed[n + 1] for n, line in enumerate(printed) if "== closing line" in line]
-    browser, frameworks, launchers, postgres, storms, lowest, tests = closing
+    browser, frameworks, launchers, postgres, storms, lowest, packaging, tests = closing
     assert browser.endswith("-m browser and not storm")
     assert frameworks.endswith("-m frameworks and not storm")
     assert launchers.endswith("-m launchers and not storm")
     assert postgres.endswith("-m postgres and not storm")
     assert "-m storm and not " in storms
     assert "tests/journal" in lowest
+    assert packaging.endswith("-m packaging")
     assert tests == printed[-1]
 
 
@@ -73,7 +74,7 @@ def test_it_ends_with_the_closing_line_of_the_tests(tmp_path: Path) -> None:
     [
         *("venv/bin/python -m pytest", "blocking", "many_sessions", "trio", "-m try"),
         *("check .", "--check", "mypy", "lowest_versions", "-m venv", "-c lowest.txt"),
-        *("lowest/bin/python -m pytest", "-m storm", "-m postgres"),
+        *("lowest/bin/python -m pytest", "-m storm", "-m postgres", "-m packaging"),
         *("-m launchers", "-m frameworks", "-m browser"),
     ],
 )

@@ -19,16 +19,11 @@ from pydantic import BaseModel
 import keisei
 from keisei import AppConfig, AsyncSessionManager, OpenConfig
 from keisei.cli import program
+from tests.support.docs_blocks import BLOCK, PAGES, ROOT, line_of
 
-ROOT = Path(__file__).parent.parent
-PAGES = {
-    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-}
 EVERYTHING = "\n".join(PAGES.values())
 # What the programs of docs/trainers.md need besides, each left out where it is not installed.
 FRAMEWORKS = ("accelerate", "lightning", "ray", "stable_baselines3", "torch", "transformers")
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 for _command in program.COMMANDS:
     program.register(_command)
 COMMANDS: dict[str, Any] = typer.main.get_command(program.app).commands  # type: ignore[attr-defined]
@@ -51,7 +46,7 @@ def programs() -> list[Any]:
             if block[1] == "yaml":
                 config = block[2]
             elif block[1] == "python":
-                line = text.count("\n", 0, block.start()) + 1
+                line = line_of(text, block)
                 marks = frameworks_of(block[2])
                 found.append(pytest.param(block[2], config, id=f"{page}:{line}", marks=marks))
     return found
@@ -60,7 +55,7 @@ def programs() -> list[Any]:
 def yaml_blocks() -> list[Any]:
     """Return each YAML block."""
     return [
-        pytest.param(block[2], id=f"{page}:{text.count(chr(10), 0, block.start()) + 1}")
+        pytest.param(block[2], id=f"{page}:{line_of(text, block)}")
         for page, text in PAGES.items()
         for block in BLOCK.finditer(text)
         if block[1] == "yaml"

@@ -11,15 +11,15 @@ from pathlib import Path
 
 PYPROJECT = Path(__file__).parent.parent.parent / "pyproject.toml"
 # Not what keisei needs, but what checks it: at its newest in every environment.
-TOOLS = ("benchmarks", "lint", "test")
+TOOLS = ("benchmarks", "docs", "lint", "packaging", "test")
 
 
 def lowest_versions(pyproject: str) -> dict[str, str]:
     """Return each direct dependency's lower bound, by its name.
 
     Args:
-        pyproject: the text of a pyproject.toml. What its extras `benchmarks`, `lint` and `test`
-            add for themselves is left out.
+        pyproject: the text of a pyproject.toml. What its extras `benchmarks`, `docs`, `lint`,
+            `packaging` and `test` add for themselves is left out.
 
     Raises:
         ValueError: a dependency has no lower bound.
