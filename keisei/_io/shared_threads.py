@@ -114,7 +114,9 @@ class SharedThreads:
     def join(self) -> None:
         """Wait for the threads to end where the last member has left; they have nothing to do."""
         if self.over and not on_shared_thread():
-            for thread in tuple(self._threads):
+            with _joining:
+                threads = tuple(self._threads)
+            for thread in threads:
                 thread.join(1.0)
 
     def _keep_time(self) -> None:
@@ -156,13 +158,15 @@ class SharedThreads:
         hung = now - self._begun > _PATIENCE
         if not self._workers or (waits > _PATIENCE and (hung or self._workers < _MOST_BUSY)):
             worker = threading.Thread(target=self._serve, name="keisei-writer", daemon=True)
-            self._threads.add(worker)
-            self._workers += 1
+            with _joining:  # without the GIL a worker that ends would be counted for ever
+                self._threads.add(worker)
+                self._workers += 1
             try:
                 worker.start()
             except RuntimeError:  # the system has no thread left: one has to do
-                self._threads.discard(worker)
-                self._workers -= 1
+                with _joining:
+                    self._threads.discard(worker)
+                    self._workers -= 1
                 while self._ready and not self._workers:
                     self._serve_next()
 
