@@ -95,7 +95,8 @@ MODULES = {
     ],
     "keisei.testing": [
         *("Clock", "Faults", "HungTracker", "MemoryRun", "MemoryTracker", "Plan", "PlannedError"),
-        *("Sessions", "WandbServer", "check_adapter", "check_tracker"),
+        *("Sessions", "WandbServer", "check_adapter", "check_config_source", "check_launcher"),
+        *("check_sampler", "check_tracker", "installed"),
     ],
     "keisei.trackers.base": [
         *("Event", "Media", "Position", "Record", "Row", "RunInfo", "Tracker", "TrackerRun"),

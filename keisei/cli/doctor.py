@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from keisei.cli.checkpoint_listing import leftovers, list_checkpoints, models_of
+from keisei.cli.doctor_plugins import check_plugins
 from keisei.cli.doctor_wandb import check_wandb
 from keisei.cli.known import Known
 from keisei.cli.program import app
@@ -49,6 +50,16 @@ def doctor(
     wandb: Annotated[
         bool, typer.Option("--wandb", help="List what the installed SDK of W&B's lacks; no runs.")
     ] = False,
+    plugins: Annotated[
+        bool,
+        typer.Option("--plugins", help="List what packages plug in, and try each; no runs."),
+    ] = False,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            min=0.1, max=3600.0, help="With --plugins: seconds that each may take to load."
+        ),
+    ] = 30.0,
 ) -> None:
     """Check runs: their state, their owners, and what is damaged.
 
@@ -61,6 +72,10 @@ def doctor(
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
     if wandb:
         raise typer.Exit(check_wandb(console, as_json=as_json))
+    if plugins:
+        with failures_of("doctor"):
+            status = check_plugins(console, as_json=as_json, timeout=timeout)
+        raise typer.Exit(status)
     with failures_of("doctor", "interrupted: start it again to go on"):
         directory = root_of_runs(root)
         known = Known("doctor", url)

@@ -7,14 +7,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, overload
 
 from keisei.config.checking import kind, way_out
-from keisei.config.parsing import SUFFIXES, Parsed, ParseError, parse_file, parse_value, word_of
+from keisei.config.files import read_config
+from keisei.config.parsing import ParseError, parse_value, word_of
 from keisei.config.schema import AppConfig
 from keisei.config.sources import OVERRIDES, Sources
 from keisei.errors import ConfigError, quoted
 
 ConfigT = TypeVar("ConfigT", bound=AppConfig)
-
-_LARGEST = 16 * 2**20  # characters in a file
 
 Overrides = Mapping[str, Any] | Iterable[str] | str
 
@@ -51,7 +50,8 @@ def load_config(
 
     Args:
         path: the file, whose suffix decides its format (`.yaml`, `.yml`, `.json`, `.toml`);
-            `None` starts from the defaults.
+            `None` starts from the defaults. An installed config source reads what has its name
+            for a suffix, or for a scheme (`name://...`).
         overrides: a mapping, nested or with dotted keys, or strings such as
             `"training.total_timesteps=1000"`. The right side is a number, a boolean or a null
             where YAML says so, YAML where it begins with a bracket or a quote, else a text as it
@@ -71,7 +71,7 @@ def load_config(
         raise ConfigError(f"a config's path is a text, not a {kind(path)}: {way_out(path)}")
     name = OVERRIDES if path is None else quoted(os.fspath(path), limit=300)
     sources = Sources(model, name)
-    parsed = None if path is None else _read(os.fspath(path), name)
+    parsed = None if path is None else read_config(os.fspath(path), name)
     try:
         if path is not None and parsed is not None:
             sources.lay_file(os.fspath(path), parsed.data, parsed.lines, parsed.words)
@@ -85,34 +85,6 @@ def load_config(
         problem = f"  {exc}"
     # Raised outside the except block: what was caught may hold what it was given.
     raise sources.unfit(problem)
-
-
-def _read(path: str, source: str) -> Parsed:
-    suffix = path.rpartition(".")[2].lower() if "." in path else ""
-    if suffix not in SUFFIXES:
-        raise ConfigError(f"{source}: a config ends in .yaml, .yml, .json or .toml")
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            text = file.read(_LARGEST)
-        if len(text) == _LARGEST:
-            raise ParseError(f"it has over {_LARGEST} characters")
-        parsed = parse_file(text, suffix)
-    except OSError as exc:
-        problem = f"cannot be read: {exc.strerror or exc}"
-    except UnicodeDecodeError as exc:
-        problem = f"cannot be read: byte {exc.start} is not UTF-8"
-    except (ParseError, RecursionError, ValueError) as exc:
-        reason = str(exc) if isinstance(exc, ParseError) else type(exc).__name__
-        problem = f"is not a config: {reason}"
-    else:
-        data = parsed.data
-        if isinstance(data, dict):
-            return parsed
-        found = "is empty" if data is None else f"holds a {type(data).__name__} at the top"
-        way_out = "write sections such as `training:`, or pass no file for the defaults"
-        problem = f"is not a config: it {found}; {way_out}"
-    # Raised outside the except blocks, here and below: what was caught holds the file's text.
-    raise ConfigError(f"{source} {problem}")
 
 
 def _parsed_overrides(overrides: Overrides | None) -> Iterable[tuple[list[str], Any, str | None]]:

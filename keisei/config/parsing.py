@@ -56,13 +56,13 @@ class Parsed(NamedTuple):
 
     Attributes:
         data: its data; ``None`` where it holds nothing.
-        lines: on which line each key stands.
+        lines: on which line each key stands, by the keys on the way to it.
         words: by path, what is a boolean to YAML and a word to people: `on`, `off`, `yes`, `no`.
     """
 
     data: Any
-    lines: Lines
-    words: Words
+    lines: Lines = {}
+    words: Words = {}
 
 
 def parse_file(text: str, suffix: str) -> Parsed:

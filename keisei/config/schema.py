@@ -22,6 +22,7 @@ from keisei.config.section import (
     Section,
     SignalName,
     Timeout,
+    by_name,
     read_derived_docstrings,
 )
 from keisei.config.usage import BudgetConfig, CostConfig, MonitoringConfig
@@ -36,12 +37,10 @@ def _lowered(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
-def _by_name(value: Any) -> Any:
-    """Take a list of names, or names with nothing behind them, for trackers without options."""
-    if isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value):
-        value = dict.fromkeys(value)
+def _trackers(value: Any) -> Any:
+    """Take the trackers by name; see `by_name`."""
+    value = by_name(value)
     if isinstance(value, dict):
-        value = {name: {} if options is None else options for name, options in value.items()}
         kinds = [each.get("tracker") for each in value.values() if isinstance(each, dict)]
         if value.get("wandb") or "wandb" in kinds:
             raise PydanticCustomError(
@@ -138,7 +137,7 @@ class TrackingConfig(Section):
     linger: Delay = 30.0
     """How long a tracker's host process goes on after the program, or after a session whose finish
     timed out, to send the backlog in the journal, in seconds."""
-    trackers: Annotated[dict[str, dict[str, Any]], BeforeValidator(_by_name)] = {}
+    trackers: Annotated[dict[str, dict[str, Any]], BeforeValidator(_trackers)] = {}
     """The trackers by name, each with its options; a list of names will do where none has any.
     The option `tracker` says which one it is, where the name is one of your own: two of a kind.
     `wandb` here is the same as `logging.wandb_enabled`; its options are in the section `wandb`."""
@@ -193,6 +192,9 @@ class DistributedConfig(Section):
     detect: bool = True
     """Find rank and world size in the environment of the launcher (torchrun, SLURM, MPI and so on);
     `false`: only what `rank` and `world_size` say."""
+    launchers: list[Annotated[str, Field(min_length=1)]] = []
+    """Launchers of installed packages (entry points of the group `keisei.launchers`), which are
+    asked before keisei's own."""
     rank: Annotated[int, Field(ge=0)] | None = None
     """Which process of the run this is, from 0; unset, what the launcher says."""
     world_size: Annotated[int, Field(ge=1)] | None = None

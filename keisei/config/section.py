@@ -25,6 +25,15 @@ def _absent_if_empty(value: Any) -> Any:
     return None if value == "" else value
 
 
+def by_name(value: Any) -> Any:
+    """Take a list of names, or names with nothing behind them, for what has no options."""
+    if isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value):
+        value = dict.fromkeys(value)
+    if isinstance(value, dict):
+        value = {name: {} if options is None else options for name, options in value.items()}
+    return value
+
+
 OptionalPath = Annotated[Path | None, BeforeValidator(_absent_if_empty)]
 OptionalText = Annotated[str | None, BeforeValidator(_absent_if_empty)]
 SignalName = Annotated[str, Field(pattern=r"^SIG[A-Z0-9]+$")]

@@ -12,6 +12,7 @@ from pydantic_core import core_schema
 
 from keisei._log import logger
 from keisei.config.environment import PREFIX, variables
+from keisei.config.files import is_url
 from keisei.config.layers import Layers, Origin, OriginOf, Path, kept, last_given
 from keisei.config.lines import Lines, Words, line_of
 from keisei.config.origins import in_file, in_override, remember
@@ -58,10 +59,10 @@ class Sources(Generic[ConfigT]):
         self._texts: dict[Path, str] = {}  # of what may be meant as the text that it is written as
 
     def lay_file(self, file: str, data: dict[str, Any], lines: Lines, words: Words) -> None:
-        """Lay what stands in a file.
+        """Lay what stands in a file, or at a URL.
 
         Args:
-            file: its path.
+            file: its path, or the URL.
             data: what stands in it.
             lines: the line of each key.
             words: what in it may be meant as the text that it is written as.
@@ -70,7 +71,8 @@ class Sources(Generic[ConfigT]):
             ValueError: it holds too much, or a reference in it is not resolved.
         """
         weigh(data)
-        origin_of = in_file(os.path.abspath(file), lines, os.environ)
+        where_from = file if is_url(file) else os.path.abspath(file)
+        origin_of = in_file(where_from, lines, os.environ)
         for path, stood, value in self._placed(data):
             self._layers.put(path, value, _moved(origin_of, path, stood), dotted=False)
             self._texts |= {

@@ -1,11 +1,11 @@
 """The sections of a config about what a run uses: what is measured, what it costs, its budget."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from keisei.config.leaves import OnChange
-from keisei.config.section import Section
+from keisei.config.section import Section, by_name
 
 # Whoever pays may change these between two attempts.
 _Price = Annotated[float, Field(ge=0, allow_inf_nan=False), OnChange("free")]
@@ -27,6 +27,9 @@ class MonitoringConfig(Section):
     The environment variable KEISEI_RESOURCES (`on`, `off`) comes before it."""
     track: bool = False
     """Send what is measured of the machine, the rows `system/...`, to the trackers, too."""
+    samplers: Annotated[dict[str, dict[str, Any]], BeforeValidator(by_name)] = {}
+    """Samplers of installed packages (entry points of the group `keisei.resources`) by name, each
+    with its options; a list of names will do where none has any."""
     interval: Annotated[float, Field(ge=0.1, le=3600, allow_inf_nan=False)] = 15.0
     """How often that is measured, in seconds; in a session's first minute each second."""
 

@@ -26,7 +26,7 @@ from keisei.distributed.agreement_file import (
     file_name,
 )
 from keisei.distributed.agreement_row import AgreementRow, not_seen
-from keisei.distributed.launch import Launch
+from keisei.distributed.launchers import Launch
 from keisei.errors import (
     HandleError,
     RankLostError,

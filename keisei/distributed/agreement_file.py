@@ -8,7 +8,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from keisei.distributed.launch import Launch
+from keisei.distributed.launchers import Launch
 from keisei.errors import RankMismatchError, quoted
 from keisei.run.names import SESSION_ID, check_run_name
 from keisei.run.session_file import Owner

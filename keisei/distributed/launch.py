@@ -6,49 +6,20 @@ in an MPI task and has `RANK` and `WORLD_SIZE` of its own is what these say.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from keisei.distributed.launchers import BY_HAND, LAUNCHERS, MASTER, Launcher
-from keisei.errors import LaunchError, quoted
-
-Environ = Mapping[str, str]
-
-LARGEST = 2**31 - 1  # of a rank, a world size or a count
-_BATCH_STEP, _INTERACTIVE_STEP = "4294967291", "4294967290"  # slurm.h: SLURM_BATCH_SCRIPT and next
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_PTY = ("SLURM_PTY_PORT", "SLURM_PTY_WIN_COL", "SLURM_PTY_WIN_ROW")
-
-
-class Launch(NamedTuple):
-    """One process of a launch: which it is, and what tells the launch from all others.
-
-    Attributes:
-        launcher: what has started it: `torchrun`, `accelerate`, `deepspeed`, `ray`, `openmpi`,
-            `mvapich`, `mpich`, `lsf`, `slurm`, `environment` (`RANK`, `WORLD_SIZE`, `MASTER_ADDR`
-            and `MASTER_PORT`) or `given` (by the program or the config).
-        rank: which process of the launch, from 0.
-        world_size: how many processes the launch has.
-        local_rank: which process of its node, from 0; ``None`` where it is not known.
-        node: which node, from 0; ``None`` where it is not known.
-        identity: the same on all ranks, and another one for another launch.
-        restart: how often the launcher has started its processes again.
-        requeues: how often the scheduler has started the job again.
-        decided_by: the variables, or the fields of the config, that say rank and world size.
-        is_unique: whether no earlier launch can have had this identity, restart and requeues.
-    """
-
-    launcher: str
-    rank: int
-    world_size: int
-    local_rank: int | None
-    node: int | None
-    identity: str
-    restart: int = 0
-    requeues: int = 0
-    decided_by: str = ""
-    is_unique: bool = False
+from keisei.distributed.launchers import (
+    BY_HAND,
+    LAUNCHERS,
+    MASTER,
+    Environ,
+    Launch,
+    Launcher,
+    requeues,
+    whole,
+)
+from keisei.errors import LaunchError
 
 
 class Given(NamedTuple):
@@ -69,15 +40,6 @@ class Given(NamedTuple):
     said_by: str = "distributed.rank and distributed.world_size"
 
 
-# What a scheduler calls a job, and its array's index.
-_JOBS = (
-    ("SLURM_CLUSTER_NAME", "SLURM_JOB_ID"),
-    ("LSB_JOBID", "LSB_JOBINDEX"),
-    ("PBS_JOBID",),
-    ("FLUX_JOB_ID",),
-)
-
-
 def find_launch(
     environ: Environ,
     given: Given = Given(),  # noqa: B008 - immutable
@@ -85,6 +47,7 @@ def find_launch(
     pid: int = 0,
     parent: str | None = None,
     run_name: str | None = None,
+    named: Sequence[Launcher] = (),
 ) -> Launch | None:
     """Find the launch that this process belongs to.
 
@@ -95,6 +58,7 @@ def find_launch(
         parent: what names the process that has spawned this one, where that was Python's
             `multiprocessing`.
         run_name: the run's name, where one was chosen.
+        named: launchers that the config names, which are asked before keisei's own.
 
     Returns:
         The launch; ``None`` where there is none.
@@ -102,7 +66,7 @@ def find_launch(
     Raises:
         LaunchError: what it says contradicts itself or what is given; the error has both values.
     """
-    found = _found(environ, pid) if given.detect else None
+    found = _found(environ, pid, named) if given.detect else None
     if given.rank is not None or given.world_size is not None:
         found = _given(environ, given, found, parent, run_name)
     if found is not None and given.identity is not None:
@@ -110,25 +74,23 @@ def find_launch(
     return found
 
 
-def _found(environ: Environ, pid: int) -> Launch | None:
+def _found(environ: Environ, pid: int, named: Sequence[Launcher]) -> Launch | None:
     """Return what the environment says."""
-    found = _slurm(environ, pid)
-    for each in reversed(LAUNCHERS):
-        inner = _of(each, environ)
+    answers = (each.find(environ, pid) for each in named)
+    found = next((answer for answer in answers if answer is not None), None)
+    for each in () if found is not None else reversed(LAUNCHERS):
+        inner = each.find(environ, pid)
         # srun's own PMI: the same processes, which SLURM names better.
         if inner is not None and not (inner.launcher == "mpich" and _are_same(inner, found)):
             found = inner
     by_hand = _by_hand(environ)
-    if by_hand is None or found is None or found.launcher in _NAMED_LIKE_BY_HAND:
+    if by_hand is None or found is None or found.decided_by == BY_HAND.decides:
         return found or by_hand
     if by_hand.world_size > found.world_size:  # spawned in the launcher's tasks
         return by_hand
     if not _are_same(by_hand, found):
         raise _contradiction(by_hand, found, "unset RANK and WORLD_SIZE, or set them to the same")
     return found
-
-
-_NAMED_LIKE_BY_HAND = {each.name for each in LAUNCHERS if each.rank == "RANK"}
 
 
 def _are_same(one: Launch, other: Launch | None) -> bool:
@@ -145,87 +107,6 @@ def _contradiction(one: Launch, other: Launch, way_out: str) -> LaunchError:
     return LaunchError(f"this process is {said}: {way_out}", values=values)
 
 
-def _of(
-    launcher: Launcher, environ: Environ, number: Callable[[Environ, str], int] | None = None
-) -> Launch | None:
-    """Return what a launcher says of this process; ``None`` where it has not started it."""
-    number = number or _number
-    if not all(environ.get(mark) for mark in launcher.marks):
-        return None
-    rank, world_size = number(environ, launcher.rank), number(environ, launcher.world_size)
-    if rank >= world_size:
-        values = {name: environ[name] for name in (launcher.rank, launcher.world_size)}
-        raise LaunchError(
-            f"{launcher.rank} is {rank} and {launcher.world_size} is {world_size}, and ranks are "
-            "counted from 0: mend what sets them, or set distributed.detect to false",
-            values=values,
-        )
-
-    def first(names: tuple[str, ...]) -> int | None:
-        return next((number(environ, name) for name in names if environ.get(name)), None)
-
-    local_rank, local_size = first(launcher.local_rank), first(launcher.local_size)
-    node = first(launcher.node)
-    if node is None and local_rank is not None and local_size and world_size % local_size == 0:
-        # Whole nodes, one after the other, unless this rank says otherwise.
-        node = rank // local_size if rank % local_size == local_rank else None
-    return Launch(
-        launcher.name,
-        rank,
-        world_size,
-        local_rank,
-        node,
-        _identity(launcher, environ, world_size),
-        first(launcher.restart) or 0,
-        _requeues(environ),
-        f"{launcher.rank}, {launcher.world_size}",
-        is_unique=_is_unique(launcher, environ),
-    )
-
-
-def _identity(launcher: Launcher, environ: Environ, world_size: int) -> str:
-    """Return what tells a launch from others, as far as the launcher says it."""
-    said = [environ[name] for name in launcher.identity if environ.get(name)]
-    if said == ["none"]:  # torchrun's, where none was chosen
-        said += [environ.get(name, "") for name in MASTER]
-    jobs = [names for names in _JOBS if environ.get(names[-1])] or [
-        names for names in _JOBS if environ.get(names[0])
-    ]
-    job = [environ[name] for name in (jobs[0] if jobs else ()) if environ.get(name)]
-    return "/".join([launcher.name, *job, *(said or [f"of {world_size}"])])
-
-
-def _is_unique(launcher: Launcher, environ: Environ) -> bool:
-    """Return whether the launcher itself has made up the identity, and not the user."""
-    said = [environ.get(name, "") for name in launcher.identity]
-    return all(said) and (launcher.has_own_ids or any(map(_UUID.fullmatch, said)))
-
-
-def _number(environ: Environ, name: str) -> int:
-    """Return a variable's number.
-
-    Raises:
-        LaunchError: it is none.
-    """
-    text = environ.get(name)
-    number = whole(text)
-    if number is None:
-        what = "is not set" if text is None else f"is {quoted(text)}, which is no count"
-        raise LaunchError(
-            f"{name} {what}, although its launcher has set others: mend what starts this process, "
-            "give distributed.rank and distributed.world_size, or set distributed.detect to false",
-            values={name: str(text)},
-        )
-    return number
-
-
-def whole(text: str | None) -> int | None:
-    """Return the number that a text of digits is; ``None`` where it is none."""
-    if text is None or not (text.isascii() and text.isdecimal()) or len(text) > 10:
-        return None
-    return number if (number := int(text)) <= LARGEST else None
-
-
 def _by_hand(environ: Environ) -> Launch | None:
     """Return what `RANK` and its like say, which no launcher vouches for: nothing where they err.
 
@@ -234,43 +115,7 @@ def _by_hand(environ: Environ) -> Launch | None:
     values = [whole(environ.get(name)) for name in ("RANK", "WORLD_SIZE", "MASTER_PORT")]
     if None in values:
         return None
-    return _of(BY_HAND, environ, lambda environ, name: whole(environ.get(name)) or 0)
-
-
-def _slurm(environ: Environ, pid: int) -> Launch | None:
-    """Return what SLURM says; ``None`` in a shell that it has opened for somebody to type in."""
-    job = environ.get("SLURM_JOB_ID") or environ.get("SLURM_JOBID")
-    step = environ.get("SLURM_STEP_ID") or environ.get("SLURM_STEPID")
-    if not job or not environ.get("SLURM_PROCID"):
-        return None
-    is_task = environ.get("SLURM_TASK_PID") == str(pid)
-    if step == _INTERACTIVE_STEP or (any(environ.get(name) for name in _PTY) and not is_task):
-        return None
-    where = [part for part in (environ.get("SLURM_CLUSTER_NAME"), job) if part]
-    if step is None or step == _BATCH_STEP:  # the script itself: of its tasks, none is this one
-        identity = "/".join(["slurm", *where, "batch"])
-        requeues = _requeues(environ)
-        return Launch("slurm", 0, 1, 0, 0, identity, requeues, requeues, "SLURM_JOB_ID")
-    tasks = ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "SLURM_NPROCS")
-    world_size = next((name for name in tasks if environ.get(name)), tasks[0])
-    launcher = Launcher(
-        "slurm",
-        (),
-        "SLURM_PROCID",
-        world_size,
-        ("SLURM_LOCALID",),
-        (),
-        ("SLURM_NODEID",),
-    )
-    found = _of(launcher, environ)
-    assert found is not None
-    identity = "/".join(["slurm", *where, step])
-    return found._replace(identity=identity, restart=found.requeues, is_unique=True)
-
-
-def _requeues(environ: Environ) -> int:
-    """Return how often SLURM has started this job again."""
-    return whole(environ.get("SLURM_RESTART_COUNT")) or 0
+    return BY_HAND.find_by(environ, lambda environ, name: whole(environ.get(name)) or 0)
 
 
 def _given(
@@ -318,7 +163,7 @@ def _given(
         )
     return told._replace(
         identity=identity or "alone",
-        requeues=_requeues(environ),
+        requeues=requeues(environ),
         is_unique=parent is not None and identity == f"given/{parent}",
     )
 

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from keisei._io import process
 from keisei.distributed import slurm
-from keisei.distributed.launch import Given, Launch, find_launch
+from keisei.distributed.launch import Given, find_launch
+from keisei.distributed.launchers import Launch, Launcher
 from keisei.run.session_file import LaunchRecord
 
 
-def launch_here(given: Given, run_name: str | None) -> Launch | None:
+def launch_here(
+    given: Given, run_name: str | None, named: Sequence[Launcher] = ()
+) -> Launch | None:
     """Return the launch that this process belongs to; ``None`` where it was started alone.
 
     Args:
         given: what the program or the config says.
         run_name: the run's name, where one was chosen.
+        named: the launchers that the config names.
 
     Raises:
         LaunchError: what is said of it contradicts itself.
     """
-    return find_launch(os.environ, given, pid=os.getpid(), parent=_parent(), run_name=run_name)
+    return find_launch(
+        os.environ, given, pid=os.getpid(), parent=_parent(), run_name=run_name, named=named
+    )
 
 
 def start_of_job(found: Launch | None, identity: str | None) -> Launch | None:

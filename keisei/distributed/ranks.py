@@ -19,7 +19,7 @@ from keisei._io.directories import OpenDirectory
 from keisei._io.held import HeldDirectory
 from keisei._io.offload import patiently
 from keisei._log import logger
-from keisei.distributed.launch import Launch
+from keisei.distributed.launchers import Launch
 from keisei.distributed.rank import Owned, OwnedRank
 from keisei.errors import RankLostError
 from keisei.run import find, outcome

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from keisei.distributed.launch import Launch, whole
+from keisei.distributed.launchers import Launch, whole
 
 ASK_TIMEOUT = 5.0  # seconds for one call of scontrol
 _END = re.compile(r"(?:^|\s)EndTime=(\S+)")

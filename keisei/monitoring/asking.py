@@ -22,7 +22,7 @@ class Asked:
         self.source = source
         self._wake = threading.Semaphore(0)
         self._answered = threading.Event()
-        self._outcome: Reading | Exception | None = None
+        self._outcome: Reading | BaseException | None = None
         self._since: float | None = None  # when the question was put that waits for its answer
         self._is_first = True
         self._again_at, self._pause = 0.0, _FIRST_PAUSE
@@ -75,6 +75,6 @@ class Asked:
             self._wake.acquire()
             try:
                 self._outcome = self.source.read()
-            except Exception as exc:  # noqa: BLE001 - a library's own
+            except BaseException as exc:  # noqa: BLE001 - a library's own, or its `sys.exit`
                 self._outcome = exc
             self._answered.set()

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, SupportsFloat, TypeVar
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+_MOST, _LONGEST = 1000, 200  # values of each kind, and characters of a name
 
 
 class Counter(NamedTuple):
@@ -135,3 +140,82 @@ def grown(before: Counter, now: Counter) -> float:
     if now.joules >= before.joules:
         return now.joules - before.joules
     return now.joules + max(0.0, now.size - before.joules) if now.size else now.joules
+
+
+def without(
+    others: Set[str], sample: Sample, drawn: Mapping[str, float], about: Mapping[str, Any]
+) -> tuple[Sample, Mapping[str, float], Mapping[str, Any]]:
+    """Return what was read without what is of some sources.
+
+    Args:
+        others: these sources.
+        sample: what was read.
+        drawn: what was drawn since the last sample, by what has drawn it.
+        about: what changes rarely.
+    """
+    if not others:
+        return sample, drawn, about
+
+    def left(found: Mapping[str, T]) -> dict[str, T]:
+        return {k: value for k, value in found.items() if k.partition(".")[0] not in others}
+
+    metrics, energy, states = left(sample.metrics), left(sample.energy), left(sample.states)
+    kept = Sample(metrics, energy, states, left(sample.about), sample.runs)
+    return kept, left(drawn), left(about)
+
+
+def under(name: str, reading: object) -> Reading:
+    """Return what the source of somebody else's has read, checked, with its name before each name.
+
+    Args:
+        name: the source's name.
+        reading: what it has read.
+
+    Raises:
+        TypeError: it is no reading, or a part of it is of another kind.
+        ValueError: it is too much, or a name in it is none.
+    """
+    if not isinstance(reading, Reading):
+        raise TypeError(f"read() has returned a {type(reading).__name__}, and no Reading")
+
+    def named(found: Mapping[str, T], read: Callable[[T], U]) -> dict[str, U]:
+        if len(found) > _MOST:
+            raise ValueError(f"read() has returned {len(found)} values, and may return {_MOST}")
+        return {f"{name}.{_checked(key)}": read(value) for key, value in found.items()}
+
+    return Reading(
+        metrics=named(reading.metrics, _number),
+        energy=named(reading.energy, _counter),
+        problems=named(reading.problems, _line),
+        unmeasured=named(reading.unmeasured, _line),
+        about=named(reading.about, lambda value: value if _is_plain(value) else _line(value)),
+    )
+
+
+def _checked(key: object) -> str:
+    if not isinstance(key, str) or not 0 < len(key) <= _LONGEST or not key.isprintable():
+        raise ValueError(f"read() has returned a name that is none: {key!r:.80}")
+    return key
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, SupportsFloat):
+        raise TypeError(f"read() has returned a {type(value).__name__} for a number")
+    return float(value)
+
+
+def _counter(value: object) -> Counter:
+    if not isinstance(value, Counter):
+        raise TypeError(f"read() has returned a {type(value).__name__} for a Counter")
+    joules, size = _number(value.joules), _number(value.size)
+    if not (math.isfinite(joules) and math.isfinite(size)):
+        raise ValueError("read() has returned a Counter that is not finite")
+    return Counter(joules, size)
+
+
+def _line(value: object) -> str:
+    return str(value)[:_LONGEST]
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)

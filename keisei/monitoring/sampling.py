@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import os
 import pickle
 import subprocess
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,7 +25,9 @@ from keisei._io.shared_threads import SharedThreads, join_threads
 from keisei._io.spawn import GREETING, GREETING_TIMEOUT, found_out, kill, program, spawn, why_not
 from keisei._log import logger
 from keisei.errors import describe, quoted
-from keisei.monitoring.readings import Counter, Sample, grown, sample_in
+from keisei.monitoring.pipe import Pipe
+from keisei.monitoring.plugged import Losses, options_of, usable
+from keisei.monitoring.readings import Counter, Sample, grown, sample_in, without
 from keisei.monitoring.resources import TROUBLES, changes, pace
 
 YOUNGEST = 1.0  # seconds that a session lives before anything is sampled for it
@@ -34,7 +36,6 @@ _BEGINS = "keisei.monitoring.sampler"
 _START_TIMEOUT = 30.0  # seconds until its first line
 _LATE = 5.0  # seconds that a line may be late, beside one more interval
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
-_CHUNK = 1 << 16
 _LOOKS, _SHORTEST_LOOK = 4, 0.05  # for each sample, so that news is not old; and seconds
 
 Take = Callable[[Sample, Mapping[str, float], Mapping[str, Any]], object]
@@ -49,6 +50,7 @@ class Subscriber:
         interval: how often it wants a sample once it is not young any more, in seconds.
         take: called with each sample, on a shared thread: the sample, what was drawn since the
             last one in joules, and limits and devices.
+        samplers: the samplers of installed packages that it gets, with their options.
         key: what the sampler calls its directory.
         began: when it began, by the monotonic clock.
     """
@@ -56,6 +58,7 @@ class Subscriber:
     directory: str
     interval: float
     take: Take
+    samplers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     key: str = ""
     began: float = field(default_factory=time.monotonic)
 
@@ -82,15 +85,18 @@ class Sampling:
         self._backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         self.is_impossible = False
         self._start_at = 0.0
+        self._where = os.sep
         self._heard_at = 0.0
         self._has_greeted = self._has_spoken = False
-        self._pipe: _Pipe | None = None
+        self._pipe: Pipe | None = None
         self._received = self._unsent = b""
         self._told: dict[str, Any] = {}
         self._about: dict[str, Any] = {}
         self._counters: dict[str, Counter] = {}
         self._states: dict[str, tuple[str, str]] = {}
         self._said: set[tuple[str, str]] = set()
+        self._plugged: set[str] = set()  # the samplers of packages that any session has named
+        self._losses = Losses()
 
     def serve(self) -> float | None:
         """Read what the sampler has written, and see that it is well."""
@@ -125,7 +131,7 @@ class Sampling:
                 return min(start_at - now, YOUNGEST)
             if (reason := _impossible()) is not None:
                 self.is_impossible = True
-                _say_once(reason)
+                _say_once(reason, is_wanted=any(s.samplers for s in subscribers))
                 return None
             self._start(now)
         each = min(pace(now - s.began, s.interval) for s in subscribers)
@@ -162,14 +168,15 @@ class Sampling:
     def _start(self, now: float) -> None:
         """Start the sampler."""
         try:
-            where = os.getcwd()
+            self._where = os.getcwd()
         except OSError:
-            where = os.sep
+            self._where = os.sep
         self._received = self._unsent = b""
         self._has_greeted = self._has_spoken = False
         self._told, self._heard_at = {}, now
-        self.process = spawn(program(), dict(os.environ), where, _BEGINS, is_whole=False)
-        self._pipe = _Pipe(self.process)
+        self._losses.begun(now)
+        self.process = spawn(program(), dict(os.environ), self._where, _BEGINS, is_whole=False)
+        self._pipe = Pipe(self.process)
 
     def _read(self, subscribers: list[Subscriber], now: float) -> bool:
         """Hand out what has been written; returns whether the sampler still runs."""
@@ -202,15 +209,20 @@ class Sampling:
             self._counters[name] = counter
         if sample.about:
             self._about = {**self._about, **sample.about}
-        self._say(sample)
-        for subscriber in subscribers:
-            subscriber.take(sample, drawn, self._about)
+        self._deliver(subscribers, sample, drawn)
 
     def _change(self, subscribers: list[Subscriber], sample: Sample) -> None:
         """Hand out a sample that says only how a source is."""
+        self._deliver(subscribers, sample, {})
+
+    def _deliver(
+        self, subscribers: list[Subscriber], sample: Sample, drawn: Mapping[str, float]
+    ) -> None:
+        """Hand each session what is read of the machine, and of the samplers that it names."""
         self._say(sample)
         for subscriber in subscribers:
-            subscriber.take(sample, {}, self._about)
+            others = self._plugged - subscriber.samplers.keys()
+            subscriber.take(*without(others, sample, drawn, self._about))
 
     def _say(self, sample: Sample) -> None:
         """Log what is wrong with a source, once for each."""
@@ -225,20 +237,26 @@ class Sampling:
     def _lose(self, subscribers: list[Subscriber], state: str, problem: str) -> None:
         """End a sampler that is not well; another one is started after a pause."""
         self._end()
-        self._start_at = time.monotonic() + self._backoff.next()
+        now = time.monotonic()
+        self._start_at = now + self._backoff.next()
         shown = "hung" if state == "hung" else "failed"
-        self._change(subscribers, Sample(states={"sampler": (shown, problem)}))
+        states = {"sampler": (shown, problem)}
+        self._change(subscribers, Sample(states=states | self._losses.lost(now)))
 
     def _tell(self, subscribers: list[Subscriber], each: float) -> None:
         """Write to the sampler what has changed of what it is to read."""
         assert self._pipe is not None
         directories = {s.key: s.directory for s in subscribers}
+        samplers = self._losses.left_of(options_of(s.samplers for s in subscribers))
+        self._plugged |= samplers.keys()
         environ = {name: os.environ[name] for name in VARIABLES if name in os.environ}
         wanted = {
             "pace": each,
             "interval": min(s.interval for s in subscribers),
             "environ": environ,
             "directories": directories,
+            "samplers": samplers,
+            "where": self._where,
         }
         if wanted != self._told:
             before = self._told.get("directories", {})
@@ -250,7 +268,7 @@ class Sampling:
                 "launch": self._launch,
                 "local_rank": self._local_rank,
             }
-            self._unsent += json.dumps(request).encode() + b"\n"
+            self._unsent += json.dumps(request, default=str).encode() + b"\n"
             self._told = wanted
         if self._unsent:
             self._unsent = self._unsent[self._pipe.write(self._unsent) :]
@@ -266,59 +284,6 @@ class Sampling:
         kill(process)
         with suppress(subprocess.TimeoutExpired):
             process.wait(0.5)
-
-
-class _Pipe:
-    """What the sampler writes, and what is written to it, without ever waiting for it."""
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
-        assert process.stdin is not None
-        assert process.stdout is not None
-        self._input, self._output = process.stdin.fileno(), process.stdout.fileno()
-        self._chunks: deque[bytes] | None = None
-        if os.name == "nt":  # its pipes always wait
-            self._chunks = deque()
-            threading.Thread(target=self._pump, name="keisei-sampler", daemon=True).start()
-        else:
-            os.set_blocking(self._input, False)
-            os.set_blocking(self._output, False)
-
-    def read(self) -> tuple[bytes, bool]:
-        """Return what there is to read, and whether there may be more later."""
-        data = bytearray()
-        try:
-            while True:
-                chunk = self._next()
-                if not chunk:
-                    return bytes(data), False
-                data += chunk
-        except BlockingIOError:
-            return bytes(data), True
-        except OSError:
-            return bytes(data), False
-
-    def write(self, data: bytes) -> int:
-        """Write what can be written at once, and return how many bytes that is."""
-        try:
-            return os.write(self._input, data)
-        except OSError:  # it is full, or it has ended, which its output says
-            return 0
-
-    def _next(self) -> bytes:
-        if self._chunks is None:
-            return os.read(self._output, _CHUNK)
-        try:
-            return self._chunks.popleft()
-        except IndexError:
-            raise BlockingIOError from None
-
-    def _pump(self) -> None:
-        assert self._chunks is not None
-        with suppress(OSError):
-            while chunk := os.read(self._output, _CHUNK):
-                self._chunks.append(chunk)
-        self._chunks.append(b"")
 
 
 _lock = threading.RLock()  # re-entrant: a signal may end a session
@@ -347,6 +312,9 @@ def subscribe(subscriber: Subscriber, launch: str, local_rank: int) -> None:
             sampling = Sampling(launch, local_rank)
             sampling.threads = join_threads(sampling)
             _current = sampling
+        if subscriber.samplers:
+            others = (each.samplers for each in _current.subscribers.values())
+            subscriber.samplers = usable(subscriber.samplers, others)
         _current.subscribers[subscriber.key] = subscriber
         threads = _current.threads
         assert threads is not None
@@ -375,10 +343,11 @@ def _impossible() -> str | None:
     return why_not()
 
 
-def _say_once(reason: str) -> None:
+def _say_once(reason: str, *, is_wanted: bool) -> None:
     if reason not in _reasons:
         _reasons.add(reason)
-        logger.debug("what runs use of this machine is not measured: %s", reason)
+        level = logging.WARNING if is_wanted else logging.DEBUG
+        logger.log(level, "what runs use of this machine is not measured: %s", reason)
 
 
 def _after_fork() -> None:

@@ -10,7 +10,8 @@ from typing import Any, Generic, TypeVar
 
 from keisei.config.conversion import as_app_config
 from keisei.config.schema import AppConfig
-from keisei.distributed.launch import Given, Launch
+from keisei.distributed.launch import Given
+from keisei.distributed.launchers import Launch, Launcher
 from keisei.distributed.launching import launch_here, start_of_job
 from keisei.distributed.rank import Owned
 from keisei.distributed.ranks import Ranks
@@ -79,6 +80,8 @@ class SessionFacts(Generic[ConfigT]):
         self.given = Given(asked.rank, asked.world_size, asked.identity, asked.detect)
         self._launch: Launch | None = None
         self._is_launch_known = False
+        # Those of installed packages, which the claim imports: here a loop may run.
+        self._launchers: list[Launcher] | None = None if asked.detect and asked.launchers else []
         self.asked_by = names.asked_by(run_name, args)
         self._new_id = names.new_session_id()
         self._started: float | None = None
@@ -90,12 +93,22 @@ class SessionFacts(Generic[ConfigT]):
     def launch(self) -> Launch | None:
         """The launch that this process belongs to; ``None`` where it has been started alone.
 
-        Raises LaunchError where what is said of it contradicts itself.
+        It is ``None``, too, as long as launchers that the config names are not imported. Raises
+        LaunchError where what is said of it contradicts itself.
         """
-        if not self._is_launch_known:
-            self._launch = launch_here(self.given, self.chosen_name)
+        if not self._is_launch_known and self._launchers is not None:
+            self._launch = launch_here(self.given, self.chosen_name, self._launchers)
             self._is_launch_known = True
         return self._launch
+
+    @property
+    def has_to_import_launchers(self) -> bool:
+        """Whether launchers that the config names are still to be imported."""
+        return self._launchers is None
+
+    def have_launchers(self, launchers: list[Launcher]) -> None:
+        """Take the launchers that the config names."""
+        self._launchers = launchers
 
     def give_launch(self, given: Given) -> None:
         """Take what the program says of the launch in place of what is found.
@@ -103,8 +116,10 @@ class SessionFacts(Generic[ConfigT]):
         Raises:
             LaunchError: it makes no sense.
         """
-        self._launch = launch_here(given, self.chosen_name)
-        self.given, self._is_launch_known = given, True
+        if self._launchers is not None:
+            self._launch = launch_here(given, self.chosen_name, self._launchers)
+            self._is_launch_known = True
+        self.given = given
 
     @property
     def shared(self) -> Launch | None:
@@ -127,6 +142,11 @@ class SessionFacts(Generic[ConfigT]):
     def rank(self) -> int:
         """Which rank this process is: 0 is the run's owner."""
         return 0 if self.launch is None else self.launch.rank
+
+    @property
+    def world_size(self) -> int:
+        """How many ranks the launch has; 1 without one."""
+        return 1 if self.launch is None else self.launch.world_size
 
     @property
     def status(self) -> Status:

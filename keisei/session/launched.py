@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from keisei.distributed.launch import Given
-from keisei.errors import LaunchError
+from keisei.errors import LaunchError, NotReadyError
 from keisei.run.status import Step
 from keisei.session.facts import ConfigT
 from keisei.session.view import SessionView
@@ -14,14 +14,21 @@ class SessionLaunch(SessionView[ConfigT]):
 
     @property
     def rank(self) -> int:
-        """Which rank of its launch this process is: 0, which owns the run, where it is alone."""
+        """Which rank of its launch this process is: 0, which owns the run, where it is alone.
+
+        Raises NotReadyError before the block where the config names launchers.
+        """
+        self._check_launchers("rank")
         return self._facts.rank
 
     @property
     def world_size(self) -> int:
-        """How many ranks the launch has; 1 where the program was started alone."""
-        launch = self._facts.launch
-        return 1 if launch is None else launch.world_size
+        """How many ranks the launch has; 1 where the program was started alone.
+
+        Raises NotReadyError before the block where the config names launchers.
+        """
+        self._check_launchers("world_size")
+        return self._facts.world_size
 
     def enable_distributed_session(
         self, rank: int, world_size: int, *, identity: str | None = None
@@ -56,3 +63,10 @@ class SessionLaunch(SessionView[ConfigT]):
         identity = facts.given.identity if identity is None else identity
         said_by = "enable_distributed_session()"
         facts.give_launch(Given(rank, world_size, identity, facts.given.detect, said_by))
+
+    def _check_launchers(self, what: str) -> None:
+        if self._facts.has_to_import_launchers:
+            raise NotReadyError(
+                f"{what} is not known yet, for distributed.launchers names some: read it in the "
+                "block, or after setup_directories()"
+            )

@@ -53,7 +53,8 @@ class Resources(UsagePart):
         if paths is None or not _is_wanted(config.resources):
             return
         self._totals = Totals(host_name())
-        self._subscriber = Subscriber(paths.run_artifact_dir, config.interval, self._take)
+        directory, samplers = paths.run_artifact_dir, config.samplers
+        self._subscriber = Subscriber(directory, config.interval, self._take, samplers)
         self._before = self._subscriber.began
         launch = self._facts.shared
         if launch is None:

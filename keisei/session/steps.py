@@ -15,8 +15,9 @@ from keisei.config.changes import said
 from keisei.config.schema import LoggingConfig
 from keisei.distributed.agreement import Meeting
 from keisei.distributed.agreement_file import Terms
-from keisei.distributed.launch import Launch
+from keisei.distributed.launchers import Launch
 from keisei.distributed.launching import record_of
+from keisei.distributed.named import load_named
 from keisei.distributed.rank import Owned, OwnedRank
 from keisei.distributed.ranks import Ranks
 from keisei.errors import ConfigSaveError, DirectorySetupError, KeiseiError, quoted
@@ -61,6 +62,8 @@ class Steps:
     async def claim(self) -> None:
         """Make the run's directories and own them."""
         facts = self._facts
+        if facts.has_to_import_launchers:
+            facts.have_launchers(await load_named(facts.config.distributed.launchers))
         if (launch := facts.meets) is not None:
             await self._claim_agreed(launch)
             return
@@ -137,6 +140,7 @@ class Steps:
         """Whether nothing waits between the steps, and the claim is keisei's own."""
         return (
             not self._facts.done
+            and not self._facts.has_to_import_launchers
             and self._facts.meets is None
             and self._facts.status not in FINAL
             and not (self._facts.config.tracking.wait and self._tracking.wanted)

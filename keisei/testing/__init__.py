@@ -5,7 +5,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from keisei.config.conformance import check_config_source
+from keisei.distributed.conformance import check_launcher
 from keisei.integrations.conformance import Plan, PlannedError, check_adapter
+from keisei.monitoring.conformance import check_sampler
+from keisei.testing.installing import installed
 from keisei.testing.memory import MemoryRun, MemoryTracker
 from keisei.trackers.conformance import check_tracker
 
@@ -26,7 +30,11 @@ __all__ = [
     "Sessions",
     "WandbServer",
     "check_adapter",
+    "check_config_source",
+    "check_launcher",
+    "check_sampler",
     "check_tracker",
+    "installed",
 ]
 
 # What few tests need is imported when it is first asked for.

@@ -1,4 +1,4 @@
-"""Find a tracker by its name: an entry point of the group `keisei.trackers`."""
+"""Find a tracker by its name: one of keisei's own, or an entry point of `keisei.trackers`."""
 
 from __future__ import annotations
 
@@ -6,25 +6,38 @@ import importlib
 from collections.abc import Mapping
 from typing import cast
 
-from keisei.errors import KeiseiError, MissingExtraError, TrackerError, describe, quoted
+from keisei._io.plugins import Kind, load
+from keisei.errors import KeiseiError, MissingExtraError, TrackerError, describe
 from keisei.trackers.base import Tracker, TrackerFactory
 
 KIND = "tracker"  # the option by which two trackers of a kind have names of their own
+TRACKERS = Kind(
+    "keisei.trackers",
+    "tracker",
+    {
+        "mlflow": "keisei.trackers.mlflow.tracker:MlflowTracker",
+        "registry": "keisei.store.tracker:RegistryTracker",
+        "tensorboard": "keisei.trackers.tensorboard:TensorBoardTracker",
+        "trackio": "keisei.trackers.trackio:TrackioTracker",
+        "wandb": "keisei.trackers.wandb.tracker:WandbTracker",
+    },
+    TrackerError,
+)
 
 
 def make_tracker(name: str, options: Mapping[str, object]) -> Tracker:
-    """Make the tracker that an entry point names, in this process; blocks, for it imports it.
+    """Make the tracker of a name, in this process; blocks, for it imports it.
 
     Args:
-        name: the entry point's name, such as ``"wandb"``, or a name of the user's own.
-        options: what its factory is called with; `tracker`, if it is there, is the entry point.
+        name: a tracker's name, such as ``"wandb"``, or a name of the user's own.
+        options: what its factory is called with; `tracker`, if it is there, is the tracker's name.
 
     Raises:
         TrackerError: no installed package offers it, or it cannot be made with these options.
         MissingExtraError: it needs a package that is not installed.
         OSError: it cannot be read; it may be tried again.
     """
-    factory = find_factory(kind_of(name, options))
+    factory = cast(TrackerFactory, load(TRACKERS, kind_of(name, options)))
     try:
         return factory(**{key: value for key, value in options.items() if key != KIND})
     except (KeiseiError, OSError, MemoryError):
@@ -34,7 +47,7 @@ def make_tracker(name: str, options: Mapping[str, object]) -> Tracker:
 
 
 def kind_of(name: str, options: Mapping[str, object]) -> str:
-    """Return the entry point of a tracker: its name, unless its options say another."""
+    """Return which tracker a name means: the one of that name, unless its options say another."""
     return str(options.get(KIND, name))
 
 
@@ -74,28 +87,3 @@ def need_temporary_directory(what_for: str) -> None:
     except FileNotFoundError as exc:
         problem = f"no temporary directory can be written, which is needed for {what_for}: "
         raise OSError(f"{problem}free TMPDIR or /tmp, or set TMPDIR to one that can") from exc
-
-
-def find_factory(name: str) -> TrackerFactory:
-    """Find what makes the tracker that an entry point names; blocks, for it imports it.
-
-    Args:
-        name: the entry point's name.
-
-    Raises:
-        TrackerError: no installed package offers it, or it cannot be imported.
-        OSError: it cannot be read; it may be tried again.
-    """
-    from importlib import metadata  # 15 ms that a program without trackers of its own saves
-
-    found = metadata.entry_points(group="keisei.trackers")
-    for entry_point in found:
-        if entry_point.name == name:
-            try:
-                return cast(TrackerFactory, entry_point.load())
-            except (KeiseiError, OSError, MemoryError):
-                raise  # the last two may pass
-            except Exception as exc:
-                raise TrackerError(f"{name} cannot be imported: {describe(exc)}") from exc
-    known = ", ".join(sorted({entry_point.name for entry_point in found})) or "none"
-    raise TrackerError(f"no tracker is called {quoted(name)}; installed: {known}")

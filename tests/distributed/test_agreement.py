@@ -14,7 +14,7 @@ from keisei.distributed.agreement_file import (
     earlier_files,
     file_name,
 )
-from keisei.distributed.launch import Launch
+from keisei.distributed.launchers import Launch
 from keisei.errors import RankMismatchError
 from keisei.run.owned import this_owner
 

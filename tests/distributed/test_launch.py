@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from keisei.distributed.launch import Given, Launch, find_launch
+from keisei.distributed.launch import Given, find_launch
+from keisei.distributed.launchers import Launch
 from keisei.errors import LaunchError
 
 TORCHRUN = {

@@ -12,7 +12,7 @@ import pytest
 
 from keisei import AppConfig, SessionManager
 from keisei.distributed import slurm
-from keisei.distributed.launch import Launch
+from keisei.distributed.launchers import Launch
 from keisei.distributed.preemption import Preempting
 from keisei.distributed.sources import EndOfTime, PreemptFile
 from tests.conftest import MakeConfig

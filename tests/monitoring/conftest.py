@@ -34,11 +34,13 @@ class Driver:
 class Watched:
     """A session, as far as the sampler knows one."""
 
-    def __init__(self, directory: Path, interval: float) -> None:
+    def __init__(
+        self, directory: Path, interval: float, samplers: Mapping[str, Mapping[str, Any]]
+    ) -> None:
         self.samples: queue.SimpleQueue[tuple[float, Sample, Mapping[str, float]]]
         self.samples = queue.SimpleQueue()
         self.about: Mapping[str, Any] = {}
-        self.subscriber = Subscriber(str(directory), interval, self._take)
+        self.subscriber = Subscriber(str(directory), interval, self._take, samplers)
         self.subscriber.began -= sampling.YOUNGEST  # it needs no second of life
 
     def _take(self, sample: Sample, drawn: Mapping[str, float], about: Mapping[str, Any]) -> None:
@@ -74,8 +76,13 @@ def watch(tmp_path: Path) -> Iterator[Watch]:
     """Watch what a directory's run uses, until the test is over."""
     watched: list[Watched] = []
 
-    def begin(interval: float = 0.2, launch: str = "", local_rank: int = 0) -> Watched:
-        one = Watched(tmp_path, interval)
+    def begin(
+        interval: float = 0.2,
+        launch: str = "",
+        local_rank: int = 0,
+        samplers: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> Watched:
+        one = Watched(tmp_path, interval, samplers or {})
         watched.append(one)
         subscribe(one.subscriber, launch, local_rank)
         return one
