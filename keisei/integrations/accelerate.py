@@ -10,6 +10,7 @@ from typing import Any
 from keisei import SessionMember
 from keisei.integrations.attached import Attached, Session
 from keisei.integrations.missing import missing
+from keisei.integrations.restoring import Restores
 
 try:
     from accelerate.tracking import GeneralTracker, on_main_process
@@ -17,7 +18,7 @@ except ModuleNotFoundError as exc:
     raise missing("keisei.integrations.accelerate", "accelerate", "accelerate") from exc
 
 
-class KeiseiTracker(GeneralTracker):
+class KeiseiTracker(Restores, GeneralTracker):
     """Logs what `accelerator.log` is given to a session, and keeps what `save_state` saves.
 
     ``accelerator.end_training()`` ends no run: the session's block does.
@@ -98,18 +99,3 @@ class KeiseiTracker(GeneralTracker):
         self._run.keep()
         if self._run.is_preempted:
             self.save_state(accelerator, step)
-
-    def restore(self, which: str | int = "latest") -> tuple[str, int] | None:
-        """Return a checkpoint's directory, for ``accelerator.load_state(...)``, and its step.
-
-        Args:
-            which: ``"latest"``, ``"best"`` or a step.
-
-        Returns:
-            ``None`` where the run has none, and begins.
-
-        Raises:
-            CheckpointError: none verifies.
-        """
-        directory = self._run.restore(which)
-        return None if directory is None else (str(directory), self._run.restored_step)

@@ -2,128 +2,32 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import closing
-from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
 
-from keisei import AppConfig, SessionManager
+from keisei import SessionManager
 from keisei.errors import describe
 from keisei.integrations.attached import HYPERPARAMETERS
+from keisei.integrations.planned import (
+    SAVE_EVERY,
+    STEPS,
+    TIMEOUT,
+    Adapter,
+    Ended,
+    Fault,
+    Plan,
+    Train,
+    config_in,
+    run_ranks,
+    trained,
+)
 from keisei.journal.reader import Row, read_run
-
-Fault = Literal["crash", "interrupt", "stop", "preempt"]
-Train = Callable[[SessionManager[AppConfig], "Plan"], object]
-
-STEPS, SAVE_EVERY = 12, 4
-_TIMEOUT = 300.0  # seconds, for a subprocess
-
-
-class PlannedError(Exception):
-    """The error by which a training fails, because its plan says so."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What one training of `check_adapter` is to do.
-
-    Attributes:
-        directory: for what the framework writes itself; empty at first, the same when it resumes.
-        steps: how many training steps it takes.
-        save_every: after how many of them the framework saves.
-        fault: what happens in it: it fails by a `crash`, ends by an `interrupt`, the framework
-            ends it early (`stop`), or the run is preempted (`preempt`).
-        fault_at: at which step, from 0.
-        resumes: whether it goes on from the run's last checkpoint.
-        extra: what the framework's own way of logging is given besides, once.
-        ranks: how many ranks there are.
-        session: the session, for `on_step`.
-        seen: the steps that `on_step` was called with.
-    """
-
-    directory: Path
-    steps: int = STEPS
-    save_every: int = SAVE_EVERY
-    fault: Fault | None = None
-    fault_at: int = STEPS
-    resumes: bool = False
-    extra: Mapping[str, object] = field(default_factory=dict)
-    ranks: int = 1
-    session: SessionManager[AppConfig] | None = None
-    seen: list[int] = field(default_factory=list)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return what a worker of the framework's needs: no session."""
-        return {**vars(self), "session": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-
-    def value(self, step: int) -> float:
-        """Return the value that the metric has at a step, from 0."""
-        return 1.0 / (1 + step)
-
-    def stops_at(self, step: int) -> bool:
-        """Return whether the framework is to end the training after this step, from 0."""
-        return self.fault == "stop" and step >= self.fault_at
-
-    def on_step(self, step: int) -> None:
-        """Do what the plan has for a step; call it in each, before the framework counts it.
-
-        Args:
-            step: the step, from 0.
-
-        Raises:
-            PlannedError: the training crashes here.
-            KeyboardInterrupt: it is interrupted here.
-        """
-        self.seen.append(step)
-        if step != self.fault_at:
-            return
-        if self.fault == "crash":
-            raise PlannedError("as planned")
-        if self.fault == "interrupt":
-            raise KeyboardInterrupt
-        if self.fault == "preempt" and self.session is not None:
-            self.session.preempt(source="the plan")
-
-
-class Adapter(NamedTuple):
-    """What is checked.
-
-    Attributes:
-        train: runs a training with the framework and the adapter.
-        module: the adapter's module.
-        framework: the framework's package.
-        extra: keisei's extra that brings it.
-        metric: what the run calls the metric that the training logs.
-        starts_ranks: whether the framework starts its ranks itself.
-    """
-
-    train: Train
-    module: str
-    framework: str
-    extra: str
-    metric: str
-    starts_ranks: bool
-
-
-class _Ended(NamedTuple):
-    """How a training has ended."""
-
-    error: BaseException | None
-    summary: Mapping[str, Any]
-    rows: list[Row]
-    events: list[Any]
-    seen: list[int]
+from keisei.run.find import find_runs
 
 
 def check_adapter(
@@ -134,6 +38,7 @@ def check_adapter(
     extra: str,
     metric: str = "loss",
     starts_ranks: bool = False,
+    starts_runs: bool = False,
     without: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Check that a trainer's adapter tells a run the truth; call it in a test of your adapter.
@@ -148,6 +53,8 @@ def check_adapter(
         metric: what the run calls the metric that the training logs.
         starts_ranks: whether ``train`` starts the plan's ranks itself; otherwise two processes
             with `RANK` and `WORLD_SIZE` call it.
+        starts_runs: whether the adapter enters the session itself: ``train`` is then called with
+            an `AppConfig` in its place, once for each attempt of the one run.
         without: the checks that the framework has no way for, by their sentence, and why.
 
     Returns:
@@ -156,7 +63,7 @@ def check_adapter(
     Raises:
         AssertionError: a check has failed; the message says which and how.
     """
-    adapter = Adapter(train, module, framework, extra, metric, starts_ranks)
+    adapter = Adapter(train, module, framework, extra, metric, starts_ranks, starts_runs)
     left_out = dict(without or {})
     unknown = left_out.keys() - {sentence for sentence, _ in CHECKS}
     if unknown:
@@ -186,20 +93,20 @@ def _names_its_extra(adapter: Adapter, home: Path) -> None:
         "except keisei.MissingExtraError as exc:\n    print(exc)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=_TIMEOUT
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=TIMEOUT
     )
     told = done.stdout + done.stderr
     _require(f"keisei[{adapter.extra}]" in done.stdout, f"without the framework: {told!r}")
 
 
 def _logs_each_step_once(adapter: Adapter, home: Path) -> None:
-    ended = _trained(adapter, home, Plan(home / "files"))
+    ended = trained(adapter, home, Plan(home / "files"))
     _check_curve(adapter, ended.rows, STEPS)
 
 
 def _takes_what_is_no_number(adapter: Adapter, home: Path) -> None:
     extra = {"nan": float("nan"), "inf": float("inf"), "note": "a text"}
-    ended = _trained(adapter, home, Plan(home / "files", extra=extra))
+    ended = trained(adapter, home, Plan(home / "files", extra=extra))
     _require(ended.error is None, f"the training has raised {ended.error!r}")
     names = {name.rpartition("/")[2] for row in ended.rows for name in row.values}
     _require({"nan", "inf"} <= names, f"no nan or no inf among {sorted(names)}")
@@ -207,17 +114,17 @@ def _takes_what_is_no_number(adapter: Adapter, home: Path) -> None:
 
 
 def _records_hyperparameters(adapter: Adapter, home: Path) -> None:
-    ended = _trained(adapter, home, Plan(home / "files"))
+    ended = trained(adapter, home, Plan(home / "files"))
     found = [event.data for event in ended.events if event.name == HYPERPARAMETERS]
     _require(bool(found) and bool(found[0]), f"no event {HYPERPARAMETERS!r}, or an empty one")
 
 
 def _keeps_checkpoints(adapter: Adapter, home: Path) -> None:
-    ended = _trained(adapter, home, Plan(home / "files"))
-    count = ended.summary["checkpoints"]["count"]
-    wanted = STEPS // SAVE_EVERY
+    ended = trained(adapter, home, Plan(home / "files"))
+    count, wanted = len(ended.saved), STEPS // SAVE_EVERY
     _require(count >= wanted, f"{count} checkpoints, and the framework has saved {wanted} times")
-    with _session(home) as session:
+    (run,) = find_runs(str(home / "runs"))
+    with SessionManager(config_in(home), run_name=run.name) as session:
         restored = session.restore_checkpoint()
         _require(restored is not None, "none can be restored")
         assert restored is not None
@@ -225,9 +132,9 @@ def _keeps_checkpoints(adapter: Adapter, home: Path) -> None:
         _require(bool(files), "the last one holds no file")
 
 
-def _ends_as(adapter: Adapter, home: Path, fault: Fault | None, status: str) -> _Ended:
-    ended = _trained(adapter, home, Plan(home / "files", fault=fault, fault_at=6))
-    found = ended.summary["status"]
+def _ends_as(adapter: Adapter, home: Path, fault: Fault | None, status: str) -> Ended:
+    ended = trained(adapter, home, Plan(home / "files", fault=fault, fault_at=6))
+    found = ended.status
     _require(found == status, f"the run is {found}, left by {ended.error!r}")
     return ended
 
@@ -239,7 +146,7 @@ def _completes(adapter: Adapter, home: Path) -> None:
 
 def _fails(adapter: Adapter, home: Path) -> None:
     ended = _ends_as(adapter, home, "crash", "failed")
-    _require("as planned" in str(ended.summary["failure"]), f"why: {ended.summary['failure']}")
+    _require("as planned" in str(ended.failure), f"why: {ended.failure}")
 
 
 def _is_cancelled(adapter: Adapter, home: Path) -> None:
@@ -254,22 +161,22 @@ def _stops_early(adapter: Adapter, home: Path) -> None:
 
 def _resumes(adapter: Adapter, home: Path) -> None:
     first = Plan(home / "files", fault="crash", fault_at=SAVE_EVERY * 2 + 2)
-    _trained(adapter, home, first)
+    trained(adapter, home, first)
     _check_resumed(adapter, home, SAVE_EVERY)
 
 
 def _saves_when_preempted(adapter: Adapter, home: Path) -> None:
     at = SAVE_EVERY + 1
-    ended = _trained(adapter, home, Plan(home / "files", fault="preempt", fault_at=at))
-    found, saved = ended.summary["status"], ended.summary["checkpoints"]["last_step"]
+    ended = trained(adapter, home, Plan(home / "files", fault="preempt", fault_at=at))
+    found = ended.status
     _require(found == "preempted", f"the run is {found}, left by {ended.error!r}")
-    _require(saved is not None, "no checkpoint was saved")
+    _require(bool(ended.saved), "no checkpoint was saved")
     _check_resumed(adapter, home, at)
 
 
 def _check_resumed(adapter: Adapter, home: Path, least: int) -> None:
-    ended = _trained(adapter, home, Plan(home / "files", resumes=True))
-    found = ended.summary["status"]
+    ended = trained(adapter, home, Plan(home / "files", resumes=True))
+    found = ended.status
     _require(found == "completed", f"the resumed run is {found}, left by {ended.error!r}")
     again = [row for row in ended.rows if row.attempt == 2 and adapter.metric in row.values]
     _require(
@@ -282,10 +189,10 @@ def _check_resumed(adapter: Adapter, home: Path, least: int) -> None:
 def _has_one_run_of_all_ranks(adapter: Adapter, home: Path) -> None:
     root = home / "runs"
     if adapter.starts_ranks:
-        ended = _trained(adapter, home, Plan(home / "files", ranks=2))
+        ended = trained(adapter, home, Plan(home / "files", ranks=2))
         _require(ended.error is None, f"the training has raised {ended.error!r}")
     else:
-        _run_ranks(adapter, home, root)
+        run_ranks(adapter, home)
     runs = sorted(path for path in root.iterdir() if (path / "session.json").exists())
     _require(len(runs) == 1, f"{len(runs)} runs: {[path.name for path in runs]}")
     journal = read_run(runs[0])
@@ -293,64 +200,6 @@ def _has_one_run_of_all_ranks(adapter: Adapter, home: Path) -> None:
     for part in journal.parts():
         logged = _curve(adapter, list(journal.of(part).rows()))
         _require(not logged, f"part {part} has logged the metric {len(logged)} times, too")
-
-
-def _run_ranks(adapter: Adapter, home: Path, root: Path) -> None:
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    ranks = [
-        context.Process(target=_one_rank, args=(adapter.train, home, root, rank, port))
-        for rank in range(2)
-    ]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(_TIMEOUT)
-    alive = [process.pid for process in ranks if process.is_alive()]
-    for process in ranks:
-        process.kill()
-        process.join()
-    _require(not alive, f"ranks have not ended within {_TIMEOUT:g} s")
-    codes = [process.exitcode for process in ranks]
-    _require(codes == [0, 0], f"the ranks have ended with {codes}; their errors are on stderr")
-
-
-def _one_rank(train: Train, home: Path, root: Path, rank: int, port: int) -> None:
-    environ = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
-    os.environ.update({name: str(value) for name, value in environ.items()})
-    os.environ.update({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})
-    with _session(home) as session:
-        train(session, Plan(home / "files", ranks=2, session=session))
-
-
-def _session(home: Path) -> SessionManager[AppConfig]:
-    os.environ.pop("KEISEI_LOG_DIR", None)
-    (home / "files").mkdir(exist_ok=True)
-    config = AppConfig.model_validate(
-        {
-            "logging": {"log_dir": str(home / "runs"), "run_name": "checked"},
-            "provenance": {"enabled": False},
-            "monitoring": {"resources": False},
-        }
-    )
-    return SessionManager(config)
-
-
-def _trained(adapter: Adapter, home: Path, plan: Plan) -> _Ended:
-    """Train as planned, in a session, and return how it has ended."""
-    error: BaseException | None = None
-    manager = _session(home)
-    plan = replace(plan, session=manager)
-    try:
-        with manager as session:
-            adapter.train(session, plan)
-    except (Exception, KeyboardInterrupt, SystemExit) as exc:  # noqa: BLE001 - what is checked
-        error = exc
-    journal = read_run(manager.run_artifact_dir)
-    summary = manager.get_session_summary()
-    return _Ended(error, summary, list(journal.rows()), list(journal.events()), plan.seen)
 
 
 def _curve(adapter: Adapter, rows: list[Row]) -> list[tuple[int | None, float]]:

@@ -13,6 +13,7 @@ from typing import Any
 from keisei import AppConfig, AsyncSessionManager, LaunchError, SessionManager, SessionMember
 from keisei.integrations.attached import Attached, Session
 from keisei.integrations.missing import missing
+from keisei.integrations.restoring import Restores
 
 try:
     if "pytorch_lightning" in sys.modules and "lightning.pytorch" not in sys.modules:
@@ -127,7 +128,7 @@ class KeiseiLogger(Logger):
             self._run.interrupted(sys.exc_info()[1])
 
 
-class KeiseiCallback(Callback):
+class KeiseiCallback(Restores, Callback):
     """Commits what `ModelCheckpoint` saves as checkpoints of the run, and resumes and ends it.
 
     Lightning decides when to save, the config's section `checkpoints` what the run keeps. A run
@@ -137,27 +138,14 @@ class KeiseiCallback(Callback):
         session: the session, entered; ``None`` on a process that has none.
     """
 
+    _restored_file = FILE
+
     def __init__(self, session: Session | None) -> None:
         super().__init__()
         _check_not_a_run_of_its_own(session)
         self._run = Attached(session, "lightning")
         self._saved: dict[int, tuple[str, int]] = {}
         self._steps: set[int] = set()
-
-    def restore(self, which: str | int = "latest") -> str | None:
-        """Return the file of a checkpoint of the run, for ``trainer.fit(model, ckpt_path=...)``.
-
-        Args:
-            which: ``"latest"``, ``"best"`` or a step.
-
-        Returns:
-            ``None`` where the run has none, and begins.
-
-        Raises:
-            CheckpointError: none verifies.
-        """
-        directory = self._run.restore(which)
-        return None if directory is None else str(directory / FILE)
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Take over what the config keeps."""

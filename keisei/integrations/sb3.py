@@ -9,6 +9,7 @@ from typing import Any
 from keisei import SessionMember
 from keisei.integrations.attached import Attached, Session
 from keisei.integrations.missing import missing
+from keisei.integrations.restoring import Restores
 
 try:
     from stable_baselines3.common.callbacks import BaseCallback
@@ -49,7 +50,7 @@ class KeiseiOutputFormat(KVWriter):
         """Close nothing: the session's block ends the run."""
 
 
-class KeiseiCallback(BaseCallback):
+class KeiseiCallback(Restores, BaseCallback):
     """Logs a training, saves it every so many timesteps, and ends it where it is preempted.
 
     Args:
@@ -57,7 +58,13 @@ class KeiseiCallback(BaseCallback):
         save_every: after how many timesteps the model is saved, with its replay buffer and what
             normalizes its observations, if it has them; ``None`` for not at all.
         verbose: as stable-baselines3 has it.
+
+    Beside the file that `restore` returns, for ``PPO.load(path, env)``, are `replay_buffer.pkl` and
+    `vecnormalize.pkl`, where the training had them. Go on with
+    ``model.learn(..., reset_num_timesteps=False)``.
     """
+
+    _restored_file = MODEL
 
     def __init__(
         self, session: Session | None, save_every: int | None = None, verbose: int = 0
@@ -66,24 +73,6 @@ class KeiseiCallback(BaseCallback):
         self._run = Attached(session, "stable-baselines3")
         self._session, self._save_every, self._next = session, save_every, 0
         self._format: KeiseiOutputFormat | None = None
-
-    def restore(self, which: str | int = "latest") -> str | None:
-        """Return a checkpoint's model, for ``PPO.load(path, env)``.
-
-        Beside it are `replay_buffer.pkl` and `vecnormalize.pkl`, where the training had them. Go
-        on with ``model.learn(..., reset_num_timesteps=False)``.
-
-        Args:
-            which: ``"latest"``, ``"best"`` or a step.
-
-        Returns:
-            ``None`` where the run has none, and begins.
-
-        Raises:
-            CheckpointError: none verifies.
-        """
-        directory = self._run.restore(which)
-        return None if directory is None else str(directory / MODEL)
 
     def _on_training_start(self) -> None:
         formats = self.model.logger.output_formats

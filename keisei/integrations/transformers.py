@@ -8,6 +8,7 @@ from typing import Any
 
 from keisei.integrations.attached import Attached, Session
 from keisei.integrations.missing import missing
+from keisei.integrations.restoring import Restores
 
 try:
     from transformers.trainer_callback import TrainerCallback
@@ -17,7 +18,7 @@ except ModuleNotFoundError as exc:
 _PREFIXES = {"eval_": "eval/", "test_": "test/"}
 
 
-class KeiseiCallback(TrainerCallback):
+class KeiseiCallback(Restores, TrainerCallback):
     """Connects a `Trainer` to a session: each rank's `Trainer` has one.
 
     The `Trainer` decides when to save, the config's section `checkpoints` what the run keeps. A
@@ -30,21 +31,6 @@ class KeiseiCallback(TrainerCallback):
     def __init__(self, session: Session | None) -> None:
         self._run = Attached(session, "transformers")
         self._metrics: dict[str, Any] = {}
-
-    def restore(self, which: str | int = "latest") -> str | None:
-        """Return a checkpoint's directory, for ``trainer.train(resume_from_checkpoint=...)``.
-
-        Args:
-            which: ``"latest"``, ``"best"`` or a step.
-
-        Returns:
-            ``None`` where the run has none, and begins.
-
-        Raises:
-            CheckpointError: none verifies.
-        """
-        directory = self._run.restore(which)
-        return None if directory is None else str(directory)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Log the arguments and the model's config, and note where the training begins."""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from keisei.config.conformance import check_config_source
 from keisei.distributed.conformance import check_launcher
-from keisei.integrations.conformance import Plan, PlannedError, check_adapter
+from keisei.integrations.conformance import check_adapter
+from keisei.integrations.planned import Plan, PlannedError
 from keisei.monitoring.conformance import check_sampler
 from keisei.testing.installing import installed
 from keisei.testing.memory import MemoryRun, MemoryTracker

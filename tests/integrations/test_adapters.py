@@ -27,7 +27,7 @@ def test_the_adapter_passes_the_kit(name: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.support.trainers", name]
     with open(tmp_path / "out", "w+") as out, open(tmp_path / "errors", "w+") as errors:
         done = subprocess.run(
-            command, cwd=tmp_path, env=environ, stdout=out, stderr=errors, timeout=600
+            command, cwd=tmp_path, env=environ, stdout=out, stderr=errors, timeout=1200
         )
     assert done.returncode == 0, (tmp_path / "errors").read_text()[-5000:]
     said = (tmp_path / "out").read_text()

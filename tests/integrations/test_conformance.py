@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from keisei.integrations.conformance import CHECKS, Train
+from keisei.integrations.conformance import CHECKS
+from keisei.integrations.planned import Train
 from keisei.testing import check_adapter
 from tests.support.trainers import plain
 

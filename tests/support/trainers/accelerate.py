@@ -17,11 +17,9 @@ def train(session: SessionManager[AppConfig], plan: Plan) -> None:
     accelerator.init_trackers("project", config={"learning_rate": 0.01})
     model = torch.nn.Linear(4, 1)
     model, optimizer = accelerator.prepare(model, torch.optim.SGD(model.parameters(), lr=0.01))
-    begins = 0
-    if plan.resumes and (found := tracker.restore()) is not None:
-        accelerator.load_state(found[0])
-        begins = found[1]
-    for step in range(begins, plan.steps):
+    if plan.resumes and (directory := tracker.restore()) is not None:
+        accelerator.load_state(directory)
+    for step in range(tracker.restored_step, plan.steps):
         plan.on_step(step)
         accelerator.backward(model(torch.ones(1, 4)).sum())
         optimizer.step()

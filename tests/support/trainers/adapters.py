@@ -30,4 +30,23 @@ ADAPTERS: dict[str, dict[str, Any]] = {
         "extra": "accelerate",
         "needs": ["torch"],
     },
+    "ray_train": {
+        "module": "keisei.integrations.ray",
+        "framework": "ray",
+        "extra": "ray",
+        "starts_ranks": True,
+        "starts_runs": True,
+        "needs": ["pandas", "pyarrow", "torch"],
+    },
+    "ray_tune": {
+        "module": "keisei.integrations.ray",
+        "framework": "ray",
+        "extra": "ray",
+        "starts_runs": True,
+        "needs": ["pandas", "pyarrow"],
+        "without": {
+            "a preempted run is saved, ends as preempted, and goes on": "Tune restores trials",
+            "two ranks are one run, and rank 0 alone logs": "a trial has one process",
+        },
+    },
 }
