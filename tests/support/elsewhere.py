@@ -7,6 +7,7 @@ nothing is called which is missing there.
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import ctypes
 import fcntl
@@ -42,6 +43,8 @@ def _remove(module: types.ModuleType, names: list[str]) -> None:
     for name in names:
         if hasattr(module, name):
             delattr(module, name)
+    if hasattr(os, "process_cpu_count"):  # of Python 3.13 and newer; elsewhere it is the same
+        os.process_cpu_count = os.cpu_count
 
 
 def be_windows() -> None:
@@ -55,7 +58,10 @@ def be_windows() -> None:
 
     shutil.disk_usage = disk_usage  # type: ignore[assignment]
     subprocess.Popen.kill = lambda self: self.send_signal(kill)  # type: ignore[method-assign]
-    pathlib.WindowsPath = pathlib.PosixPath  # type: ignore[assignment,misc]
+    shutil._winapi = types.SimpleNamespace(  # type: ignore[attr-defined]
+        NeedCurrentDirectoryForExePath=lambda command: False
+    )
+    pathlib.Path.__new__.__globals__["WindowsPath"] = pathlib.PosixPath
     for name in ("fcntl", "grp", "pwd", "resource", "termios"):
         sys.modules[name] = None  # type: ignore[assignment]
     sys.modules["msvcrt"] = _msvcrt()
@@ -163,6 +169,7 @@ def main(system: str, directory: str) -> None:
     import keisei
 
     keisei.AppConfig()
+    asyncio.run(asyncio.sleep(0))  # from Python 3.14 on it chooses its loop's kind here
     for name in [name for name in sys.modules if name.split(".")[0] == "keisei"]:
         del sys.modules[name]
     {"windows": be_windows, "macos": be_macos}[system]()
