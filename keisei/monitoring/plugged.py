@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
@@ -24,6 +25,7 @@ SAMPLER = Kind(
     KeiseiError,
 )
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_front_door = threading.Lock()
 _SOON = 60.0  # seconds; a sampler that ends within them may have been ended by a package's
 _MOST_LOSSES = 3
 
@@ -141,6 +143,7 @@ class Losses:
 def _make_keisei_whole() -> None:
     """Import the front door, which the sampler does without, for what packages import of it."""
     keisei = sys.modules["keisei"]
-    if not hasattr(keisei, "__version__") and (spec := keisei.__spec__) is not None:
-        assert spec.loader is not None
-        spec.loader.exec_module(keisei)
+    with _front_door:  # each sampler comes on a thread of its own
+        if not hasattr(keisei, "SessionManager") and (spec := keisei.__spec__) is not None:
+            assert spec.loader is not None
+            spec.loader.exec_module(keisei)
