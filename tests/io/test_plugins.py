@@ -107,6 +107,9 @@ def test_of_a_package_that_is_installed_twice_the_first_on_the_path_counts(
     offers, unreadable = scan([THINGS.group])
     assert [(offer.name, offer.version) for offer in offers] == [("a", "2.0")]
     assert not unreadable
+    install(tmp_path / "newest", "a-package", {"other.things": {"a": "os:sep"}}, "3.0")
+    monkeypatch.syspath_prepend(str(tmp_path / "newest"))
+    assert scan([THINGS.group]) == ([], [])  # it offers none any more
 
 
 def test_an_unknown_name_lists_what_is_installed() -> None:
