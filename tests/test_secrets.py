@@ -253,13 +253,23 @@ def test_what_load_config_raises_drags_nothing_along(given: Any) -> None:
     assert "canary" not in text.replace("env.canary", "")  # a key of the user's own is named
 
 
-def test_a_missing_config_file_is_named_without_its_secrets() -> None:
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        ("missing/canary-environment/config.yaml", "No such file"),
+        ("s3:/me:canary-environment@host/config.yaml", "No such file"),
+        ("s3://me:canary-url@host/config.yaml", "no config source is called 's3'"),
+    ],
+)
+def test_a_config_that_cannot_be_read_is_named_without_its_secrets(
+    path: str, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not in the traceback either, where the system's own error would name it."""
-    path = "s3://me:canary-url@host/config.yaml"
+    monkeypatch.setenv("HF_TOKEN", "canary-environment")
     with pytest.raises(ConfigError) as caught:
         load_config(path)
     assert "canary" not in "".join(traceback.format_exception(caught.value))
-    assert "No such file" in str(caught.value)
+    assert problem in str(caught.value)
 
 
 @pytest.mark.requirement("DIR-4")
