@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,10 +50,16 @@ class KeiseiCallback(tune.Callback):
     def __init__(self, config: AppConfig, run_name: str | None = None) -> None:
         self._config, self._run_name = config, run_name
         self._trials: dict[str, _Trial] = {}
+        self._has_failed = False  # a trial, in this step of the tuner's
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what the tuner saves, and gives a restored experiment: no sessions."""
-        return {"_config": self._config, "_run_name": self._run_name, "_trials": {}}
+        return {
+            "_config": self._config,
+            "_run_name": self._run_name,
+            "_trials": {},
+            "_has_failed": False,
+        }
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Enter the trial's session; a trial that was paused still has it."""
@@ -86,16 +93,28 @@ class KeiseiCallback(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """End the run as `failed`, with the trial's error."""
+        self._has_failed = True
         self._end(trial, _error_of(trial))
 
-    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
-        """End what still runs: as `completed` where a stopper has ended all, else `cancelled`."""
-        has_failed = any(trial.status == "ERROR" for trial in trials)
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """End what was stopped with all: by a stopper as `completed`, by a failure as `cancelled`.
+
+        With `fail_fast` Tune stops all trials in the step in which one has failed.
+        """
+        has_failed, self._has_failed = self._has_failed, False
         for trial in trials:
-            if trial.status == "TERMINATED" and not has_failed:
-                self._end(trial)
-            else:
-                self._end(trial, KeyboardInterrupt())
+            if trial.status == "TERMINATED":
+                self._end(trial, KeyboardInterrupt() if has_failed else None)
+
+    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        """End what is unfinished: as `failed` where the tuner raises, else as `cancelled`.
+
+        An interrupt makes the tuner end early; with ``fail_fast="raise"`` it raises what a trial
+        has raised.
+        """
+        error = sys.exc_info()[1]
+        for trial in trials:
+            self._end(trial, KeyboardInterrupt() if error is None else _cause_of(error))
 
     def _end(self, trial: Any, error: BaseException | None = None) -> None:
         if (running := self._trials.pop(trial.trial_id, None)) is not None:
@@ -163,9 +182,13 @@ def _error_of(trial: Any) -> BaseException:
     except Exception as exc:  # noqa: BLE001 - an error of the user's own need not be picklable
         logger.debug("no error of %s: %s", trial, describe(exc))
         return RuntimeError(f"the trial {trial} has failed")
-    cause = error.cause if isinstance(error, RayTaskError) else error
-    cancelled = isinstance(cause, TaskCancelledError)
-    return KeyboardInterrupt() if cancelled else cause
+    return _cause_of(error)
+
+
+def _cause_of(error: BaseException) -> BaseException:
+    """Return what was raised in another process; a task cancelled there is an interrupt."""
+    cause: BaseException = error.cause if isinstance(error, RayTaskError) else error
+    return KeyboardInterrupt() if isinstance(cause, TaskCancelledError) else cause
 
 
 @contextmanager

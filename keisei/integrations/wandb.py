@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from keisei import SessionMember
+from keisei import SessionEndedError, SessionMember
 from keisei._log import logger
-from keisei.errors import quoted
+from keisei.errors import describe, quoted
 from keisei.integrations.attached import Attached, Session
+from keisei.integrations.watching import Counted, Watched
 from keisei.trackers.wandb import sdk
 
 CONFIG, SUMMARY, ALERT = "wandb.config", "wandb.summary", "wandb.alert"  # the events
 # What libraries call on the module; `init` returns the run that there is, `finish` ends nothing.
+# What Lightning's logger counts the steps by; it names it to no run but W&B's own.
+_STEP_METRIC = "trainer/global_step"
+_BY_HISTOGRAM = "log what you watch by session.log_histogram()"
 _CALLS = ("log", "save", "watch", "unwatch", "define_metric", "alert", "log_artifact", "finish")
 
 
@@ -61,7 +65,9 @@ class GlobalRun:
     def __init__(self, session: Session | SessionMember) -> None:
         self._run, self._session = Attached(session, "wandb"), session
         self._row: dict[str, Any] = {}
-        self._step_metric: str | None = None
+        self._media: dict[str, Any] = {}  # of the same row
+        self._step_metric = _STEP_METRIC
+        self._watched = Watched(self._media.__setitem__, self._fails_to_watch)
         self._warned: set[str] = set()
         self.config, self.summary = Values(), Values()
         self.id, self.name = session.session_id, session.run_name
@@ -76,7 +82,7 @@ class GlobalRun:
         commit: bool | None = None,
         sync: bool | None = None,
     ) -> None:
-        """Log a row: numbers, texts, and images that W&B has made of something.
+        """Log a row: numbers, texts, and what W&B has made an image, a histogram or a table of.
 
         Args:
             data: as `wandb.log` takes it.
@@ -85,26 +91,42 @@ class GlobalRun:
             commit: `False` keeps the row for the next call.
             sync: takes no effect, as in W&B.
         """
-        media = {name: value for name, value in data.items() if _is_medium(value)}
-        for name, value in media.items():
-            self._log_medium(name, value, step)
-        self._row.update({name: value for name, value in data.items() if name not in media})
+        for name, value in data.items():
+            (self._media if _is_media(value) else self._row)[name] = value
         if step is not None:
             self.step = int(step)
-        if commit is False:
-            return
-        row, self._row = self._row, {}
-        if step is None and self._step_metric is not None:
+        if commit is not False:
+            self._commit(step)
+
+    def _commit(self, step: int | None) -> None:
+        row, media = dict(self._row), dict(self._media)
+        self._row.clear()
+        self._media.clear()
+        if step is None:
             step = _whole(row.get(self._step_metric))
         if row:
             self._run.log(row, step)
+        for name, value in media.items():
+            several = value if isinstance(value, (list, tuple)) else [value]
+            for at, each in enumerate(several):
+                self._log_medium(name if len(several) == 1 else f"{name}/{at}", each, step)
 
     def _log_medium(self, name: str, value: Any, step: int | None) -> None:
-        image = getattr(value, "image", None) if type(value).__name__ == "Image" else None
-        if image is None:
-            self._left_out(type(value).__name__, "log it by the session's own log_... methods")
+        target, kind = self._run.target, type(value).__name__
+        if target is None or not self._run._logs(target):
             return
-        self._session.log_image(name, image, step, getattr(value, "_caption", None))
+        with suppress(SessionEndedError):
+            if isinstance(value, Counted):
+                target.log_histogram(name, step=step, counts=value.counts, edges=value.edges)
+            elif kind == "Histogram":
+                target.log_histogram(name, step=step, counts=value.histogram, edges=value.bins)
+            elif kind == "Table":
+                rows = [[_cell(cell) for cell in row] for row in value.data]
+                target.log_table(name, rows, step, columns=[str(each) for each in value.columns])
+            elif kind == "Image" and value.image is not None:
+                target.log_image(name, value.image, step, getattr(value, "_caption", None))
+            else:
+                self._left_out(kind, "log it by the session's own log_... methods")
 
     def save(
         self, glob_str: Any = None, base_path: Any = None, policy: str = "live", **kwargs: Any
@@ -126,12 +148,41 @@ class GlobalRun:
         logger.warning("%s: %s", quoted(title), quoted(text, 500))
         self._session.log_event(ALERT, {"title": title, "text": text})
 
-    def watch(self, *args: Any, **kwargs: Any) -> None:
-        """Watch nothing: one warning says so."""
-        self._left_out("watch()", "log gradients by session.log_histogram()")
+    def watch(
+        self,
+        models: Any,
+        criterion: object = None,
+        log: str | None = "gradients",
+        log_freq: int = 1000,
+        idx: int | None = None,
+        log_graph: bool = False,
+    ) -> None:
+        """Log histograms of gradients, parameters or both with the row that follows them.
 
-    def unwatch(self, *args: Any, **kwargs: Any) -> None:
-        """Stop to watch, which nothing does."""
+        Args:
+            models: a model of PyTorch's, or several; of anything else one warning says that it is
+                not watched.
+            criterion: takes no effect.
+            log: `gradients`, `parameters` or `all`; ``None`` watches nothing.
+            log_freq: of how many batches one is looked at.
+            idx: the number of the first of several models, from 0.
+            log_graph: whether to log the graph, which one warning says is not kept.
+        """
+        for at, model in enumerate(models if isinstance(models, (list, tuple)) else [models]):
+            if hasattr(model, "named_parameters"):
+                self._watched.watch(model, log, log_freq, None if idx is None else idx + at)
+            else:
+                self._left_out("watch() of what is no torch.nn.Module", _BY_HISTOGRAM)
+        if log_graph:
+            self._left_out("watch(log_graph=True)", "save the model by session.save_checkpoint()")
+
+    def unwatch(self, models: Any = None) -> None:
+        """Watch models no longer; without one, none of them."""
+        for model in models if isinstance(models, (list, tuple)) else [models]:
+            self._watched.unwatch(model)
+
+    def _fails_to_watch(self, exc: Exception) -> None:
+        self._left_out(f"watch() has failed ({describe(exc)}): it", _BY_HISTOGRAM)
 
     def define_metric(
         self, name: str, step_metric: object = None, *args: Any, **kwargs: Any
@@ -157,7 +208,7 @@ class GlobalRun:
 
     def finish(self, *args: Any, **kwargs: Any) -> None:
         """Log what was kept for the next row; the session's block ends the run."""
-        self.log({})
+        self._commit(None)
 
     def get_url(self) -> str | None:
         """Return `None`: the summary of the session has the address."""
@@ -213,15 +264,26 @@ def _joined(run: GlobalRun, config: object) -> GlobalRun:
 
 
 def _close(run: GlobalRun) -> None:
+    run.unwatch()
     run.finish()
     for name, values in ((CONFIG, run.config), (SUMMARY, run.summary)):
         if values:
             run._run.event(name, values)
 
 
-def _is_medium(value: object) -> bool:
-    kind = type(value)
-    return kind.__module__.partition(".")[0] == "wandb"
+def _is_media(value: object) -> bool:
+    """Return whether a value is a medium of W&B's, or are several, in a list."""
+    if isinstance(value, (list, tuple)):
+        return bool(value) and all(_is_media(each) for each in value)
+    return isinstance(value, Counted) or type(value).__module__.partition(".")[0] == "wandb"
+
+
+def _cell(value: object) -> Any:
+    """Return what a table of the session's holds for a cell of W&B's."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    image = getattr(value, "image", None)
+    return str(value) if image is None else image
 
 
 def _whole(value: object) -> int | None:

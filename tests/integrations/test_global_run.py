@@ -10,6 +10,7 @@ from keisei import AppConfig, SessionManager
 from keisei.integrations.wandb import as_global_run
 from keisei.journal.reader import read_run
 
+numpy = pytest.importorskip("numpy")
 wandb = pytest.importorskip("wandb")
 
 
@@ -68,10 +69,38 @@ def test_the_global_run_is_put_back(tmp_path: Path) -> None:
 
 
 def test_what_is_not_kept_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Watching, artifacts and media of W&B's own kinds are a warning each, and stop nothing."""
+    """Artifacts, graphs and media of other kinds are a warning each, and stop nothing."""
     with session_in(tmp_path) as session, as_global_run(session):
         for _ in range(2):
             wandb.watch(object(), log_freq=10)
-            wandb.log({"table": wandb.Table(columns=["a"], data=[[1]]), "loss": 1.0})
+            wandb.log({"page": wandb.Html("<p>a page</p>"), "loss": 1.0})
     said = [record.getMessage() for record in caplog.records if "W&B's" in record.getMessage()]
     assert len(said) == 2
+
+
+def test_media_of_wandbs_kinds_are_the_runs(tmp_path: Path) -> None:
+    """Images, lists of them, histograms and tables have the step of their row."""
+    pixels = numpy.zeros((4, 4, 3), "uint8")
+    with session_in(tmp_path) as session, as_global_run(session):
+        wandb.define_metric("*", step_metric="epoch")
+        wandb.log({"samples": [wandb.Image(pixels), wandb.Image(pixels)], "epoch": 3})
+        wandb.log({"weights": wandb.Histogram([1.0, 2.0, 2.0])}, step=4, commit=False)
+        cells = [[1, "a", wandb.Image(pixels)], [2.5, None, wandb.Image(pixels)]]
+        wandb.log({"table": wandb.Table(["number", "text", "image"], cells)}, step=4)
+    kept = {
+        (each.name, each.kind, each.step) for each in read_run(session.run_artifact_dir).media()
+    }
+    assert kept == {
+        ("samples/0", "image", 3),
+        ("samples/1", "image", 3),
+        ("weights", "histogram", 4),
+        ("table", "table", 4),
+    }
+
+
+def test_lightnings_logger_names_its_steps(tmp_path: Path) -> None:
+    """It calls `define_metric` of no run but W&B's own, so its name for them is known."""
+    with session_in(tmp_path) as session, as_global_run(session):
+        wandb.run.log({"loss": 1.0, "trainer/global_step": 7})
+    (row,) = (row for row in read_run(session.run_artifact_dir).rows() if "loss" in row.values)
+    assert row.step == 7

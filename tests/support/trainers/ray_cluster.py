@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import shutil
 import tempfile
 
 import ray
 
+# A worker of Train waits at each report until the controller has looked, by itself each 2 s.
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
+
 
 def started() -> None:
-    """Start it, where it is not running."""
+    """Start it, where it is not running; the process's end stops it, and removes its files."""
     if not ray.is_initialized():
         # The path is short, for Ray's sockets.
         temporary = tempfile.mkdtemp(prefix="kray-", dir="/tmp")
+        atexit.register(_end, temporary)
         ray.init(
             num_cpus=4,
             include_dashboard=False,
@@ -19,3 +26,8 @@ def started() -> None:
             logging_level="error",
             _temp_dir=temporary,
         )
+
+
+def _end(temporary: str) -> None:
+    ray.shutdown()
+    shutil.rmtree(temporary, ignore_errors=True)
