@@ -11,7 +11,7 @@ from rich.text import Text
 
 from keisei.cli.shared import plain
 from keisei.monitoring.time_used import read_time_used
-from keisei.reports.words import duration
+from keisei.reports.words import duration, rate
 
 _MOST = 20  # phases on a screen
 
@@ -46,8 +46,8 @@ def print_time(known: Mapping[str, Any], console: Console) -> None:
     if known["goodput"] is not None:
         words.append(f"goodput {known['goodput']:.1%}")
     if (speed := known["throughput"]) is not None:
-        words.append(f"{speed['steps_per_s']:,.4g} steps/s")
-        words.append(f"lately {speed['recent_steps_per_s']:,.4g}")
+        words.append(f"{rate(speed['steps_per_s'])} steps/s")
+        words.append(f"lately {rate(speed['recent_steps_per_s'])}")
         if speed["time_to_go_s"] is not None:
             words.append(f"{duration(speed['time_to_go_s'])} to go to {speed['total_steps']:,}")
     if words:

@@ -174,7 +174,8 @@ class Page:
 
     async def _usage(self, request: Request) -> Response:
         def read() -> dict[str, Any]:
-            return summaries.usage_data(self._listing.one(name).directory)
+            found = self._listing.one(name)
+            return summaries.usage_data(found.directory, is_running=found.state == "running")
 
         name = request.path_params["name"]
         return _json(await Work(read, is_long=True).result())

@@ -21,7 +21,7 @@ MOST_LINES = 500  # of one part of a comparison, and of a ledger
 _MOST_REASONS = 5  # runs that are no baselines, and why
 
 
-def usage_data(directory: str) -> dict[str, Any]:
+def usage_data(directory: str, *, is_running: bool) -> dict[str, Any]:
     """Return what a run has used of time, money and machines, and what has held its loops.
 
     It is read from the run's journals, so it takes as long as they are large. What cannot be read
@@ -29,6 +29,7 @@ def usage_data(directory: str) -> dict[str, Any]:
 
     Args:
         directory: the run's directory.
+        is_running: whether there is anything left to wait for.
     """
     problems: dict[str, str] = {}
 
@@ -39,8 +40,11 @@ def usage_data(directory: str) -> dict[str, Any]:
             problems[name] = clean(str(exc))
             return None
 
+    used = read("time", read_time_used)
+    if used and used["throughput"] and not is_running:
+        used["throughput"]["time_to_go_s"] = None
     return {
-        "time": read("time", read_time_used),
+        "time": used,
         "lag": read("lag", read_lag_used),
         "resources": read("resources", read_resources_used),
         "cost": read("cost", _cost),

@@ -10,7 +10,7 @@ from keisei.monitoring.money import rounded
 from keisei.reports.gathering import RunReport
 from keisei.reports.markup import Child, Markup, el, table
 from keisei.reports.sections import section
-from keisei.reports.words import allocation_in_words, duration, in_unit
+from keisei.reports.words import allocation_in_words, duration, in_unit, rate
 
 _MOST = 60  # lines of a table
 _COLOURS = 10  # that style.css of the report has, by number
@@ -37,8 +37,8 @@ def time(known: Mapping[str, Any] | None) -> Markup | None:
     if known["goodput"] is not None:
         words.append(f"Goodput {known['goodput']:.1%}")
     if (speed := known["throughput"]) is not None:
-        words.append(f"{speed['steps_per_s']:,.4g} steps/s")
-        words.append(f"lately {speed['recent_steps_per_s']:,.4g}")
+        words.append(f"{rate(speed['steps_per_s'])} steps/s")
+        words.append(f"lately {rate(speed['recent_steps_per_s'])}")
     said = el("p", ", ".join(words), class_="summary") if words else None
     return section("time", "Time", drawn, said, shown)
 

@@ -90,6 +90,11 @@ def in_unit(name: str, value: float) -> str:
     return f"{value:,.4g}"
 
 
+def rate(value: float) -> str:
+    """Return how many of something come in a second, in four digits, or as a whole number."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
 def code_in_words(code: Mapping[str, Any]) -> str:
     """Return in a line which code a run was started from; empty where that is not recorded."""
     if code.get("problem"):

@@ -202,6 +202,58 @@ def test_the_tables_of_usage_and_differences_are_shown(
     tab.get_by_role("region", name="Last values").get_by_text("99", exact=True).wait_for()
 
 
+WIDE_OF = """selector => [...document.querySelectorAll(selector)].filter(one => {
+  const box = one.getBoundingClientRect();
+  return box.width && (box.left < 0 || box.right > innerWidth);
+}).length"""
+
+
+def test_nothing_is_cut_off_on_a_phone(tab: Any, page: Served, root: Path) -> None:
+    """What the list is sorted by, long tags, the tab that is open, and a config's values."""
+    tagged: Callable[[Labels], Labels] = lambda now: labels.tagged(now, ["t" * 64])  # noqa: E731
+    labels.change_labels(str(root / "first"), tagged)
+    tab.set_viewport_size({"width": 360, "height": 740})
+    tab.goto(page.address)
+    until(tab, SHOWS, 2)
+    assert tab.locator("thead button").count() == 7
+    assert tab.evaluate(WIDE_OF, "thead button, .chip, .chip-x") == 0
+    tab.get_by_role("button", name="Run", exact=True).click()
+    until(tab, "() => document.querySelector('tbody .c-name')?.textContent === 'first'")
+    tab.goto(page.address.partition("/?")[0] + "/run/first?tab=verdict")
+    until(tab, "() => document.querySelector('[aria-selected=true]')?.id === 'tab-verdict'")
+    assert tab.evaluate(WIDE_OF, "[aria-selected=true]") == 0
+    tab.get_by_role("tab", name="Config").click()
+    tab.get_by_text("training.total_timesteps", exact=True).wait_for()
+    assert tab.evaluate(WIDE_OF, "tbody tr, tbody th, tbody td, [aria-selected=true]") == 0
+    assert tab.evaluate("() => document.documentElement.scrollWidth") == 360
+
+
+def test_a_run_says_how_far_it_is_whatever_is_read_first(tab: Any, page: Served) -> None:
+    """Its step and rows are followed, and what is known of it otherwise takes them from no one."""
+    answered: list[Any] = []
+    tab.route("**/api/run/first", lambda route: answered.append(route))
+    tab.goto(page.address.replace("/?", "/run/first?"))
+    tab.locator(".fact-step").get_by_text("99", exact=True).wait_for()
+    answered.pop().continue_()
+    tab.locator(".fact-id").wait_for()
+    assert tab.locator(".fact-step dd").text_content() == "99"
+
+
+@pytest.mark.parametrize(
+    ("value", "step", "text"),
+    [(1525, 25, "1525"), (10.25, 0.25, "10.25"), (1550, 50, "1550"), (0.975, 0.025, "0.975"),
+     (125_000, 25_000, "125k"), (102_500, 2500, "102.5k"), (2.0, 0.5, "2"), (0.3, 0.1, "0.3"),
+     (1000, 0, "1000"), (1e308, 5e307, "1e308")],
+)  # fmt: skip
+def test_a_mark_says_where_it_is(
+    tab: Any, page: Served, value: float, step: float, text: str
+) -> None:
+    """A mark at 1525 is no 1530, as rounding to three digits makes it."""
+    tab.goto(page.address)
+    short = "async ([value, step]) => (await import('/static/chart.js')).short(value, step)"
+    assert tab.evaluate(short, [value, step]).replace("+", "") == text
+
+
 def test_a_thousand_runs_are_listed(tab: Any, tmp_path: Path, log: Log) -> None:
     """However many there are, the first come at once, and more where the list is scrolled."""
     first = log("r-0000", line(range(2)))

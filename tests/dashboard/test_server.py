@@ -134,12 +134,14 @@ def test_a_part_is_read_by_its_name(page: Served, make_config: MakeConfig) -> No
 
 def test_what_a_run_has_used_is_read(page: Served, make_config: MakeConfig) -> None:
     """Time by phase, cost, and nothing where nothing was measured."""
-    config = make_config(monitoring={"phases": True})
+    config = make_config(monitoring={"phases": True}, training={"total_timesteps": 1000})
     with SessionManager(config, run_name="paid") as session:
         with session.phase("evaluation"):
             session.log_metrics({"loss": 1.0}, 1)
+        session.log_metrics({"loss": 1.0}, 2)
         session.log_cost(2.5, "judge")
     found = page.get("/api/run/paid/usage")
+    assert found["time"]["throughput"]["time_to_go_s"] is None  # it has ended
     assert "evaluation" in found["time"]["seconds"]
     assert (found["cost"]["totals"], found["lag"]) == ({"USD": "2.50"}, None)
     assert found["problems"] == {}

@@ -31,8 +31,8 @@ async function answered(response) {
     say("bad", "Refused");
     throw new Refused((await response.text()).replace(/^keisei ui: /, ""));
   }
-  const data = await response.json();
-  if (!response.ok) throw new Error(data.problem || response.statusText);
+  const data = await response.json().catch((error) => { if (response.ok) throw error; return {}; });
+  if (!response.ok) throw new Error(data.problem || `The server answers with ${response.status}: its terminal may say why.`);
   return data;
 }
 

@@ -36,7 +36,7 @@ function logTicks(low, high, most) {
   return found;
 }
 
-function short(value, step) {
+export function short(value, step) { // the text of a mark, and how far it is from the next one
   const size = Math.abs(value);
   if (!size || size < Math.abs(step) * 1e-6) return "0";
   if (size >= 1e15 || size < 1e-4) return value.toExponential(Math.abs(step) / size < 0.09 ? 2 : 1).replace(/\.?0+e/, "e");
@@ -46,8 +46,12 @@ function short(value, step) {
   return String(Number(value.toPrecision(digits(value, step))));
 }
 
-const digits = (value, step) =>
-  Math.min(12, Math.max(3, Math.ceil(Math.log10(Math.abs(value) / (Math.abs(step) || 1))) + 1 || 3));
+function digits(value, step) { // as many as two marks need to be told apart, and to be what they say
+  if (!step) return 3;
+  const power = Math.floor(Math.log10(Math.abs(step)) + 1e-9);
+  const more = Math.abs(Math.abs(step) / 10 ** power - 2.5) < 1e-3 ? 2 : 1;
+  return Math.min(12, Math.max(3, Math.floor(Math.log10(Math.abs(value)) + 1e-9) - power + more || 3));
+}
 
 function nearest(xs, x) {
   let low = 0, high = xs.length;
@@ -267,8 +271,8 @@ export class Chart {
   marks(y0, y1, log, height) { // where lines are across the chart, and their texts
     const { divide, unit } = unitOf(this.metric, log ? 10 ** y1 : Math.max(Math.abs(y0), Math.abs(y1)));
     const ys = log ? logTicks(y0, y1, 4) : ticks(y0 / divide, y1 / divide, Math.max(2, Math.floor((height - TOP - BOTTOM) / 26))).map((y) => y * divide);
-    const step = ys.length > 1 ? ys[1] - ys[0] : 0;
-    return ys.map((y) => [y, (log ? short(10 ** y / divide, 10 ** y / divide) : short(y / divide, step / divide)) + (unit && ` ${unit}`)]);
+    const step = ys.length < 2 ? 0 : !log ? ys[1] - ys[0] : ys[1] - ys[0] < 0.999 ? 10 ** ys[1] - 10 ** ys[0] : 0;
+    return ys.map((y) => [y, short((log ? 10 ** y : y) / divide, step / divide) + (unit && ` ${unit}`)]);
   }
 
   axes(pen, width, height, [x0, x1], marks, across, ink, rule) {

@@ -177,7 +177,7 @@ export class Charts {
     const all = this.metrics.length, share = this.share ?? 0;
     const parts = [this.total === all ? `${number(all)} metrics` : `${number(this.total ?? 0)} of ${number(all)} metrics`];
     if (share < 1) parts.push(`${Math.floor(share * 100)} % of the rows are read`);
-    if (!all && share === 1) parts[0] = "No metrics are logged yet";
+    if (!all && share === 1) parts[0] = this.only ? "No samples of the machine are logged yet" : "No metrics are logged yet";
     const text = parts.join(", ");
     if (this.count.textContent !== text) put(this.count, text);
   }

@@ -33,7 +33,8 @@ export function number(value, digits = 5) {
   if (Number.isInteger(value) && Math.abs(value) < 1e15) return value.toLocaleString("en");
   const size = Math.abs(value);
   if (size !== 0 && (size >= 1e7 || size < 1e-4)) return value.toExponential(3).replace(/\.?0+e/, "e");
-  return String(Number(value.toPrecision(digits)));
+  const rounded = Number(value.toPrecision(digits));
+  return size < 1e4 ? String(rounded) : rounded.toLocaleString("en", { maximumFractionDigits: 9 });
 }
 
 export function duration(seconds) {

@@ -26,13 +26,15 @@ function medium(address, name, things, old) {
   const host = el("div", { class: "medium-body" });
   const slider = el("input", { type: "range", min: "0", max: String(things.length - 1), "aria-label": `Which of ${name}`, hidden: things.length < 2 });
   const followed = !old || old.at === old.things.length - 1;
-  const label = el("span", { class: "latest" });
+  const label = el("span", { class: "latest" }), caption = el("p", { class: "caption dim" });
   const figure = el("figure", { class: "chart medium", "data-name": name },
-    el("figcaption", {}, el("span", { class: "metric", title: name }, name), label), host, slider);
+    el("figcaption", {}, el("span", { class: "metric", title: name }, name), label), host, caption, slider);
   let asked = 0;
   const show = async () => {
     const one = things[figure.at = Number(slider.value)], mine = ++asked;
     put(label, one.step === null || one.step === undefined ? "" : `step ${number(one.step, 12)}`);
+    put(caption, one.caption || "");
+    caption.hidden = !one.caption;
     slider.setAttribute("aria-valuetext", label.textContent);
     let drawn;
     try { drawn = await body(one, `${address}/${one.file}`); } catch (error) { drawn = el("p", { class: "problem" }, error.message); }

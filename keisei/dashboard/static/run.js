@@ -59,7 +59,7 @@ export class RunView {
       if (this.closed) return;
       put(this.problem);
       this.labels.update(this.data.tags, this.data.note);
-      this.fill(this.data);
+      this.fill({ ...this.now, ...this.data }); // what is followed may have come first
       this.showParts(this.data.parts);
       if (this.tab === "config") this.open(this.tab, false);
     } catch (error) {
@@ -154,6 +154,7 @@ export class RunView {
       const is = one.id === `tab-${tab}`;
       one.setAttribute("aria-selected", String(is));
       one.tabIndex = is ? 0 : -1;
+      if (is) this.tabs.scrollLeft = one.offsetLeft - this.tabs.offsetLeft - 40; // all of it, on a narrow screen
     }
     this.panel.setAttribute("aria-labelledby", `tab-${tab}`);
     this.charts?.close();
@@ -219,10 +220,10 @@ export class RunView {
     try {
       const { events } = await get(`/api/run/${encodeURIComponent(this.name)}/events`, { part: this.part });
       if (this.closed || this.tab !== "events") return;
-      put(this.panel, events.length ? el("div", { class: "scroll" }, el("table", { class: "plain" },
+      put(this.panel, events.length ? el("div", { class: "scroll" }, el("table", { class: "plain stack" },
         el("thead", {}, el("tr", {}, ["Time", "Attempt", "Event", "What"].map((t) => el("th", { scope: "col" }, t)))),
-        el("tbody", {}, events.reverse().map((event) => el("tr", {}, el("td", { class: "nowrap" }, clock(event.time)), el("td", {}, number(event.attempt)),
-          el("td", { class: "nowrap" }, event.name), el("td", {}, tree(event.data))))))) : el("p", { class: "empty" }, "No events are logged yet."));
+        el("tbody", {}, events.reverse().map((event) => el("tr", {}, el("td", { class: "nowrap" }, clock(event.time)), el("td", { "data-head": "Attempt" }, number(event.attempt)),
+          el("td", {}, event.name), el("td", {}, tree(event.data))))))) : el("p", { class: "empty" }, "No events are logged yet."));
     } catch (error) {
       put(this.panel, el("p", { class: "problem" }, error.message));
     }

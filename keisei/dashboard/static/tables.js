@@ -2,14 +2,15 @@
 
 import { el, number, value } from "./dom.js";
 
-// heads: texts; rows: lists of texts or elements, the first of each its name; right: columns of numbers.
-export function table(caption, heads, rows, right = []) {
-  const kind = (i) => right.includes(i) ? "right" : null;
-  return el("div", { class: "scroll", tabIndex: 0, role: "region", "aria-label": caption }, el("table", { class: "plain" },
+// heads: texts; rows: lists of texts or elements, the first of each its name; right: columns of numbers;
+// kind: `stack` where a row is a paragraph on a narrow screen.
+export function table(caption, heads, rows, right = [], kind = "") {
+  const side = (i) => right.includes(i) ? "right" : null;
+  return el("div", { class: "scroll", tabIndex: 0, role: "region", "aria-label": caption }, el("table", { class: `plain ${kind}` },
     el("caption", { class: "hidden" }, caption),
-    el("thead", {}, el("tr", {}, heads.map((head, i) => el("th", { scope: "col", class: kind(i) }, head)))),
+    el("thead", {}, el("tr", {}, heads.map((head, i) => el("th", { scope: "col", class: side(i) }, head)))),
     el("tbody", {}, rows.map((row) => el("tr", {}, row.map((cell, i) =>
-      el(i ? "td" : "th", { scope: i ? null : "row", class: kind(i) }, cell)))))));
+      el(i ? "td" : "th", { scope: i ? null : "row", class: side(i), "data-head": kind ? heads[i] : null }, cell)))))));
 }
 
 // What is logged of an event, as nested lists.
@@ -26,5 +27,5 @@ export function facts(caption, rows) {
   const known = rows.some((one) => one.from);
   return table(caption, known ? ["Key", "Value", "From", "Before"] : ["Key", "Value"], rows.map((one) => [one.key, value(one.value),
     ...known ? [el("span", { class: "dim" }, one.from || ""),
-      el("span", { class: "dim" }, (one.before || []).map((b) => `${value(b.value)} (${b.from})`).join(", "))] : []]));
+      el("span", { class: "dim" }, (one.before || []).map((b) => `${value(b.value)} (${b.from})`).join(", "))] : []]), [], "stack");
 }

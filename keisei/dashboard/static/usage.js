@@ -50,7 +50,7 @@ function cost(known) {
   if (!known) return null;
   const rows = known.lines.map((one) => [one.what, one.of || "", one.amount, one.currency]);
   for (const [currency, total] of Object.entries(known.totals)) rows.push([el("b", {}, "total"), "", el("b", {}, total), currency]);
-  return card("Cost", rows.length ? table("Cost", ["What", "Of", "Amount", ""], rows, [2]) : null,
+  return card("Cost", rows.length ? table("Cost", ["What", "Of", "Amount", ""], rows, [2, 3]) : null,
     known.unpriced.map((text) => el("p", { class: "unpriced" }, `unpriced: ${text}`)));
 }
 
