@@ -63,6 +63,7 @@ PURE = [
     "analysis.curves",
     "analysis.directions",
     "analysis.following",
+    "analysis.lived",
     "analysis.noise",
     "analysis.snapshots",
     "analysis.student",

@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 from contextlib import suppress
+from time import monotonic, time
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from keisei._io.forks import after_in_child
@@ -22,7 +23,7 @@ from keisei.config.schema import AppConfig
 from keisei.console.terminal_line import TerminalLine
 from keisei.journal.attempt import AttemptReader
 from keisei.journal.records import as_float, is_system
-from keisei.journal.throughput import Throughput, time_to_go
+from keisei.journal.throughput import SteadyTime, Throughput, time_to_go
 from keisei.journal.writer import Journal
 from keisei.redaction import clean
 from keisei.run.layout import RunPaths
@@ -87,7 +88,7 @@ class Progress:
     def __init__(self, recording: Recording, facts: Watched) -> None:
         self._recording, self._facts = recording, facts
         self._reader: AttemptReader | None = None
-        self._steps = Throughput(_WINDOW)
+        self._steps, self._steady = Throughput(_WINDOW), SteadyTime(time(), monotonic())
         self._values: dict[str, float] = {}
 
     @property
@@ -121,7 +122,8 @@ class Progress:
             if isinstance(step, int):
                 latest = float(moment), step  # type: ignore[arg-type]
         if latest is not None:
-            self._steps.add(*latest)
+            at = self._steady.time_of(latest[0], time(), monotonic())
+            self._steps.add(at, latest[1])
 
     def text(self, width: int) -> Text:
         """Return the line, in which what matters most comes first; what does not fit is cut.

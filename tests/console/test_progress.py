@@ -116,6 +116,27 @@ def test_a_narrow_terminal_shows_what_matters_most(make_config: MakeConfig, widt
     assert ("steps/s" in line.plain) == (width > 60)
 
 
+@pytest.mark.parametrize("set_by", [3 * 86400.0, -3600.0])
+def test_a_clock_that_is_set_changes_neither_speed_nor_time_to_go(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, set_by: float
+) -> None:
+    """Both are by a clock that nobody sets."""
+    steady, ahead = 1000.0, 1.7e9
+    for room in ("journal.writer", "console.progress"):
+        monkeypatch.setattr(f"keisei.{room}.time", lambda: steady + ahead)
+    monkeypatch.setattr("keisei.console.progress.monotonic", lambda: steady)
+    config = make_config(training={"total_timesteps": 1000})
+    with SessionManager(config, run_name="r") as session:
+        shown = recorder(session)
+        for step in (100, 300):
+            session.log_metrics({"loss": 1.0}, step)
+            session.flush()
+            line = looked(shown, 120)
+            steady, ahead = steady + 10.0, ahead + set_by
+        shown.close()
+    assert "ETA 0:00:35  20.0 steps/s" in line
+
+
 def test_training_that_goes_back_and_rows_without_steps(make_config: MakeConfig) -> None:
     """The speed is measured anew; without a step there are the metrics alone."""
     with SessionManager(make_config(), run_name="r") as session:
