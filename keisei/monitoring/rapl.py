@@ -9,6 +9,7 @@ from keisei.monitoring.once import MachineLocks
 from keisei.monitoring.readings import Counter, Reading
 
 WHERE = "/sys/class/powercap"
+NO_COUNTERS = "this machine shows no counters of RAPL"
 _PACKAGE = re.compile(r"(?:intel|amd)-rapl:\d+")
 _DOMAIN = re.compile(r"(?:intel|amd)-rapl:\d+:\d+")
 
@@ -28,12 +29,12 @@ class RaplSource:
     def __init__(self, locks: MachineLocks, where: str = WHERE) -> None:
         self._locks, self._where = locks, where
 
-    def read(self) -> Reading | None:
-        """Read them; ``None`` where there are none."""
+    def read(self) -> Reading:
+        """Read them; where there are none, that is said."""
         try:
             names = sorted(os.listdir(self._where))
         except OSError:
-            return None
+            return Reading(unmeasured={"cpu.energy": NO_COUNTERS})
         reading, found = Reading(), False
         for name in names:
             if not _PACKAGE.fullmatch(name) and not _DOMAIN.fullmatch(name):
@@ -56,7 +57,9 @@ class RaplSource:
                 reading.unmeasured["cpu.energy"] = f"RAPL does not answer: {type(exc).__name__}"
                 continue
             reading.energy[f"cpu.{kind}.{name.split(':', 1)[1]}"] = Counter(counted, size)
-        return reading if found else None
+        if not found:
+            reading.unmeasured.setdefault("cpu.energy", NO_COUNTERS)
+        return reading
 
     def _text(self, name: str, field: str) -> str:
         with open(os.path.join(self._where, name, field), encoding="ascii") as file:

@@ -151,18 +151,20 @@ def test_rapl_counts_packages_and_their_memory_once(tmp_path: Path) -> None:
     _rapl(tmp_path, "intel-rapl:1", "psys", energy_uj="9000000")
     (tmp_path / "dtpm").mkdir()
     reading = RaplSource(MachineLocks("", 0), str(tmp_path)).read()
-    assert reading is not None
     assert {name: counter.joules for name, counter in reading.energy.items()} == {
         "cpu.package-0.0": 5.0, "cpu.dram.0:1": 1.0,
     }  # fmt: skip
 
 
 def test_rapl_that_cannot_be_read_is_said_not_to_be_measured(tmp_path: Path) -> None:
-    """A counter that gives no number is no failure; no counters at all are nothing."""
+    """A counter that gives no number is no failure, nor are no counters: why is said."""
     _rapl(tmp_path, "intel-rapl:0", "package-0", energy_uj="garbage")
     source = RaplSource(MachineLocks("", 0), str(tmp_path))
     reading = source.read()
-    assert reading is not None
     assert not reading.energy
     assert "RAPL" in reading.unmeasured["cpu.energy"]
-    assert RaplSource(MachineLocks("", 0), str(tmp_path / "none")).read() is None
+    for name in ("none", "empty"):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        reading = RaplSource(MachineLocks("", 0), str(tmp_path / name)).read()
+        assert not reading.energy
+        assert reading.unmeasured == {"cpu.energy": "this machine shows no counters of RAPL"}
