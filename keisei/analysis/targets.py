@@ -9,7 +9,7 @@ from functools import partial
 
 from keisei.analysis.curves import Curve
 from keisei.analysis.noise import LEAST_BASELINES
-from keisei.analysis.verdicts import Better, Verdict
+from keisei.analysis.verdicts import Better, Verdict, too_few
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def without_numbers(new: Sequence[Reached], history: Sequence[Reached]) -> Verdi
         reason = f"{missed} of {len(history)} comparable runs have not reached it"
         return verdict("undecided", reason)
     if len(known) < LEAST_BASELINES:
-        reason = f"{len(known)} comparable runs are too few: it takes {LEAST_BASELINES}"
+        reason = too_few(len(known))
         return verdict("undecided", reason)
     expected, slowest = math.fsum(known) / len(known), max(known)
     if any(one.at is None and one.end >= slowest for one in new):

@@ -58,6 +58,16 @@ class Verdict:
     drifts: bool = False
 
 
+def too_few(known: int) -> str:
+    """Return why nothing is decided where few runs are comparable.
+
+    Args:
+        known: how many are.
+    """
+    runs = "run is" if known == 1 else "runs are"
+    return f"{known} comparable {runs} too few: it takes {LEAST_BASELINES}"
+
+
 def verdict(
     new: Sequence[float],
     history: Sequence[float],
@@ -86,7 +96,7 @@ def verdict(
     if not all(map(math.isfinite, new)):
         return replace(undecided, outcome="worse", reason="it is no finite number any more")
     if len(known) < LEAST_BASELINES:
-        reason = f"{len(known)} comparable runs are too few: it takes {LEAST_BASELINES}"
+        reason = too_few(len(known))
         return replace(undecided, reason=reason, value=statistics.fmean(new))
     try:
         found = _judged(list(new), known, margin, false_alarms)

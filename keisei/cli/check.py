@@ -38,6 +38,7 @@ from keisei.reports.words import non_finite, shown_value
 
 _COLOURS = {"better": "green", "worse": "red", "undecided": "yellow"}
 _MOST_LEFT_OUT = 5
+_SHORTEST_NAME = 18  # columns that a metric has in a narrow terminal
 _HEAD = ("metric", "verdict", "value", "expected", "noise band", "difference", "why")
 _GO_ON = ("running", "elsewhere")  # the states of runs that log more
 
@@ -203,8 +204,9 @@ def _print_verdicts(verdicts: Mapping[str, Verdict], console: Console) -> None:
     """Print a line for each metric; in a terminal that is too narrow, why it is so below them."""
     rows = {key: _cells(key, one, console) for key, one in verdicts.items()}
     columns = zip(_HEAD, *rows.values(), strict=True)
-    is_wide = sum(max(map(len, column)) + 2 for column in columns) <= console.width + 2
-    names = [name for name in _HEAD if is_wide or name not in ("expected", "why")]
+    widths = {name: max(map(len, cells)) + 2 for name, cells in zip(_HEAD, columns, strict=True)}
+    is_wide = sum(widths.values()) <= console.width + 2
+    names = list(_HEAD) if is_wide else _fitting(widths, console.width + 2)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("metric", overflow="fold")
     for name in names[1:]:
@@ -219,6 +221,16 @@ def _print_verdicts(verdicts: Mapping[str, Verdict], console: Console) -> None:
     console.print(table)
     for (outcome, reason), metrics in reasons.items() if not is_wide else ():
         print_fact(outcome, f"{reason}: {', '.join(metrics)}", console)
+
+
+def _fitting(widths: Mapping[str, int], most: int) -> list[str]:
+    """Return the columns that leave the metrics' names enough of a narrow terminal to be read."""
+    names = [name for name in _HEAD if name not in ("expected", "why")]
+    for name in ("noise band", "difference", "value"):
+        others = sum(widths[one] for one in names[1:])
+        if min(widths["metric"], _SHORTEST_NAME) + others > most:
+            names.remove(name)
+    return names
 
 
 def _print_changes(found: Mapping[str, Verdict], as_json: bool, console: Console) -> None:

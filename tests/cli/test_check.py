@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,19 @@ def keisei(*arguments: str, status: int = 0) -> str:
 def checked(*arguments: str, status: int = 0) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(keisei("check", "--json", *arguments, status=status))
     return document
+
+
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize("columns", [24, 40, 60, 80])
+def test_each_verdict_stands_beside_its_metric(
+    columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a narrow terminal the numbers go before the names do."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    shown = keisei("check", "good", "--target", "loss=0.5", "--lower", "kl", status=0)
+    for metric in ("kl", "loss"):
+        assert re.search(rf"(?m)^{metric} +(same|undecided)\b", shown), shown
+    assert max(map(len, shown.splitlines()[:4])) <= columns
 
 
 @pytest.mark.usefixtures("root")
