@@ -209,8 +209,10 @@ def test_whatever_the_server_does_the_session_ends_in_time(
     assert (tracked["run_id"] == told.facts["id"]) is (how != "substitute")
     assert told.rows() == list(range(10))
     if tracked["state"] == "abandoned":
-        how_said = "failed to finish" if case.in_process else "did not finish within 2.0 s"
-        assert told.errors.count(f"wandb {how_said}") == 1
+        late = told.errors.count("wandb did not finish within 2.0 s")
+        # In the program the SDK's own limit comes first, unless the machine is busy.
+        refused = told.errors.count("wandb failed to finish") if case.in_process else 0
+        assert late + refused == 1
         assert tracked["directory"] in told.errors
     if how != "online":
         assert told.errors.count("W&B cannot be reached") == 1
