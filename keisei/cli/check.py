@@ -23,6 +23,7 @@ from keisei.analysis.targets import target_of
 from keisei.analysis.verdicts import FALSE_ALARMS, MARGIN, Verdict
 from keisei.cli.check_events import Events
 from keisei.cli.completion import run_names
+from keisei.cli.metric_names import name_in_table
 from keisei.cli.program import app
 from keisei.cli.shared import (
     Json,
@@ -187,7 +188,7 @@ def _print(found: Checked, console: Console) -> None:
     text = f"{', '.join(names)} against {number} {found.kind} {'run' if number == 1 else 'runs'}"
     console.print(Text(plain(text, console), "dim"))
     if found.unknown:
-        unknown = ", ".join(found.unknown[:10])
+        unknown = ", ".join(name_in_table(key, console) for key in found.unknown[:10])
         more = f" and {len(found.unknown) - 10} more" if len(found.unknown) > 10 else ""
         text = f"Not judged, say which way they are better by --higher or --lower: {unknown}{more}"
         console.print(Text(plain(text, console), "dim"))
@@ -260,7 +261,14 @@ def _cells(key: str, one: Verdict, console: Console) -> list[str]:
     band = "-" if one.low is None else f"{one.low:.5g} to {one.high:.5g}"
     gap = "-" if one.difference is None else f"{one.difference:+.1%}"
     values = (shown_value(one.value), shown_value(one.expected))
-    return [plain(key, console), one.outcome, *values, band, gap, plain(one.reason, console)]
+    return [
+        name_in_table(key, console),
+        one.outcome,
+        *values,
+        band,
+        gap,
+        plain(one.reason, console),
+    ]
 
 
 def _as_data(found: Checked) -> dict[str, object]:

@@ -18,6 +18,7 @@ from keisei.analysis.comparing import Compared
 from keisei.analysis.comparing import compare as compared
 from keisei.analysis.targets import target_of
 from keisei.cli.completion import run_names
+from keisei.cli.metric_names import name_in_table
 from keisei.cli.program import app
 from keisei.cli.shared import COLOURS, Json, RegistryUrl, Root, failures_of, plain, table_console
 from keisei.cli.source import Source, source_of
@@ -119,7 +120,7 @@ def _print(rows: Sequence[RunRow], found: Compared, console: Console) -> None:
         for key, cells in lines[:most]:
             is_status = part == "run" and key == "status"
             table.add_row(
-                Text(plain(key, console)),
+                Text(name_in_table(key, console)),
                 *(
                     Text(NOT_RECORDED, "dim")
                     if cell is None

@@ -9,9 +9,11 @@ from fnmatch import fnmatchcase
 from rich.cells import cell_len
 from rich.console import Console
 
-from keisei.cli.shared import plain
+from keisei.cli.shared import is_bounded, plain
 from keisei.errors import quoted
 from keisei.journal.records import as_float
+
+_LONGEST = 200  # columns of a name in a table in a terminal
 
 
 def select(wanted: Sequence[str], keys: Sequence[str]) -> list[int]:
@@ -66,6 +68,11 @@ def shorten(text: str, width: int, console: Console) -> str:
     mark = "…" if console.encoding.lower().startswith("utf") else "..."
     left = (width - len(mark) + 1) // 2
     return _fit(text, left) + mark + _fit(text[::-1], width - len(mark) - left)[::-1]
+
+
+def name_in_table(name: str, console: Console) -> str:
+    """Return a metric's name, made harmless; a terminal is not filled by a single one."""
+    return shorten(name, _LONGEST, console) if is_bounded(console) else plain(name, console)
 
 
 def _fit(text: str, width: int) -> str:

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from keisei.cli.ls import as_data
+from keisei.cli.metric_names import name_in_table
 from keisei.cli.parts import parts_in_words
 from keisei.cli.program import app
 from keisei.cli.shared import (
@@ -171,5 +172,5 @@ def _metrics(metrics: Mapping[str, MetricSummary], console: Console) -> Table:
         table.add_column(part, justify="right", no_wrap=True)
     for name in sorted(metrics)[:_MOST_METRICS]:
         numbers = (getattr(metrics[name], part) for part in parts)
-        table.add_row(Text(plain(name, console)), *(shown_value(n) for n in numbers))
+        table.add_row(Text(name_in_table(name, console)), *(shown_value(n) for n in numbers))
     return table

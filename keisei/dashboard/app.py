@@ -19,7 +19,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from keisei._io.offload import Work
 from keisei.analysis.baselines import BASELINE, MOST_BASELINES
 from keisei.dashboard import details, guard, media, summaries
-from keisei.dashboard.asked import BadRequestError, bound, changed, list_asked, number, part
+from keisei.dashboard.asked import (
+    BadRequestError,
+    bound,
+    changed,
+    content_of,
+    list_asked,
+    number,
+    part,
+    texts,
+)
 from keisei.dashboard.kept import Kept
 from keisei.dashboard.listing import Listing
 from keisei.dashboard.series import RunSeries, all_keys
@@ -32,7 +41,7 @@ from keisei.run.log_tail import LogTail
 
 STATIC = Path(__file__).parent / "static"
 MOST_SERIES, MOST_LINES, MOST_COMPARED = 200, 5_000, 50
-_LARGEST = 100_000  # bytes of a request's body
+_LARGEST, _LARGEST_NAMES = 100_000, 16_000_000  # bytes of a request's body
 _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -80,6 +89,7 @@ class Page:
             Route("/api/compare", self._compare),
             Route("/api/metrics", self._metrics),
             Route("/api/series", self._series),
+            Route("/api/series", self._series_named, methods=["POST"]),
             Route("/api/follow", self._follow),
             Route("/", self._page),
             Route("/run/{name}", self._page),
@@ -132,15 +142,7 @@ class Page:
         return _json({**details.run_data(row, origins, snapshot), "parts": _parts(run)})
 
     async def _labels(self, request: Request) -> Response:
-        body = b""
-        async for piece in request.stream():
-            body += piece
-            if len(body) > _LARGEST:
-                raise BadRequestError("that is too much for tags and a note")
-        try:
-            asked = json.loads(body)
-        except (ValueError, RecursionError):
-            raise BadRequestError("the body is no JSON") from None
+        asked = await content_of(request, _LARGEST, "tags and a note")
         if not isinstance(asked, dict):
             raise BadRequestError("the body is no JSON object")
         name = request.path_params["name"]
@@ -207,8 +209,14 @@ class Page:
         )
 
     def _series(self, request: Request) -> Response:
+        return self._drawn(request, request.query_params.getlist("metric"))
+
+    async def _series_named(self, request: Request) -> Response:
+        keys = await content_of(request, _LARGEST_NAMES, "the names of metrics")
+        return await to_thread.run_sync(self._drawn, request, texts(keys, "metrics"))
+
+    def _drawn(self, request: Request, keys: list[str]) -> Response:
         names = _names(request)
-        keys = request.query_params.getlist("metric")
         if len(names) * len(keys) > MOST_SERIES:
             raise BadRequestError(f"at most {MOST_SERIES} lines are drawn at once")
         runs = self._asked(request, names)

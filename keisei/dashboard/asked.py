@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from starlette.requests import Request
@@ -46,9 +47,9 @@ def changed(asked: dict[str, Any], old: Labels) -> Labels:
     """
     new = old
     if "remove" in asked:
-        new = labels.untagged(new, _texts(asked["remove"]))
+        new = labels.untagged(new, texts(asked["remove"], "tags"))
     if "add" in asked:
-        new = labels.tagged(new, _texts(asked["add"]))
+        new = labels.tagged(new, texts(asked["add"], "tags"))
     if "note" in asked:
         note = asked["note"]
         if not isinstance(note, str | None):
@@ -57,10 +58,41 @@ def changed(asked: dict[str, Any], old: Labels) -> Labels:
     return new
 
 
-def _texts(value: object) -> list[str]:
+def texts(value: object, what: str) -> list[str]:
+    """Return a list of texts.
+
+    Args:
+        value: what may be one.
+        what: what the texts are.
+
+    Raises:
+        BadRequestError: it is none.
+    """
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise BadRequestError("tags are a list of texts")
+        raise BadRequestError(f"{what} are a list of texts")
     return value
+
+
+async def content_of(request: Request, most: int, what: str) -> Any:
+    """Return the JSON that a request has as its body.
+
+    Args:
+        request: the request.
+        most: the most bytes.
+        what: what it is to hold.
+
+    Raises:
+        BadRequestError: it is no JSON, or more than that.
+    """
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > most:
+            raise BadRequestError(f"that is too much for {what}")
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise BadRequestError("the body is no JSON") from None
 
 
 def number(request: Request, name: str, default: float) -> float:

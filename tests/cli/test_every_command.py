@@ -109,3 +109,17 @@ def test_json_is_json(name: str, root: str) -> None:
         json.loads(done.stdout)
     except ValueError:
         assert [json.loads(one) for one in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("name", ["check", "compare", "plot", "show"])
+def test_a_name_of_100_kb_fills_no_terminal(
+    name: str, make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It loses its middle where lines have to fit."""
+    log = log_with(make_config)
+    for run in ("r", "s"):
+        log(run, [({"loss" + "m" * 100_000: float(step)}, step) for step in range(3)])
+    monkeypatch.setenv("COLUMNS", "80")
+    narrow = keisei(name, *CALLS[name], "--root", str(tmp_path / "runs")).output
+    assert len(narrow) < 10_000
+    assert "lossmmm" in narrow

@@ -239,6 +239,17 @@ def test_a_run_says_how_far_it_is_whatever_is_read_first(tab: Any, page: Served)
     assert tab.locator(".fact-step dd").text_content() == "99"
 
 
+def test_a_name_that_no_address_can_hold_is_drawn(tab: Any, page: Served, log: Log) -> None:
+    """A metric's name of 100 KB, and half a character in one, keep no chart from being drawn."""
+    log("long", [({"m" * 100_000: 1.0, "a\ud800": 2.0, "loss": 3.0}, step) for step in range(3)])
+    tab.goto(page.address.replace("/?", "/run/long?"))
+    until(tab, INKED, "loss")
+    latest = tab.locator(".latest")
+    until(tab, "() => document.querySelectorAll('.latest:not(:empty)').length === 3")
+    assert sorted(latest.all_text_contents()) == ["1", "2", "3"]
+    assert tab.get_by_text("a\\ud800", exact=True).count() == 1
+
+
 @pytest.mark.parametrize(
     ("value", "step", "text"),
     [(1525, 25, "1525"), (10.25, 0.25, "10.25"), (1550, 50, "1550"), (0.975, 0.025, "0.975"),

@@ -132,6 +132,20 @@ def test_a_part_is_read_by_its_name(page: Served, make_config: MakeConfig) -> No
     assert media["name"] == "answer"
 
 
+def test_metrics_are_asked_for_by_any_name(page: Served, log: Log) -> None:
+    """As the body of a request, which holds what no address can; no more of it than is bounded."""
+    name = "m" * 100_000
+    log("long", [({name: 1.0, "a\ud800": 2.0}, 1)])
+    page.read({"run": "long", "metric": "m"})
+    status, found = page.post("/api/series?run=long", [name, "a\ud800"])
+    assert status == 200
+    assert [one["ys"] for one in found["series"]] == [[1.0], [2.0]]
+    bodies: list[object] = [{}, [1], ["m"] * 201]
+    for body in bodies:
+        assert page.post("/api/series?run=long", body)[0] == 400
+    assert page.post("/api/series?run=nobody", ["m"])[0] == 404
+
+
 def test_what_a_run_has_used_is_read(page: Served, make_config: MakeConfig) -> None:
     """Time by phase, cost, and nothing where nothing was measured."""
     config = make_config(monitoring={"phases": True}, training={"total_timesteps": 1000})

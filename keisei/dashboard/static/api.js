@@ -57,6 +57,11 @@ export async function content(path) { // as an address that an image can have: i
   return response.blob();
 }
 
+// What is drawn of metrics. Their names are no part of the address: it could not hold the longest, nor half a character.
+export async function series({ metric, ...query }) {
+  return post(address("/api/series", query), metric);
+}
+
 export async function post(path, data) {
   return answered(await fetch(path, { method: "POST", headers: headers(), body: JSON.stringify(data) }));
 }

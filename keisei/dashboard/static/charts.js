@@ -1,6 +1,6 @@
 // All charts of some runs: which metrics, how they are drawn, and only those that can be seen.
 
-import { get } from "./api.js";
+import { get, series } from "./api.js";
 import { Chart, colour } from "./chart.js";
 import { el, later, number, put, runAddress, settled } from "./dom.js";
 
@@ -226,7 +226,7 @@ export class Charts {
     for (const chart of charts) this.dirty.delete(chart);
     const early = this.share < 1;
     const width = Math.round(Math.max(...charts.map((chart) => chart.width)) / (early ? 2 : 1));
-    const found = await get("/api/series", { run: this.runs, metric: charts.map((chart) => chart.metric), x, smooth: early ? "" : smooth || "", from, to, width, part });
+    const found = await series({ run: this.runs, metric: charts.map((chart) => chart.metric), x, smooth: early ? "" : smooth || "", from, to, width, part });
     if (this.closed) return;
     if (x !== this.state.x) { for (const chart of charts) this.dirty.add(chart); return; }
     const by = new Map(charts.map((chart) => [chart.metric, []]));

@@ -1,8 +1,8 @@
 // Elements and texts. Whatever comes from a run is put into the page as text, and never as markup.
 
-const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
+const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]|[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g;
 
-// Shows what cannot be seen (terminal escapes, marks that turn the writing round) as its number.
+// Shows what cannot be seen (terminal escapes, marks that turn the writing round, half a character) as its number.
 export function shown(value) {
   return String(value).replace(HIDDEN, (c) =>
     "\\u" + c.charCodeAt(0).toString(16).padStart(4, "0"));

@@ -220,7 +220,7 @@ export class RunView {
     try {
       const { events } = await get(`/api/run/${encodeURIComponent(this.name)}/events`, { part: this.part });
       if (this.closed || this.tab !== "events") return;
-      put(this.panel, events.length ? el("div", { class: "scroll" }, el("table", { class: "plain stack" },
+      put(this.panel, events.length ? el("div", { class: "scroll" }, el("table", { class: "plain stack events" },
         el("thead", {}, el("tr", {}, ["Time", "Attempt", "Event", "What"].map((t) => el("th", { scope: "col" }, t)))),
         el("tbody", {}, events.reverse().map((event) => el("tr", {}, el("td", { class: "nowrap" }, clock(event.time)), el("td", { "data-head": "Attempt" }, number(event.attempt)),
           el("td", {}, event.name), el("td", {}, tree(event.data))))))) : el("p", { class: "empty" }, "No events are logged yet."));

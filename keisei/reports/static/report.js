@@ -12,6 +12,8 @@ async function get(path, query) {
   return { share: 1, series: found.map((line) => drawn(line, query.x, weight)) };
 }
 
+async function series(query) { return get("/api/series", query); }
+
 function drawn(line, x, weight) {
   const xs = held.xs[line[x]], ys = x === "time" && line.time_ys ? line.time_ys : line.ys;
   return { ...line, xs, ys, smooth: weight ? { xs, ys: smoothed(ys, weight) } : null };
