@@ -15,6 +15,7 @@ from multiprocessing.util import Finalize
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from anyio import from_thread
 
@@ -37,6 +38,8 @@ from keisei.run.status import status_after
 Session = SessionManager[Any] | AsyncSessionManager[Any]
 HYPERPARAMETERS = "hyperparameters"  # the event that holds them
 TEXTS = "texts"  # the event that holds the texts of a row
+# Of each session the last number by name: its step, itself, and the role that has logged it.
+_LOGGED: WeakKeyDictionary[object, dict[Any, tuple[int, float, str]]] = WeakKeyDictionary()
 
 
 class Attached:
@@ -122,8 +125,9 @@ class Attached:
     def log(self, values: Mapping[Any, Any], step: int | None = None) -> None:
         """Log a row of what a framework calls metrics; what is no number stops no training.
 
-        Texts are logged as an event; of anything else one warning names it. After the session's
-        end nothing is logged: a framework may tear itself down after an interrupt.
+        Texts are logged as an event; of anything else one warning names it. A number that an
+        adapter of another role has logged by this name at this step is there already. After the
+        session's end nothing is logged: a framework may tear itself down after an interrupt.
 
         Args:
             values: numbers by name, and what else the framework hands over.
@@ -132,6 +136,11 @@ class Attached:
         target, when = self.target, None if step is None else int(step)
         if target is None or not self._logs(target):
             return
+        if when is not None:
+            row = self._not_yet_logged(target, values, when)
+            if values and not row:
+                return
+            values = row
         try:
             try:
                 target.log_metrics(values, when)
@@ -139,6 +148,19 @@ class Attached:
                 self._log_sorted(target, values, when)
         except SessionEndedError as exc:
             logger.debug("not logged: %s", exc)
+
+    def _not_yet_logged(
+        self, target: Session | SessionMember, values: Mapping[Any, Any], step: int
+    ) -> dict[Any, Any]:
+        known, new = _LOGGED.setdefault(target, {}), {}
+        for name, value in values.items():
+            if isinstance(value, (int, float)):
+                at, number, role = known.get(name, (None, None, None))
+                if (at, number) == (step, value) and role != self._role:
+                    continue
+                known[name] = (step, value, self._role)
+            new[name] = value
+        return new
 
     @staticmethod
     def _logs(target: Session | SessionMember) -> bool:

@@ -60,6 +60,11 @@ def _is_started_by_lightning() -> bool:
     return os.environ.get("LOCAL_RANK", "0") != "0" and "RANK" not in os.environ
 
 
+def _as_interrupt(error: BaseException | None) -> BaseException | None:
+    """Return an interrupt for SIGTERM, of which Lightning makes an exit without a code."""
+    return KeyboardInterrupt() if type(error).__name__ == "SIGTERMException" else error
+
+
 def _check_not_a_run_of_its_own(session: object) -> None:
     """Check that no process of Lightning's has a run of its own.
 
@@ -78,7 +83,7 @@ def _check_not_a_run_of_its_own(session: object) -> None:
 class KeiseiLogger(Logger):
     """Logs what a `LightningModule` logs to a session; only rank 0 does.
 
-    An interrupt, which Lightning catches, ends the run as `cancelled`.
+    An interrupt, which Lightning catches, ends the run as `cancelled`, and so does SIGTERM.
 
     Args:
         session: the session, entered; ``None`` on a process that logs nothing.
@@ -125,7 +130,7 @@ class KeiseiLogger(Logger):
     def finalize(self, status: str) -> None:
         """Note how Lightning ends; the session's block says how the run does."""
         if status != "success":
-            self._run.interrupted(sys.exc_info()[1])
+            self._run.interrupted(_as_interrupt(sys.exc_info()[1]))
 
 
 class KeiseiCallback(Restores, Callback):
@@ -179,9 +184,9 @@ class KeiseiCallback(Restores, Callback):
         self._commit_new(trainer)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """Commit what was saved last; an interrupt ends the run as `cancelled`."""
+        """Commit what was saved last; an interrupt ends the run as `cancelled`, and so SIGTERM."""
         self._commit_new(trainer)
-        self._run.interrupted(exception)
+        self._run.interrupted(_as_interrupt(exception))
 
     def _checkpoints_of(self, trainer: Any) -> list[Any]:
         return [each for each in trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint)]

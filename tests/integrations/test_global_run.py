@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from keisei import AppConfig, SessionManager
+from keisei.integrations.attached import Attached
 from keisei.integrations.wandb import as_global_run
 from keisei.journal.reader import read_run
 
@@ -104,3 +105,23 @@ def test_lightnings_logger_names_its_steps(tmp_path: Path) -> None:
         wandb.run.log({"loss": 1.0, "trainer/global_step": 7})
     (row,) = (row for row in read_run(session.run_artifact_dir).rows() if "loss" in row.values)
     assert row.step == 7
+
+
+def test_what_an_adapter_has_logged_is_not_logged_again(tmp_path: Path) -> None:
+    """A library's own W&B logger beside the adapter's adds only what the adapter has not."""
+    with session_in(tmp_path) as session, as_global_run(session):
+        adapter = Attached(session, "a framework")
+        adapter.log({"loss": 1.0, "accuracy": 0.5}, 3)
+        wandb.log({"loss": 1.0, "accuracy": 0.5}, step=3)
+        wandb.log({"loss": 1.0, "mine": 2.0}, step=3)
+        wandb.log({"accuracy": 0.25}, step=3)  # another value is another row
+        adapter.log({"loss": 1.0}, 3)  # so is the same adapter's
+        wandb.log({"loss": 1.0}, step=4)
+    rows = [(row.step, row.values) for row in read_run(session.run_artifact_dir).rows()]
+    assert [row for row in rows if not next(iter(row[1])).startswith("system/")] == [
+        (3, {"loss": 1.0, "accuracy": 0.5}),
+        (3, {"mine": 2.0}),
+        (3, {"accuracy": 0.25}),
+        (3, {"loss": 1.0}),
+        (4, {"loss": 1.0}),
+    ]

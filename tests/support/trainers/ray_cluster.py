@@ -9,8 +9,16 @@ import tempfile
 
 import ray
 
-# A worker of Train waits at each report until the controller has looked, by itself each 2 s.
-os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
+# A worker of Train waits at each report until the controller has looked, by itself each 2 s. The
+# others start processes that no check looks at.
+for name, value in {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION": "0",
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+}.items():
+    os.environ.setdefault(name, value)
 
 
 def started() -> None:
