@@ -109,6 +109,20 @@ def plain(text: str, console: Console) -> str:
     return one_line(text).encode(encoding, "backslashreplace").decode(encoding)
 
 
+def print_note(text: str, console: Console, style: str = "") -> None:
+    """Print a line that stands apart by two columns; in a terminal folded between words.
+
+    Args:
+        text: the line.
+        console: where it goes.
+        style: how it looks.
+    """
+    lines = [plain(text, console)]
+    if is_bounded(console):
+        lines = wrap(lines[0], max(20, console.width - 2), break_on_hyphens=False)
+    console.print(Text("\n".join(f"  {line}" for line in lines), style))
+
+
 def print_fact(name: str, value: str, console: Console, style: str = "") -> None:
     """Print a name and what is known of it; in a terminal folded between words, below its begin.
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from keisei.cli.shared import plain
+from keisei.cli.shared import plain, print_note
 from keisei.monitoring.lag_used import read_lag_used
 
 
@@ -76,7 +76,7 @@ def print_lag(lag: Mapping[str, Any] | None, console: Console) -> None:
     total = f"{stalls}, {_seconds(lag['seconds'])}"
     if lag["left_out"]:
         total += f"; counted here alone, and no events of their own: {lag['left_out']:,}"
-    console.print(Text(f"  {total}", "dim"))
+    print_note(total, console, "dim")
 
 
 def _who(row: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from keisei.cli.shared import plain
+from keisei.cli.shared import plain, print_note
 from keisei.monitoring.time_used import read_time_used
 from keisei.reports.words import duration, rate
 
@@ -51,4 +51,4 @@ def print_time(known: Mapping[str, Any], console: Console) -> None:
         if speed["time_to_go_s"] is not None:
             words.append(f"{duration(speed['time_to_go_s'])} to go to {speed['total_steps']:,}")
     if words:
-        console.print(Text(f"  {', '.join(words)}"))
+        print_note(", ".join(words), console)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from keisei.cli.shared import plain
+from keisei.cli.shared import plain, print_note
 from keisei.monitoring.resources_used import read_resources_used
 from keisei.reports.words import allocation_in_words, in_unit
 
@@ -67,7 +67,7 @@ def print_resources(known: Mapping[str, Any], console: Console) -> None:
         table.add_row(Text(plain(name, console)), in_unit(name, peak), shown)
     console.print(table)
     if len(rows) > _MOST or len(rows) < len(known["peaks"]):
-        console.print(Text("  --json has all, of each GPU", "dim"))
-    console.print(Text(f"  {allocation_in_words(known)}"))
+        print_note("--json has all, of each GPU", console, "dim")
+    print_note(allocation_in_words(known), console)
     for source, state in list(known["states"].items())[:_MOST]:
-        console.print(Text(f"  {plain(source, console)}: {plain(state, console)}", "dim"))
+        print_note(f"{source}: {state}", console, "dim")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -98,3 +99,21 @@ def test_a_name_is_shown_on_one_line(make_config: MakeConfig, tmp_path: Path) ->
         pass
     done = runner.invoke(app, ["show", "r", "--root", str(tmp_path / "runs")])
     assert "[red]x" in done.stdout
+
+
+def test_what_is_said_below_the_table_fits_a_narrow_terminal(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is folded between words; how many steps come in a second is a number with all digits."""
+    monkeypatch.setenv("COLUMNS", "40")
+    with (
+        SessionManager(make_config(monitoring={"phases": True}), run_name="r") as session,
+        session.phase("evaluation"),
+    ):
+        for step in (1, 10**9):
+            session.log_metrics({"loss": 1.0}, step)
+    lines = runner.invoke(app, ["show", "r", "--root", str(tmp_path / "runs")]).stdout.splitlines()
+    (begin,) = (at for at, line in enumerate(lines) if line.startswith("  goodput"))
+    said = lines[begin : begin + 2]
+    assert max(map(len, said)) <= 40
+    assert re.search(r"[0-9]{1,3}(,[0-9]{3})+ +steps/s", " ".join(said)), said

@@ -200,6 +200,7 @@ def test_the_tables_of_usage_and_differences_are_shown(
     assert "part=rollout-1" in tab.url
     tab.goto(page.address.partition("/?")[0] + "/compare?run=first&run=paid&differ=1")
     tab.get_by_role("region", name="Last values").get_by_text("99", exact=True).wait_for()
+    tab.get_by_role("region", name="How they went").get_by_text("2.50 USD", exact=True).wait_for()
 
 
 WIDE_OF = """selector => [...document.querySelectorAll(selector)].filter(one => {

@@ -56,7 +56,7 @@ export class CompareView {
   part(part, values, found) {
     const missing = found.not_recorded[part] || [], rows = Object.entries(values);
     const text = missing.length ? `Not recorded of ${missing.join(", ")}.` : "";
-    const cell = (key, one) => key === "status" ? status(one) : typeof one === "number" ? (key === "duration" ? duration(one) : number(one)) : value(one);
+    const cell = (key, one) => key === "status" ? status(one) : key === "cost" && one ? costs(one) : typeof one === "number" ? (key === "duration" ? duration(one) : number(one)) : value(one);
     const right = part === "metrics" ? this.runs.map((_, i) => i + 1) : [];
     return [el("h2", {}, TITLES[part] || part), text ? el("p", { class: "dim" }, text) : null,
       rows.length ? table(TITLES[part] || part, [part === "metrics" ? "Metric" : "Key", ...this.runs], rows.map(([key, each]) => [key, ...each.map((one) => cell(key, one))]), right) : null,
@@ -67,3 +67,8 @@ export class CompareView {
 
   redraw() { this.charts?.redraw(); }
 }
+
+// As the commands say it: `1.44 USD, 3 unpriced`.
+const money = (amount) => amount < 0.01 ? number(amount, 2) : amount.toLocaleString("en", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
+const costs = ({ unpriced, ...totals }) => [...Object.entries(totals).map(([currency, amount]) => `${money(Number(amount))} ${currency}`),
+  ...unpriced ? [`${number(unpriced)} unpriced`] : []].join(", ");
