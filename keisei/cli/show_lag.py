@@ -14,6 +14,8 @@ from rich.text import Text
 from keisei.cli.shared import plain, print_note
 from keisei.monitoring.lag_used import read_lag_used
 
+_NARROW = 64  # columns, in which a function has neither its longest stall nor its causes
+
 
 def lag_of(directory: str) -> dict[str, Any] | None:
     """Return what has held the loops of a run, of all its attempts and parts.
@@ -57,13 +59,15 @@ def print_lag(lag: Mapping[str, Any] | None, console: Console) -> None:
     table = Table(box=None, padding=(0, 1, 0, 1), header_style="bold")
     table.add_column("function", overflow="fold")
     table.add_column("where", overflow="fold")
-    for name in ("stalls", "total", "longest"):
+    is_wide = console.width >= _NARROW
+    for name in ("stalls", "total", "longest") if is_wide else ("stalls", "total"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("causes", overflow="fold")
+    if is_wide:
+        table.add_column("causes", overflow="fold")
     for one in lag["functions"]:
         causes = sorted(one["causes"].items(), key=lambda item: -item[1])
         where = f"{_from_here(one['file'])}:{one['line']}" if one["file"] else ""
-        table.add_row(
+        cells = (
             Text(plain(_name(one), console)),
             Text(plain(where, console)),
             f"{one['count']:,}",
@@ -71,6 +75,7 @@ def print_lag(lag: Mapping[str, Any] | None, console: Console) -> None:
             _seconds(one["longest_s"]),
             Text(plain(", ".join(f"{cause} {count:,}" for cause, count in causes), console)),
         )
+        table.add_row(*cells[: len(table.columns)])
     console.print(table)
     stalls = f"{lag['stalls']:,} stall{'' if lag['stalls'] == 1 else 's'}"
     total = f"{stalls}, {_seconds(lag['seconds'])}"
