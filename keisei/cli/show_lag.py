@@ -14,7 +14,7 @@ from rich.text import Text
 from keisei.cli.shared import plain, print_note
 from keisei.monitoring.lag_used import read_lag_used
 
-_NARROW = 64  # columns, in which a function has neither its longest stall nor its causes
+_NARROW = 64  # columns, in which a line has no room for the longest stall and the causes
 
 
 def lag_of(directory: str) -> dict[str, Any] | None:
@@ -57,9 +57,9 @@ def print_lag(lag: Mapping[str, Any] | None, console: Console) -> None:
         console.print("No stall of an event loop is recorded.")
         return
     table = Table(box=None, padding=(0, 1, 0, 1), header_style="bold")
-    table.add_column("function", overflow="fold")
-    table.add_column("where", overflow="fold")
     is_wide = console.width >= _NARROW
+    for name in ("function", "where") if is_wide else ("function",):
+        table.add_column(name, overflow="fold")
     for name in ("stalls", "total", "longest") if is_wide else ("stalls", "total"):
         table.add_column(name, justify="right", no_wrap=True)
     if is_wide:
@@ -67,15 +67,18 @@ def print_lag(lag: Mapping[str, Any] | None, console: Console) -> None:
     for one in lag["functions"]:
         causes = sorted(one["causes"].items(), key=lambda item: -item[1])
         where = f"{_from_here(one['file'])}:{one['line']}" if one["file"] else ""
-        cells = (
-            Text(plain(_name(one), console)),
-            Text(plain(where, console)),
-            f"{one['count']:,}",
-            _seconds(one["seconds"]),
+        name, where = plain(_name(one), console), plain(where, console)
+        numbers = (f"{one['count']:,}", _seconds(one["seconds"]))
+        if not is_wide:
+            table.add_row(Text(f"{name}\n{where}" if where else name), *numbers)
+            continue
+        table.add_row(
+            Text(name),
+            Text(where),
+            *numbers,
             _seconds(one["longest_s"]),
             Text(plain(", ".join(f"{cause} {count:,}" for cause, count in causes), console)),
         )
-        table.add_row(*cells[: len(table.columns)])
     console.print(table)
     stalls = f"{lag['stalls']:,} stall{'' if lag['stalls'] == 1 else 's'}"
     total = f"{stalls}, {_seconds(lag['seconds'])}"
