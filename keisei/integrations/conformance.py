@@ -1,4 +1,4 @@
-"""The conformance kit of adapters: twelve checks with the real framework, each a run of its own."""
+"""The conformance kit of adapters: twelve checks with the real framework."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -63,24 +65,37 @@ def check_adapter(
     Raises:
         AssertionError: a check has failed; the message says which and how.
     """
-    adapter = Adapter(train, module, framework, extra, metric, starts_ranks, starts_runs)
     left_out = dict(without or {})
     unknown = left_out.keys() - {sentence for sentence, _ in CHECKS}
     if unknown:
         raise ValueError(f"there is no such check: {', '.join(sorted(unknown))}")
     said = []
-    for sentence, check in CHECKS:
-        if sentence in left_out:
-            said.append(f"{sentence} (left out: {left_out[sentence]})")
-            continue
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
-            try:
-                check(adapter, Path(os.path.realpath(directory)))
-            except Exception as exc:
-                what = str(exc) if type(exc) is AssertionError else describe(exc)
-                raise AssertionError(f"check_adapter: {sentence!r} does not hold: {what}") from exc
-        said.append(sentence)
+    with _home() as kept:
+
+        @cache
+        def whole() -> tuple[Ended, Path]:
+            return trained(adapter, kept, Plan(kept / "files")), kept
+
+        adapter = Adapter(train, module, framework, extra, metric, starts_ranks, starts_runs, whole)
+        for sentence, check in CHECKS:
+            if sentence in left_out:
+                said.append(f"{sentence} (left out: {left_out[sentence]})")
+                continue
+            with _home() as home:
+                try:
+                    check(adapter, home)
+                except Exception as exc:
+                    what = str(exc) if type(exc) is AssertionError else describe(exc)
+                    message = f"check_adapter: {sentence!r} does not hold: {what}"
+                    raise AssertionError(message) from exc
+            said.append(sentence)
     return said
+
+
+@contextmanager
+def _home() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
+        yield Path(os.path.realpath(directory))
 
 
 def _names_its_extra(adapter: Adapter, home: Path) -> None:
@@ -100,7 +115,7 @@ def _names_its_extra(adapter: Adapter, home: Path) -> None:
 
 
 def _logs_each_step_once(adapter: Adapter, home: Path) -> None:
-    ended = trained(adapter, home, Plan(home / "files"))
+    ended, _ = adapter.whole()
     _check_curve(adapter, ended.rows, STEPS)
 
 
@@ -114,17 +129,17 @@ def _takes_what_is_no_number(adapter: Adapter, home: Path) -> None:
 
 
 def _records_hyperparameters(adapter: Adapter, home: Path) -> None:
-    ended = trained(adapter, home, Plan(home / "files"))
+    ended, _ = adapter.whole()
     found = [event.data for event in ended.events if event.name == HYPERPARAMETERS]
     _require(bool(found) and bool(found[0]), f"no event {HYPERPARAMETERS!r}, or an empty one")
 
 
 def _keeps_checkpoints(adapter: Adapter, home: Path) -> None:
-    ended = trained(adapter, home, Plan(home / "files"))
+    ended, kept = adapter.whole()
     count, wanted = len(ended.saved), STEPS // SAVE_EVERY
     _require(count >= wanted, f"{count} checkpoints, and the framework has saved {wanted} times")
-    (run,) = find_runs(str(home / "runs"))
-    with SessionManager(config_in(home), run_name=run.name) as session:
+    (run,) = find_runs(str(kept / "runs"))
+    with SessionManager(config_in(kept), run_name=run.name) as session:
         restored = session.restore_checkpoint()
         _require(restored is not None, "none can be restored")
         assert restored is not None
@@ -132,7 +147,7 @@ def _keeps_checkpoints(adapter: Adapter, home: Path) -> None:
         _require(bool(files), "the last one holds no file")
 
 
-def _ends_as(adapter: Adapter, home: Path, fault: Fault | None, status: str) -> Ended:
+def _ends_as(adapter: Adapter, home: Path, fault: Fault, status: str) -> Ended:
     ended = trained(adapter, home, Plan(home / "files", fault=fault, fault_at=6))
     found = ended.status
     _require(found == status, f"the run is {found}, left by {ended.error!r}")
@@ -140,7 +155,8 @@ def _ends_as(adapter: Adapter, home: Path, fault: Fault | None, status: str) -> 
 
 
 def _completes(adapter: Adapter, home: Path) -> None:
-    ended = _ends_as(adapter, home, None, "completed")
+    ended, _ = adapter.whole()
+    _require(ended.status == "completed", f"the run is {ended.status}, left by {ended.error!r}")
     _require(ended.error is None, f"the training has raised {ended.error!r}")
 
 

@@ -105,6 +105,8 @@ class Adapter(NamedTuple):
         metric: what the run calls the metric that the training logs.
         starts_ranks: whether the framework starts its ranks itself.
         starts_runs: whether the adapter enters the session itself.
+        whole: returns how a training without a fault has ended, the same one each time, and the
+            directory of its runs.
     """
 
     train: Train
@@ -114,6 +116,7 @@ class Adapter(NamedTuple):
     metric: str
     starts_ranks: bool
     starts_runs: bool
+    whole: Callable[[], tuple[Ended, Path]]
 
 
 class Ended(NamedTuple):
