@@ -103,7 +103,10 @@ class OwnedRank:
         """
 
     def end(self, final: FinalStatus, duration_s: float, failure: Failure | None = None) -> None:
-        """Record how the part ended, then append the end line to its training log.
+        """Append the end line to the part's training log, then record how it ended.
+
+        In this order, for the owner may end the run as soon as it sees the record, and nothing is
+        appended after that.
 
         Args:
             final: how it ended.
@@ -116,13 +119,13 @@ class OwnedRank:
         with self._writing:
             line = end_line(now(), self.record.run_name, final, duration_s, failure)
             try:
-                self._part.end(final, failure)
-                self.recorded = True
-            finally:
                 if not self._line_written:
                     with suppress(RunEndedError, TakenOverError):  # then that says how it ended
                         self._append(line)
                     self._line_written = True
+            finally:
+                self._part.end(final, failure)
+                self.recorded = True
 
     def release(self) -> None:
         """Write the part no longer; a second call changes nothing."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from keisei import (
     SessionManager,
 )
 from keisei.journal.reader import read_run
+from keisei.run.parts import OwnedPart
 from keisei.run.session_file import SessionRecord
 from tests.conftest import MakeConfig
 
@@ -169,6 +171,27 @@ async def test_every_method_works_on_a_rank_above_0(make_config: MakeConfig) -> 
     assert ranks.errors == {1: None}
     log = Path(ranks.sessions[1].log_file_path).read_text("utf-8")
     assert log.count("session started") == 1
+    assert log.count("completed") == 1
+
+
+async def test_a_rank_that_the_owner_overtakes_has_its_end_line(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The owner ends the run at the instant in which it sees the end of the last rank."""
+    ranks = Ranks(make_config, 2)
+    end_part, waited = OwnedPart.end, []
+
+    def end_and_stand_still(part: OwnedPart, *args: Any) -> None:
+        end_part(part, *args)
+        give_up = time.monotonic() + 60
+        while ranks.record.status != "completed" and time.monotonic() < give_up:
+            time.sleep(0.001)
+        waited.append(ranks.record.status)
+
+    monkeypatch.setattr(OwnedPart, "end", end_and_stand_still)
+    await ranks.run_all({})
+    assert waited == ["completed"]
+    log = Path(ranks.sessions[1].log_file_path).read_text("utf-8")
     assert log.count("completed") == 1
 
 
