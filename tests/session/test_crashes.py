@@ -23,7 +23,7 @@ from tests.support.storms import repetitions
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="forks")
 
-KILLS = 60
+KILLS = 200
 THINGS = LINES + 4  # that a whole life tells
 
 
@@ -214,7 +214,7 @@ def random_kills(killer: Crashes, place: Path, count: int, seed: int) -> tuple[i
 
 @pytest.mark.requirement("DIR-7", "DIR-8", "CFG-3", "LOG-2")
 def test_killed_at_random_instants(killer: Crashes, place: Path) -> None:
-    """Sixty kills in a loop of lives lose nothing that was told, and need no help after."""
+    """Two hundred kills in a loop of lives lose nothing that was told, and need no help after."""
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed: {seed}")
     records, missing, inside = random_kills(killer, place, KILLS, seed)
